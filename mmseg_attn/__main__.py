@@ -1,0 +1,37 @@
+# Copyright (c) mmseg_attn contributors.
+"""``python -m mmseg_attn COMMAND``: see ``python -m mmseg_attn --help``."""
+
+import argparse
+import importlib
+import sys
+
+# Command -> (module with add_arguments(parser) and main(args), help line).
+# Only the chosen command's module is imported, so that ``info`` still works
+# where a host package is missing or broken.
+COMMANDS = {
+    'info': ('apis.info', 'versions, host packages and operator backends'),
+    'scenes': ('datasets.scenes.cli', 'write a demo dataset of scenes'),
+    'demo': ('apis.demo', 'train and compare FCN and CCNet, make a sheet'),
+    'predict': ('apis.predict', 'segment pictures, folders or videos'),
+    'attention': ('apis.attention_maps', 'show where a pixel looks'),
+}
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog='python -m mmseg_attn')
+    commands = parser.add_subparsers(
+        dest='command', metavar='COMMAND', required=True
+    )
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if argv and argv[0] == name:
+            module = importlib.import_module(f'mmseg_attn.{module}')
+            module.add_arguments(command)
+            command.set_defaults(main=module.main)
+    args = parser.parse_args(argv)
+    return args.main(args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

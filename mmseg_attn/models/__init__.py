@@ -1,0 +1,11 @@
+# Copyright (c) mmseg_attn contributors.
+"""Heads, losses and layers, registered under the scope ``mmseg_attn``."""
+
+from importlib.util import find_spec
+
+from .. import layers  # noqa: F401  (registers the plug-in layers)
+from .losses import *  # noqa: F401,F403
+
+# A detector needs the layers alone: without mmseg there are no heads.
+if find_spec('mmseg'):
+    from .decode_heads import *  # noqa: F401,F403

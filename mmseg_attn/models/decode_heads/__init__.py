@@ -1,0 +1,4 @@
+# Copyright (c) mmseg_attn contributors.
+from .cc_head import CCHead
+
+__all__ = ['CCHead']

@@ -1,0 +1,6 @@
+# Copyright (c) mmseg_attn contributors.
+"""Attention operators as functions on tensors. Needs torch alone."""
+
+from .criss_cross import criss_cross_attention
+
+__all__ = ['criss_cross_attention']

@@ -1,0 +1,47 @@
+# Copyright (c) mmseg_attn contributors.
+"""Registries of the scope ``mmseg_attn``.
+
+They are children of mmengine's root registries, so that MMSegmentation,
+MMDetection and any other OpenMMLab package find ``mmseg_attn.X`` in a config
+without ``custom_imports``: mmengine imports this module for the scope, and
+``locations`` for the classes. Keep it light, because mmengine hides import
+errors of this module and reports "X is not in the registry" instead.
+"""
+
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import METRICS as ROOT_METRICS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model',
+    parent=ROOT_MODELS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.models'],
+)
+DATASETS = Registry(
+    'dataset',
+    parent=ROOT_DATASETS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.datasets'],
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=ROOT_TRANSFORMS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.datasets'],
+)
+METRICS = Registry(
+    'metric',
+    parent=ROOT_METRICS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.evaluation'],
+)
+HOOKS = Registry(
+    'hook',
+    parent=ROOT_HOOKS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.apis'],
+)
