@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -44,4 +45,10 @@ HOOKS = Registry(
     parent=ROOT_HOOKS,
     scope='mmseg_attn',
     locations=['mmseg_attn.apis'],
+)
+TASK_UTILS = Registry(
+    'task util',
+    parent=ROOT_TASK_UTILS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.models'],
 )

@@ -1,0 +1,4 @@
+# Copyright (c) mmseg_attn contributors.
+from .mirror_tta import MirrorTTAModel
+
+__all__ = ['MirrorTTAModel']

@@ -1,0 +1,67 @@
+# Copyright (c) mmseg_attn contributors.
+from collections.abc import Sequence
+
+from mmseg.models import SegTTAModel
+from mmseg.structures import SegDataSample
+
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class MirrorTTAModel(SegTTAModel):
+    """Test-time augmentation for classes that have a left and a right.
+
+    A mirrored picture shows a left arm where the right one is. The host
+    mirrors the prediction back but leaves its channels, so that left and
+    right would be averaged; here they change places first.
+
+    Args:
+        swap_labels (Sequence[tuple[int, int]]): Pairs of class indices that
+            a horizontal flip turns into each other; the same as
+            ``RandomFlip(swap_seg_labels=...)`` in training.
+        **kwargs: Arguments of ``mmseg.models.SegTTAModel``.
+
+    Raises:
+        ValueError: If ``swap_labels`` is not pairs of different classes of
+            the model.
+
+    Source: CE2P (https://arxiv.org/abs/1809.05996), mirror averaging.
+    """
+
+    def __init__(self, swap_labels: Sequence, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.order = list(range(self.module.out_channels))
+        flat = [label for pair in swap_labels for label in pair]
+        if (
+            any(len(pair) != 2 for pair in swap_labels)
+            or len(set(flat)) != len(flat)
+            or not set(flat) <= set(self.order)
+        ):
+            raise ValueError(
+                'swap_labels must be pairs of different class indices below '
+                f'{len(self.order)}, got {swap_labels}'
+            )
+        for left, right in swap_labels:
+            self.order[left], self.order[right] = right, left
+
+    def merge_preds(
+        self, data_samples_list: list[list[SegDataSample]]
+    ) -> list[SegDataSample]:
+        """Average the predictions of each picture's views.
+
+        Args:
+            data_samples_list (list[list[SegDataSample]]): For each picture
+                its views, with ``seg_logits`` (classes, H, W) turned back.
+
+        Returns:
+            list[SegDataSample]: One sample per picture, with
+            ``pred_sem_seg`` (H, W).
+        """
+        for samples in data_samples_list:
+            for sample in samples:
+                if sample.get('flip') and (
+                    sample.flip_direction == 'horizontal'
+                ):
+                    logits = sample.seg_logits.data
+                    sample.seg_logits.data = logits[self.order]
+        return super().merge_preds(data_samples_list)
