@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Make a virtual environment: environment.sh DIR KIND
+#   lint  ruff alone
+#   wheel what builds the package
+#   demo  torch and the onedl packages; nothing is compiled
+#   test  the same with mmdetection, pytest and mmcv's compiled operators
+#         (without these if OPS=0)
+# Variables: PYTHON, PIP_ARGS (added to each pip install), OPS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=$1 kind=$2
+base=${PYTHON:-python3}
+here=.dev
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf '\nERROR: %s\n' "$@" >&2; exit 1; }
+
+command -v "$base" >/dev/null ||
+    fail "no $base here: install Python 3.10 or newer, or name one:" \
+         "make ... PYTHON=/path/to/python3"
+"$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "$("$base" --version) is too old: Python 3.10 or newer is needed." \
+         "Name another one: make ... PYTHON=/path/to/python3"
+"$base" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$base cannot make virtual environments. On Debian or Ubuntu:" \
+         "apt-get install python3-venv"
+
+say "environment $dir ($kind)"
+"$base" -m venv "$dir"
+# shellcheck disable=SC2086  # PIP_ARGS is a list of arguments
+pip_install() {
+    "$dir/bin/python" -m pip --disable-pip-version-check install \
+        --constraint requirements/constraints.txt ${PIP_ARGS:-} "$@"
+}
+
+case $kind in
+lint) pip_install ruff; exit ;;
+wheel) pip_install build; exit ;;
+esac
+
+say 'torch'
+pip_install torch
+extras=onedl
+if [ "$kind" = test ]; then
+    extras=onedl,onedl-det,test
+    if [ "${OPS:-1}" != 0 ]; then
+        pip_install ninja setuptools numpy packaging
+        wheel=$(bash "$here/mmcv_wheel.sh" "$dir/bin/python")
+        pip_install --force-reinstall --no-deps "$wheel"
+    fi
+fi
+say "mmseg_attn[$extras]"
+# Without the cache pip cannot pick an mmcv that was once built on this
+# machine for another torch.
+if ! "$dir/bin/python" -m pip show -q onedl-mmcv 2>/dev/null; then
+    MMCV_WITH_OPS=0 pip_install --no-cache-dir --no-deps onedl-mmcv
+fi
+pip_install --editable ".[$extras]"
+# mmcv asks for opencv-python, whose module needs libGL and friends from the
+# system; the headless one is the same module without windows. Both write
+# the folder cv2: the last one wins.
+say 'opencv without a display'
+pip_install --force-reinstall --no-deps opencv-python-headless
+"$dir/bin/python" -c 'import cv2'

@@ -1,0 +1,56 @@
+# Copyright (c) mmseg_attn contributors.
+# `make help` lists the commands. Each works in an environment of its own in
+# this folder, made when it is first needed and again when what it is made
+# from has changed. Nothing outside this folder is written, but for the
+# cache of the compiled mmcv (~/.cache/mmseg_attn).
+
+export PYTHON ?= python3
+export PIP_ARGS ?=
+export OPS ?= 1
+
+TEST_ENV := .venv-test$(if $(filter 0,$(OPS)),-noops)
+MADE_FROM := pyproject.toml setup.py requirements/constraints.txt \
+	.dev/environment.sh .dev/mmcv_wheel.sh
+DEMO_ARGS := $(if $(IMAGES),--images "$(IMAGES)") \
+	$(if $(MASKS),--masks "$(MASKS)")
+
+.PHONY: help demo test lint wheel clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo                         compare FCN and CCNet on drawn scenes'
+	@echo 'make demo IMAGES=dir MASKS=dir    the same on your own pictures'
+	@echo 'make test                         all tests (the first time, mmcv is compiled)'
+	@echo 'make test OPS=0                   without the tests that need compiled mmcv'
+	@echo 'make test ARGS="-k info"          arguments for pytest'
+	@echo 'make lint                         code style'
+	@echo 'make wheel                        dist/mmseg_attn-*.whl and .tar.gz'
+	@echo 'make clean                        remove environments and builds (no results)'
+	@echo
+	@echo 'Variables: PYTHON=python3.12, PIP_ARGS="--extra-index-url ..." (added'
+	@echo 'to pip install, for example for a build of torch without CUDA).'
+
+demo: .venv-demo/.made
+	.venv-demo/bin/python -m mmseg_attn demo $(DEMO_ARGS) $(ARGS)
+
+test: $(TEST_ENV)/.made
+	$(TEST_ENV)/bin/python -m pytest $(ARGS)
+
+lint: .venv-lint/.made
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/ruff format --check .
+
+wheel: .venv-wheel/.made
+	.venv-wheel/bin/python -m build --outdir dist
+
+.venv-lint/.made .venv-wheel/.made .venv-demo/.made: .venv-%/.made: $(MADE_FROM)
+	bash .dev/environment.sh .venv-$* $*
+	@touch $@
+
+.venv-test/.made .venv-test-noops/.made: $(MADE_FROM)
+	bash .dev/environment.sh $(@D) test
+	@touch $@
+
+clean:
+	rm -rf .venv-* build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
