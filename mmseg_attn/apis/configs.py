@@ -1,0 +1,52 @@
+# Copyright (c) mmseg_attn contributors.
+"""Find the configs that come with the package."""
+
+import difflib
+from pathlib import Path
+
+
+def find_config(name_or_path: str) -> str:
+    """Find a config by its path or by the name of a packaged config.
+
+    Args:
+        name_or_path (str): Path of a config file, or the file name of a
+            config of this project with or without ``.py``, optionally with
+            its folders (``ccnet/NAME.py``).
+
+    Returns:
+        str: Path of the config file.
+
+    Raises:
+        FileNotFoundError: If there is neither such a file nor such a config.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return str(path)
+    if path.is_dir():
+        raise FileNotFoundError(
+            f'{name_or_path} is a folder, expected a config file.'
+        )
+    wanted = path.with_name(path.name.removesuffix('.py') + '.py')
+    configs = _packaged_configs()
+    for config in configs:
+        if config.parts[-len(wanted.parts) :] == wanted.parts:
+            return str(config)
+    close = difflib.get_close_matches(wanted.stem, [c.stem for c in configs])
+    hint = f' Did you mean {" or ".join(close)}?' if close else ''
+    raise FileNotFoundError(
+        f'No config file {name_or_path}, and none of the {len(configs)} '
+        f'packaged configs has this name.{hint}'
+    )
+
+
+def _packaged_configs() -> list[Path]:
+    package = Path(__file__).resolve().parents[1]
+    roots = [package / '.mim' / 'configs']  # in an installed wheel
+    if (package.parent / 'pyproject.toml').is_file():  # in a checkout
+        roots.append(package.parent / 'configs')
+    return [
+        path
+        for root in roots
+        for path in sorted(root.rglob('*.py'))
+        if '_base_' not in path.relative_to(root).parts
+    ]

@@ -1,0 +1,346 @@
+# Copyright (c) mmseg_attn contributors.
+"""Load a segmentor for prediction and run it on pictures."""
+
+import colorsys
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import LoadAnnotations
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmseg.datasets.transforms import LoadImageFromNDArray
+from mmseg.models import BaseSegmentor
+from PIL import Image, UnidentifiedImageError
+
+from .configs import find_config
+
+
+def load_model(
+    config: str | Config,
+    checkpoint: str | None,
+    *,
+    device: str | None = None,
+    classes: Sequence[str] | None = None,
+    slide: int | tuple[int, int] | None = None,
+) -> BaseSegmentor:
+    """Build a segmentor with its trained weights, ready to predict.
+
+    Nothing is downloaded for the backbone, since the checkpoint replaces it.
+
+    Args:
+        config (str | Config): Path or name of a config (see
+            :func:`~mmseg_attn.apis.configs.find_config`), or a loaded one.
+        checkpoint (str | None): Path of the weights; None leaves them random.
+        device (str | None): Such as ``'cpu'`` or ``'cuda:1'``; by default
+            the best there is.
+        classes (Sequence[str] | None): Names of the classes. By default
+            those of the checkpoint, else those of the config's dataset.
+        slide (int | tuple[int, int] | None): Predict in overlapping windows
+            of this size (height, width) in pixels; 0 takes the size from the
+            config. None keeps the config's way.
+
+    Returns:
+        BaseSegmentor: The model in eval mode, with ``cfg`` and
+        ``dataset_meta`` (classes and palette) set.
+
+    Raises:
+        FileNotFoundError: If there is no such config or checkpoint.
+        ValueError: If the config has no segmentor, or a value does not fit.
+    """
+    if not isinstance(config, Config):
+        config = Config.fromfile(find_config(config))
+    config = copy.deepcopy(config)
+    device = _check_device(device or get_device())
+    if 'model' not in config:
+        raise ValueError(
+            f'{config.filename} has no `model`; expected the config that '
+            'the checkpoint was trained with.'
+        )
+    _drop_pretrained(config.model)
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    model = MODELS.build(config.model)
+    if not isinstance(model, BaseSegmentor):
+        raise ValueError(
+            f'{config.filename} builds a {type(model).__name__}; expected a '
+            'segmentor such as EncoderDecoder.'
+        )
+    saved = {}
+    if checkpoint is not None:
+        if not Path(checkpoint).is_file():
+            raise FileNotFoundError(f'No checkpoint file {checkpoint}.')
+        from mmengine.runner import load_checkpoint
+
+        saved = load_checkpoint(model, checkpoint, map_location='cpu')
+    model = revert_sync_batchnorm(model)  # a CPU has no synchronised one
+    model.cfg = config
+    model.dataset_meta = _dataset_meta(model, saved.get('meta', {}), classes)
+    if slide is not None:
+        model.test_cfg = _sliding(config, slide)
+    return model.to(device).eval()
+
+
+@dataclass
+class Sample:
+    """A picture and what the model takes of it.
+
+    Attributes:
+        picture (np.ndarray): As read, (H, W, 3) uint8 in BGR order.
+        data (dict): The test pipeline's output.
+    """
+
+    picture: np.ndarray
+    data: dict
+
+
+class Segmenter:
+    """Segment pictures as the model's config says for testing.
+
+    Args:
+        model (BaseSegmentor): With ``cfg`` set, as from :func:`load_model`.
+        tta (bool): Average over the flips and scales of the config's
+            ``tta_pipeline``.
+
+    Raises:
+        ValueError: If the config has no pipeline for this.
+    """
+
+    def __init__(self, model: BaseSegmentor, tta: bool = False) -> None:
+        cfg = model.cfg
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+            raise ValueError(
+                'The config has no `tta_model` and `tta_pipeline`, which '
+                'test-time augmentation needs; add them, or predict '
+                'without it.'
+            )
+        pipeline = cfg.tta_pipeline if tta else _test_pipeline(cfg)
+        steps = Compose(copy.deepcopy(pipeline)).transforms
+        # Pictures to be predicted have no labels to load.
+        steps = [s for s in steps if not isinstance(s, LoadAnnotations)]
+        for step in steps:
+            if isinstance(getattr(step, 'subroutines', None), list):
+                _drop_label_loading(step)
+        self._load, self._steps = steps[0], Compose(steps[1:])
+        self._take = LoadImageFromNDArray(
+            to_float32=getattr(self._load, 'to_float32', False)
+        )
+        self.model = model
+        self._runs = model
+        if tta:
+            self._runs = MODELS.build({**cfg.tta_model, 'module': model})
+
+    def prepare(self, image: str | Path | np.ndarray) -> Sample:
+        """Read a picture and run the test pipeline on it.
+
+        Args:
+            image (str | Path | np.ndarray): Path, or the picture as
+                (H, W, 3) uint8 in BGR order.
+
+        Returns:
+            Sample: What :meth:`__call__` takes.
+
+        Raises:
+            ValueError: If the file is not a whole picture.
+        """
+        if isinstance(image, np.ndarray):
+            results = self._take(dict(img=image))
+        else:
+            results = self._read(Path(image))
+        picture = _as_bgr8(results['img'])
+        return Sample(picture, self._steps(results))
+
+    def _read(self, path: Path) -> dict:
+        _check_whole(path)
+        try:
+            results = self._load(dict(img_path=str(path)))
+        except (AssertionError, ValueError) as error:
+            raise ValueError(f'{path} is not a readable picture.') from error
+        if results is None:  # the loader's ignore_empty
+            raise ValueError(f'{path} is not a readable picture.')
+        return results
+
+    @torch.inference_mode()
+    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Predict the class of every pixel.
+
+        Args:
+            samples (Sequence[Sample]): Pictures whose network inputs have
+                equal sizes.
+
+        Returns:
+            list[np.ndarray]: One (H, W) map of class indices for each
+            picture, at the picture's size; uint8, or uint16 beyond 256
+            classes.
+        """
+        batch = pseudo_collate([sample.data for sample in samples])
+        results = self._runs.test_step(batch)
+        wide = len(self.model.dataset_meta['classes']) > 256
+        masks = []
+        for sample, result in zip(samples, results, strict=True):
+            mask = result.pred_sem_seg.data.cpu().numpy()
+            mask = mask.reshape(sample.picture.shape[:2])
+            masks.append(mask.astype(np.uint16 if wide else np.uint8))
+        return masks
+
+
+def input_size(sample: Sample) -> tuple:
+    """Size of what the network sees; samples that share it make a batch.
+
+    Args:
+        sample (Sample): A prepared picture.
+
+    Returns:
+        tuple: The shape, or the shapes of all augmented views.
+    """
+    inputs = sample.data['inputs']
+    views = inputs if isinstance(inputs, list) else [inputs]
+    return tuple(tuple(view.shape) for view in views)
+
+
+def make_palette(classes: int) -> list[list[int]]:
+    """Colours that differ for neighbouring class indices.
+
+    Args:
+        classes (int): How many.
+
+    Returns:
+        list[list[int]]: One (red, green, blue) of 0 to 255 for each class.
+    """
+    colours = []
+    for index in range(classes):
+        # Steps of the golden ratio never come close to an earlier hue soon.
+        hue = (0.58 + index * 0.618034) % 1
+        value = (0.95, 0.7)[index // 8 % 2]
+        rgb = colorsys.hsv_to_rgb(hue, 0.65, value)
+        colours.append([round(255 * channel) for channel in rgb])
+    return colours
+
+
+def _check_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f'Device {name!r} cannot be used here ({reason}); try cpu.'
+        ) from error
+    return device
+
+
+def _drop_pretrained(config: ConfigDict) -> None:
+    """Switch off ``pretrained``: some backbones download when built."""
+    for key, value in config.items():
+        if key == 'pretrained':
+            config[key] = None
+        elif isinstance(value, dict):
+            _drop_pretrained(value)
+
+
+def _drop_label_loading(step) -> None:
+    """Take the loading of labels out of a TestTimeAug transform."""
+    for chain in step.subroutines:
+        chain.transforms = [
+            t for t in chain.transforms if not isinstance(t, LoadAnnotations)
+        ]
+
+
+def _test_dataset(cfg: Config) -> ConfigDict:
+    dataset = cfg.get('test_dataloader', cfg.get('val_dataloader'))
+    dataset = dataset.dataset if dataset else ConfigDict()
+    while 'dataset' in dataset:  # wrapped
+        dataset = dataset.dataset
+    return dataset
+
+
+def _test_pipeline(cfg: Config) -> list:
+    pipeline = _test_dataset(cfg).get('pipeline', cfg.get('test_pipeline'))
+    if not pipeline:
+        raise ValueError(
+            'The config has neither `test_dataloader.dataset.pipeline` nor '
+            '`test_pipeline`, one of which says how to read a picture.'
+        )
+    return pipeline
+
+
+def _dataset_meta(
+    model: BaseSegmentor, saved: dict, classes: Sequence[str] | None
+) -> dict:
+    head = model.decode_head
+    head = head[-1] if isinstance(head, torch.nn.ModuleList) else head
+    if classes and len(classes) != head.num_classes:
+        raise ValueError(
+            f'Got {len(classes)} class names for a model of '
+            f'{head.num_classes} classes.'
+        )
+    dataset = _test_dataset(model.cfg)
+    kind = DATASETS.get(dataset.type) if 'type' in dataset else None
+    sources = [
+        dict(classes=classes),
+        saved.get('dataset_meta') or {},
+        dict(classes=saved.get('CLASSES'), palette=saved.get('PALETTE')),
+        {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})},
+        dict(classes=[f'class {i}' for i in range(head.num_classes)]),
+    ]
+    for meta in sources:
+        names, palette = meta.get('classes'), meta.get('palette')
+        if names is not None and len(names) == head.num_classes:
+            break
+    if palette is None or len(palette) != len(names):
+        palette = make_palette(len(names))
+    palette = [[int(value) for value in colour] for colour in palette]
+    return dict(classes=tuple(names), palette=palette)
+
+
+def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
+    test_cfg = cfg.model.get('test_cfg', {})
+    crop = (
+        size
+        or test_cfg.get('crop_size')
+        or cfg.model.get('data_preprocessor', {}).get('size')
+    )
+    if not crop:
+        raise ValueError(
+            'The config names no window size (`model.test_cfg.crop_size`); '
+            'give one.'
+        )
+    crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
+    stride = tuple(max(1, side * 2 // 3) for side in crop)
+    return ConfigDict(mode='slide', crop_size=crop, stride=stride)
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse cut-off files, which OpenCV would fill up with grey."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of its size: not ours to judge
+            picture = Image.open(path)
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return  # the pipeline's loader may know the format
+    with picture:
+        try:
+            picture.load()
+        except Exception as error:
+            raise ValueError(f'{path} is damaged ({error}).') from error
+
+
+def _as_bgr8(image: np.ndarray) -> np.ndarray:
+    """Make a loaded picture of any depth and channel count showable."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] != 3:
+        image = image[..., :1].repeat(3, axis=-1)
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        if low < 0 or high > 255:
+            image = (image - low) * (255 / max(high - low, 1e-12))
+        image = image.astype(np.uint8)
+    return image
