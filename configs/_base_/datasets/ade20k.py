@@ -1,4 +1,3 @@
 _base_ = [
-    __import__('mmseg').__path__[0]
-    + '/.mim/configs/_base_/datasets/ade20k.py'
+    __import__('mmseg').__path__[0] + '/.mim/configs/_base_/datasets/ade20k.py'
 ]

