@@ -4,6 +4,7 @@
 from importlib.util import find_spec
 
 from .. import layers  # noqa: F401  (registers the plug-in layers)
+from ..hosts import warn_if_mixed
 from .losses import *  # noqa: F401,F403
 from .samplers import *  # noqa: F401,F403
 
@@ -12,3 +13,5 @@ if find_spec('mmseg'):
     from .backbones import *  # noqa: F401,F403
     from .decode_heads import *  # noqa: F401,F403
     from .segmentors import *  # noqa: F401,F403
+
+warn_if_mixed()

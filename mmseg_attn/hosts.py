@@ -1,0 +1,61 @@
+# Copyright (c) mmseg_attn contributors.
+"""Which OpenMMLab packages are installed, and from which family.
+
+Two families of distributions provide the same modules: the originals and the
+maintained ``onedl-*`` forks. Needs the standard library alone.
+"""
+
+import functools
+import warnings
+from importlib import metadata
+
+# Module -> distributions that provide it.
+ORIGINAL = {
+    'mmengine': ('mmengine', 'mmengine-lite'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
+    'mmseg': ('mmsegmentation',),
+    'mmdet': ('mmdet',),
+}
+ONEDL = {
+    'mmengine': ('onedl-mmengine',),
+    'mmcv': ('onedl-mmcv',),
+    'mmseg': ('onedl-mmsegmentation',),
+    'mmdet': ('onedl-mmdetection',),
+}
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed(family: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return the installed distributions of a family with their versions."""
+    names = [name for names in family.values() for name in names]
+    versions = {name: version_of(name) for name in names}
+    return {name: version for name, version in versions.items() if version}
+
+
+def mixed_families() -> str | None:
+    """Return what is wrong and what to do if both families are installed."""
+    original, onedl = installed(ORIGINAL), installed(ONEDL)
+    if not (original and onedl):
+        return None
+    return (
+        f'Both families of OpenMMLab packages are installed: '
+        f'{", ".join(original)} and {", ".join(onedl)}. They write the same '
+        'modules over each other. Remove them all with "pip uninstall -y '
+        f'{" ".join([*original, *onedl])}", then install one family: pip '
+        'install "mmseg_attn[onedl]" or "mmseg_attn[openmmlab]".'
+    )
+
+
+@functools.cache
+def warn_if_mixed() -> None:
+    """Warn, once in a process, if both families are installed."""
+    problem = mixed_families()
+    if problem:
+        warnings.warn(problem, stacklevel=2)
