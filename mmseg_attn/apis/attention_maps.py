@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .inference import Sample, Segmenter
 
 
@@ -67,13 +68,13 @@ def attention_maps(
         AttentionMaps: The weights of all pixels after 1, 2, … loops.
 
     Raises:
-        ValueError: If a pixel lies outside, or no layer can be traced.
+        UserError: If a pixel lies outside, or no layer can be traced.
     """
     sample = Segmenter(model).prepare(image)
     height, width = sample.picture.shape[:2]
     for x, y in pixels:
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
+            raise UserError(
                 f'Pixel ({x}, {y}) lies outside the picture: x must be '
                 f'0 to {width - 1} and y 0 to {height - 1}.'
             )
@@ -140,7 +141,7 @@ def _record(
     }
     if not found:
         where = f' whose name begins with {layers!r}' if layers else ''
-        raise ValueError(
+        raise UserError(
             f'The model has no attention layer{where}: looked for modules '
             'with a method `trace_attention`, such as CrissCrossAttention '
             f'in CCHead, in {", ".join(n for n, _ in model.named_children())}'
@@ -165,12 +166,12 @@ def _record(
             hook.remove()
     for module, x in calls:
         if x.ndim != 4:
-            raise ValueError(
+            raise UserError(
                 f'{type(module).__name__} attends over {x.ndim - 2} '
                 'dimensions; maps can be shown of two.'
             )
     if not calls:
-        raise ValueError(
+        raise UserError(
             f'None of the attention layers {", ".join(found)} ran.'
         )
     size = tuple(data['inputs'].shape[-2:])

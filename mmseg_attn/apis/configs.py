@@ -4,6 +4,8 @@
 import difflib
 from pathlib import Path
 
+from ..errors import UserError
+
 
 def find_config(name_or_path: str) -> str:
     """Find a config by its path or by the name of a packaged config.
@@ -17,15 +19,13 @@ def find_config(name_or_path: str) -> str:
         str: Path of the config file.
 
     Raises:
-        FileNotFoundError: If there is neither such a file nor such a config.
+        UserError: If there is neither such a file nor such a config.
     """
     path = Path(name_or_path)
     if path.is_file():
         return str(path)
     if path.is_dir():
-        raise FileNotFoundError(
-            f'{name_or_path} is a folder, expected a config file.'
-        )
+        raise UserError(f'{name_or_path} is a folder, expected a config file.')
     wanted = path.with_name(path.name.removesuffix('.py') + '.py')
     configs = _packaged_configs()
     for config in configs:
@@ -33,7 +33,7 @@ def find_config(name_or_path: str) -> str:
             return str(config)
     close = difflib.get_close_matches(wanted.stem, [c.stem for c in configs])
     hint = f' Did you mean {" or ".join(close)}?' if close else ''
-    raise FileNotFoundError(
+    raise UserError(
         f'No config file {name_or_path}, and none of the {len(configs)} '
         f'packaged configs has this name.{hint}'
     )

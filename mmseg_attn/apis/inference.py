@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
@@ -20,6 +21,8 @@ from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.models import BaseSegmentor
 from PIL import Image, UnidentifiedImageError
 
+from ..errors import UserError
+from .checkpoint import load_weights
 from .configs import find_config
 
 
@@ -52,33 +55,30 @@ def load_model(
         ``dataset_meta`` (classes and palette) set.
 
     Raises:
-        FileNotFoundError: If there is no such config or checkpoint.
-        ValueError: If the config has no segmentor, or a value does not fit.
+        UserError: If there is no such config or checkpoint, if they do not
+            belong together, or if a value does not fit.
     """
     if not isinstance(config, Config):
         config = Config.fromfile(find_config(config))
     config = copy.deepcopy(config)
     device = _check_device(device or get_device())
     if 'model' not in config:
-        raise ValueError(
+        raise UserError(
             f'{config.filename} has no `model`; expected the config that '
             'the checkpoint was trained with.'
         )
     _drop_pretrained(config.model)
+    config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     if not isinstance(model, BaseSegmentor):
-        raise ValueError(
+        raise UserError(
             f'{config.filename} builds a {type(model).__name__}; expected a '
             'segmentor such as EncoderDecoder.'
         )
     saved = {}
     if checkpoint is not None:
-        if not Path(checkpoint).is_file():
-            raise FileNotFoundError(f'No checkpoint file {checkpoint}.')
-        from mmengine.runner import load_checkpoint
-
-        saved = load_checkpoint(model, checkpoint, map_location='cpu')
+        saved = load_weights(model, checkpoint)
     model = revert_sync_batchnorm(model)  # a CPU has no synchronised one
     model.cfg = config
     model.dataset_meta = _dataset_meta(model, saved.get('meta', {}), classes)
@@ -109,14 +109,14 @@ class Segmenter:
             ``tta_pipeline``.
 
     Raises:
-        ValueError: If the config has no pipeline for this.
+        UserError: If the config has no pipeline for this.
     """
 
     def __init__(self, model: BaseSegmentor, tta: bool = False) -> None:
         cfg = model.cfg
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
-            raise ValueError(
+            raise UserError(
                 'The config has no `tta_model` and `tta_pipeline`, which '
                 'test-time augmentation needs; add them, or predict '
                 'without it.'
@@ -148,7 +148,7 @@ class Segmenter:
             Sample: What :meth:`__call__` takes.
 
         Raises:
-            ValueError: If the file is not a whole picture.
+            UserError: If the file is not a whole picture.
         """
         if isinstance(image, np.ndarray):
             results = self._take(dict(img=image))
@@ -161,10 +161,10 @@ class Segmenter:
         _check_whole(path)
         try:
             results = self._load(dict(img_path=str(path)))
-        except (AssertionError, ValueError) as error:
-            raise ValueError(f'{path} is not a readable picture.') from error
+        except (AssertionError, ValueError, cv2.error) as error:
+            raise UserError(f'{path} is not a readable picture.') from error
         if results is None:  # the loader's ignore_empty
-            raise ValueError(f'{path} is not a readable picture.')
+            raise UserError(f'{path} is not a readable picture.')
         return results
 
     @torch.inference_mode()
@@ -230,7 +230,7 @@ def _check_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f'Device {name!r} cannot be used here ({reason}); try cpu.'
         ) from error
     return device
@@ -264,7 +264,7 @@ def _test_dataset(cfg: Config) -> ConfigDict:
 def _test_pipeline(cfg: Config) -> list:
     pipeline = _test_dataset(cfg).get('pipeline', cfg.get('test_pipeline'))
     if not pipeline:
-        raise ValueError(
+        raise UserError(
             'The config has neither `test_dataloader.dataset.pipeline` nor '
             '`test_pipeline`, one of which says how to read a picture.'
         )
@@ -277,7 +277,7 @@ def _dataset_meta(
     head = model.decode_head
     head = head[-1] if isinstance(head, torch.nn.ModuleList) else head
     if classes and len(classes) != head.num_classes:
-        raise ValueError(
+        raise UserError(
             f'Got {len(classes)} class names for a model of '
             f'{head.num_classes} classes.'
         )
@@ -308,7 +308,7 @@ def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
         or cfg.model.get('data_preprocessor', {}).get('size')
     )
     if not crop:
-        raise ValueError(
+        raise UserError(
             'The config names no window size (`model.test_cfg.crop_size`); '
             'give one.'
         )
@@ -329,7 +329,7 @@ def _check_whole(path: Path) -> None:
         try:
             picture.load()
         except Exception as error:
-            raise ValueError(f'{path} is damaged ({error}).') from error
+            raise UserError(f'{path} is damaged ({error}).') from error
 
 
 def _as_bgr8(image: np.ndarray) -> np.ndarray:

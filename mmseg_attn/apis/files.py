@@ -1,0 +1,44 @@
+# Copyright (c) mmseg_attn contributors.
+"""Write files that are whole or not there."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Give a place to write to that becomes ``path`` only when complete.
+
+    If the block raises or is interrupted, what it wrote is removed and an
+    earlier ``path`` is left as it was.
+
+    Args:
+        path (str | Path): The file or folder to be written. Its parent
+            folders are made.
+
+    Yields:
+        Path: A hidden name beside it, with the same suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # OpenCV takes a '%' in a name for a numbered series of pictures.
+    stem = path.stem.replace('%', '_')
+    partial = path.with_name(f'.{stem}.partial{path.suffix}')
+    _remove(partial)
+    try:
+        yield partial
+        if path.is_dir():  # cannot be replaced in one step
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

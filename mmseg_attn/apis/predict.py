@@ -1,0 +1,521 @@
+# Copyright (c) mmseg_attn contributors.
+"""``python -m mmseg_attn predict``: segment pictures, folders and videos."""
+
+import argparse
+import errno
+import glob
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config, DictAction
+from PIL import Image
+
+from ..errors import UserError
+from .configs import find_config
+from .files import whole
+from .overlay import Legend, overlay, save_mask
+from .progress import make_progress, quiet_hosts
+from .video import read_video, write_video
+
+with quiet_hosts(), redirect_stdout(StringIO()):
+    from .inference import Sample, Segmenter, input_size, load_model
+
+PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm')
+PICTURES += ('.tif', '.tiff', '.webp')
+VIDEOS = ('.avi', '.gif', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg')
+VIDEOS += ('.webm', '.wmv')
+# What one bad picture may raise; anything else is a bug and stops the run.
+FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('config', help='config file, or name of a packaged config')
+    add('checkpoint', help='trained weights')
+    add(
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help='picture, video, folder (searched with its subfolders) or glob',
+    )
+    add(
+        '-o',
+        '--out',
+        type=Path,
+        default=Path('predictions'),
+        help='folder for overlay/ and mask/ (default: %(default)s)',
+    )
+    add(
+        '--save',
+        nargs='+',
+        choices=['overlay', 'mask'],
+        help='what to write (default: both; of videos the overlay)',
+    )
+    add('--overlay-format', choices=['jpg', 'png'], default='jpg')
+    add(
+        '--opacity',
+        type=float,
+        default=0.5,
+        help='of the colours, 0 to 1 (default: %(default)s)',
+    )
+    add(
+        '--legend',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='class names beside the overlay',
+    )
+    add(
+        '--classes',
+        type=lambda text: [name.strip() for name in text.split(',')],
+        metavar='A,B,...',
+        help="class names (default: the checkpoint's, else the config's)",
+    )
+    add('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    add('--batch-size', type=int, default=1, help='pictures at a time')
+    add(
+        '--tta',
+        action='store_true',
+        help="average over the flips and scales of the config's tta_pipeline",
+    )
+    add(
+        '--slide',
+        type=int,
+        nargs='?',
+        const=0,
+        metavar='PIXELS',
+        help='predict in overlapping windows, which bounds the memory that '
+        "large pictures take (default size: the config's)",
+    )
+    add(
+        '--overwrite',
+        action='store_true',
+        help='redo what is there already instead of going on from it',
+    )
+    add(
+        '--stop-on-error',
+        action='store_true',
+        help='stop at the first input that fails instead of going on',
+    )
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='change settings of the config, as key=value',
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    try:
+        with quiet_hosts():
+            return _predict(args)
+    except UserError as error:
+        raise SystemExit(f'Error: {error}') from error
+    except KeyboardInterrupt:
+        print('Stopped. The same command goes on from here.', file=sys.stderr)
+        return 130
+
+
+def _predict(args: argparse.Namespace) -> int:
+    if not 0 <= args.opacity <= 1:
+        raise UserError(f'--opacity must be 0 to 1, got {args.opacity}.')
+    if args.batch_size < 1:
+        raise UserError(f'--batch-size must be 1+, got {args.batch_size}.')
+    jobs = find_jobs(args.inputs, args.out, args.save, args.overlay_format)
+    config = Config.fromfile(find_config(args.config))
+    config.merge_from_dict(args.cfg_options or {})
+    model = load_model(
+        config,
+        args.checkpoint,
+        device=args.device,
+        classes=args.classes,
+        slide=args.slide,
+    )
+    segmenter = Segmenter(model, args.tta)
+    todo = _open_out(args, config, model.dataset_meta, jobs)
+    run = _Run(segmenter, args, len(todo))
+    started = time.monotonic()
+    with run.progress:
+        run(todo)
+    print(
+        f'{run.done} of {len(jobs)} inputs done in '
+        f'{time.monotonic() - started:.1f} s, {len(jobs) - len(todo)} were '
+        f'done before, {run.failed} failed (see above). '
+        f'Results: {args.out}'
+    )
+    return 1 if run.failed else 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input with where its results go.
+
+    Attributes:
+        source (Path): Picture or video.
+        overlay (Path | None): Picture or video to be written.
+        mask (Path | None): Picture, or for a video the folder of pictures.
+    """
+
+    source: Path
+    overlay: Path | None
+    mask: Path | None
+
+    @property
+    def is_video(self) -> bool:
+        return _is_video(self.source)
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [path for path in (self.overlay, self.mask) if path]
+
+
+def find_jobs(
+    inputs: Sequence[str],
+    out: Path,
+    save: Sequence[str] | None = None,
+    overlay_format: str = 'jpg',
+) -> list[Job]:
+    """Find all pictures and videos and say where their results go.
+
+    Args:
+        inputs (Sequence[str]): Files, folders and globs.
+        out (Path): Folder of the results. Paths below an input folder are
+            kept below it.
+        save (Sequence[str] | None): ``'overlay'``, ``'mask'`` or both. None
+            means both of a picture and the overlay of a video.
+        overlay_format (str): ``'jpg'`` or ``'png'``, for pictures.
+
+    Returns:
+        list[Job]: In the order of the inputs, sorted within a folder.
+
+    Raises:
+        UserError: If an input does not exist or holds no picture, or if two
+            results, or a result and an input, would be one file.
+    """
+    if out.is_file() or out.suffix.lower() in PICTURES + VIDEOS:
+        raise UserError(f'--out {out} must be a folder, not a file.')
+    folders = {'overlay': out / 'overlay', 'mask': out / 'mask'}
+    found = {}  # dict instead of set: it keeps the order
+    for text in inputs:
+        for source, name in _expand(text, list(folders.values())):
+            found[source, name] = None
+
+    stems = Counter((name.with_suffix(''), _is_video(s)) for s, name in found)
+    jobs = []
+    for source, name in found:
+        video = _is_video(source)
+        stem = name.with_suffix('')
+        if stems[stem, video] > 1:  # a.jpg and a.png
+            stem = name
+        kinds = save or (['overlay'] if video else ['overlay', 'mask'])
+        endings = {
+            'overlay': '.mp4' if video else f'.{overlay_format}',
+            'mask': '' if video else '.png',
+        }
+        outputs = {
+            kind: folders[kind] / f'{stem}{endings[kind]}' for kind in kinds
+        }
+        jobs.append(Job(source, outputs.get('overlay'), outputs.get('mask')))
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS
+
+
+def _expand(text: str, skip: list[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield each file with its path below the given folder or glob."""
+    path = Path(text)
+    if path.is_file():
+        yield path, Path(path.name)
+    elif path.is_dir():
+        files = [f for f in _walk(path, skip) if _is_media(f)]
+        if not files:
+            raise UserError(
+                f'No picture or video in {path} or its subfolders (looked '
+                f'for {" ".join(PICTURES + VIDEOS)}).'
+            )
+        for file in files:
+            yield file, file.relative_to(path)
+    else:
+        files = sorted(Path(f) for f in glob.glob(text, recursive=True))
+        files = [f for f in files if f.is_file()]
+        if not files:
+            raise UserError(f'No file or folder matches {text}.')
+        fixed = Path(os.path.commonpath([f.parent for f in files]))
+        for file in files:
+            yield file, file.relative_to(fixed)
+
+
+def _walk(folder: Path, skip: list[Path]) -> Iterator[Path]:
+    skip = {path.resolve() for path in skip}
+    seen = set()  # against links that lead back up
+    for root, subfolders, names in os.walk(folder, followlinks=True):
+        real = Path(root).resolve()
+        if real in seen or real in skip:  # earlier results are no inputs
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _is_media(path: Path) -> bool:
+    known = path.suffix.lower() in PICTURES + VIDEOS
+    return known and not path.name.startswith('.')
+
+
+def _refuse_collisions(jobs: list[Job]) -> None:
+    owners = {}
+    for job in jobs:
+        for output in job.outputs:
+            if output in owners:
+                raise UserError(
+                    f'{owners[output]} and {job.source} would both be '
+                    f'written to {output}; predict them into different '
+                    'folders (--out).'
+                )
+            owners[output] = job.source
+    sources = {job.source.resolve() for job in jobs}
+    for output, source in owners.items():
+        if output.resolve() in sources:
+            raise UserError(
+                f'The result of {source} would overwrite the input '
+                f'{output}; choose another --out.'
+            )
+        for parent in output.parents:
+            if parent in owners:  # the folder of a video's masks
+                raise UserError(
+                    f'The masks of {owners[parent]} and of {source} would '
+                    f'share the folder {parent}; predict them into '
+                    'different folders (--out).'
+                )
+
+
+def _open_out(
+    args: argparse.Namespace, config: Config, meta: dict, jobs: list[Job]
+) -> list[Job]:
+    """Note in the output folder what made it; return what is to be done.
+
+    A result counts as done if it is younger than that note, which is
+    renewed when everything is to be redone. So an interrupted --overwrite
+    never leaves results of two models taken for one.
+    """
+    note = args.out / 'predict.json'
+    checkpoint = Path(args.checkpoint).read_bytes()
+    content = {
+        'config': args.config,
+        'config_sha256': _sha256(config.pretty_text.encode()),
+        'checkpoint': args.checkpoint,
+        'checkpoint_sha256': _sha256(checkpoint),
+        'tta': args.tta,
+        'slide': args.slide,
+        'opacity': args.opacity,
+        'legend': args.legend,
+        'classes': list(meta['classes']),
+        'palette': meta['palette'],
+    }
+    earlier = {}
+    if note.is_file():
+        try:
+            earlier = json.loads(note.read_text('utf-8'))
+        except ValueError:
+            earlier = {'unreadable': True}
+    elif not args.overwrite:
+        for output in (o for job in jobs for o in job.outputs if o.exists()):
+            raise UserError(
+                f'{output} exists and was not written by this command; '
+                'choose another --out, or replace it with --overwrite.'
+            )
+    names = ('config', 'checkpoint')  # paths: the hashes tell
+    changed = [k for k in content if content[k] != earlier.get(k)]
+    changed = [k for k in changed if k not in names]
+    if earlier and changed and not args.overwrite:
+        raise UserError(
+            f'{args.out} holds results that were made with other settings '
+            f'({", ".join(changed)}); choose another --out, or redo them '
+            'with --overwrite.'
+        )
+    if not earlier or args.overwrite:
+        with whole(note) as path:
+            path.write_text(json.dumps(content, indent=1), 'utf-8')
+    since = note.stat().st_mtime_ns
+    return [
+        job
+        for job in jobs
+        if not all(
+            output.exists() and output.stat().st_mtime_ns >= since
+            for output in job.outputs
+        )
+    ]
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Run:
+    """Works through the jobs, keeping count and going on after failures."""
+
+    def __init__(
+        self, segmenter: Segmenter, args: argparse.Namespace, total: int
+    ) -> None:
+        meta = segmenter.model.dataset_meta
+        self.segmenter, self.args = segmenter, args
+        self.palette = meta['palette']
+        self.legend = Legend(meta['classes'], self.palette)
+        self.done = self.failed = 0
+        self.progress = make_progress()
+        self.task = self.progress.add_task('inputs', total=total)
+
+    def __call__(self, jobs: list[Job]) -> None:
+        batch = []
+        for job in jobs:
+            if job.is_video:
+                with self._counted(job):
+                    self._video(job)
+                continue
+            try:
+                sample = self.segmenter.prepare(job.source)
+            except FAILURES as error:
+                self._failed(job, error)
+                continue
+            if batch and input_size(sample) != input_size(batch[0][1]):
+                self._pictures(batch)
+                batch = []
+            batch.append((job, sample))
+            if len(batch) == self.args.batch_size:
+                self._pictures(batch)
+                batch = []
+        if batch:
+            self._pictures(batch)
+
+    def _pictures(self, batch: list[tuple[Job, Sample]]) -> None:
+        jobs, samples = zip(*batch, strict=True)
+        try:
+            masks = self.segmenter(samples)
+        except FAILURES as error:
+            if len(batch) == 1:
+                self._failed(jobs[0], error)
+                return
+            for single in batch:  # to find the one that fails
+                self._pictures([single])
+            return
+        for job, sample, mask in zip(jobs, samples, masks, strict=True):
+            with self._counted(job):
+                self._save_picture(job, sample.picture, mask)
+
+    def _save_picture(
+        self, job: Job, picture: np.ndarray, mask: np.ndarray
+    ) -> None:
+        if job.mask:
+            with whole(job.mask) as path:
+                save_mask(path, mask, self.palette)
+        if job.overlay:
+            shown = self._draw(picture, mask, np.unique(mask))
+            with whole(job.overlay) as path:
+                Image.fromarray(shown[..., ::-1]).save(path, quality=95)
+
+    def _draw(
+        self, picture: np.ndarray, mask: np.ndarray, listed: Iterable[int]
+    ) -> np.ndarray:
+        shown = overlay(picture, mask, self.palette, self.args.opacity)
+        return self.legend.add(shown, listed) if self.args.legend else shown
+
+    def _video(self, job: Job) -> None:
+        with ExitStack() as stack:
+            video = stack.enter_context(read_video(job.source))
+            task = self.progress.add_task(
+                f'frames of {job.source.name}', total=video.frames or None
+            )
+            stack.callback(self.progress.remove_task, task)
+            writer = None
+            if job.overlay:
+                path = stack.enter_context(whole(job.overlay))
+                writer = stack.enter_context(write_video(path, video.fps))
+            if job.mask:
+                folder = stack.enter_context(whole(job.mask))
+                folder.mkdir()
+            listed, count = set(), 0
+            for samples in _batches(
+                map(self.segmenter.prepare, video), self.args.batch_size
+            ):
+                masks = self.segmenter(samples)
+                for sample, mask in zip(samples, masks, strict=True):
+                    if job.mask:
+                        name = f'{count:06d}.png'
+                        save_mask(folder / name, mask, self.palette)
+                    if writer:
+                        listed.update(np.unique(mask).tolist())
+                        shown = self._draw(
+                            sample.picture, mask, sorted(listed)
+                        )
+                        writer.write(shown)
+                    count += 1
+                self.progress.update(task, completed=count)
+            if not count:
+                raise UserError(f'{job.source} has no frame to be read.')
+        missing = video.frames - count
+        if missing > max(1, video.frames // 100):  # the count is a guess
+            raise UserError(
+                f'{job.source} ends early: only {count} of its '
+                f'{video.frames} frames could be read. The results hold '
+                'these.'
+            )
+
+    @contextmanager
+    def _counted(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            self._failed(job, error)
+        else:
+            self.done += 1
+            self.progress.advance(self.task)
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+        message = ' '.join(str(error).split()) or type(error).__name__
+        if str(job.source) not in message:
+            message = f'{job.source}: {message}'
+        if _is_out_of_memory(error):
+            message = (
+                f'{job.source} does not fit into memory; try --slide, a '
+                'smaller --batch-size, or --device cpu.'
+            )
+        if full or self.args.stop_on_error:
+            raise UserError(
+                f'{message} Stopped after {self.done} inputs, whose results '
+                'are whole; the same command goes on from here.'
+            ) from error
+        self.failed += 1
+        self.progress.console.print(
+            message, style='red', highlight=False, markup=False, soft_wrap=True
+        )
+        self.progress.advance(self.task)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ('out of memory' in text or "can't allocate memory" in text)
+    )
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    samples = iter(samples)
+    while batch := list(islice(samples, size)):
+        yield batch

@@ -1,0 +1,144 @@
+# Copyright (c) mmseg_attn contributors.
+"""Read and write videos one frame at a time."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+
+
+class VideoReader:
+    """The frames of an open video, each read when it is asked for.
+
+    Attributes:
+        frames (int): How many the file says it has; 0 if it does not say.
+        fps (float): Frames per second; 25 if the file does not say.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture) -> None:
+        self._capture = capture
+        self.frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else 25.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while True:
+            there, frame = self._capture.read()
+            if not there:
+                return
+            yield frame
+
+
+@contextmanager
+def read_video(path: str | Path) -> Iterator[VideoReader]:
+    """Open a video file.
+
+    Args:
+        path (str | Path): The file.
+
+    Yields:
+        VideoReader: Its frames, (H, W, 3) uint8 in BGR order.
+
+    Raises:
+        UserError: If it is no video that OpenCV can decode.
+    """
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise UserError(
+                f'{path} cannot be read as a video: it is damaged, cut off, '
+                'or in a format that OpenCV does not know.'
+            )
+        yield VideoReader(capture)
+    finally:
+        capture.release()
+
+
+class VideoWriter:
+    """Writes frames of equal size to an MP4 file.
+
+    Args:
+        path (str | Path): The file, ending in ``.mp4``.
+        fps (float): Frames per second.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self.path, self.fps, self.count = Path(path), fps, 0
+        self._writer = None
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame.
+
+        Args:
+            frame (np.ndarray): (H, W, 3) uint8, BGR. An odd height or width
+                grows by one, since the format has even sizes only.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        height, width = frame.shape[:2]
+        if height % 2 or width % 2:
+            frame = cv2.copyMakeBorder(
+                frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE
+            )
+        if self._writer is None:
+            size = frame.shape[1::-1]
+            code = cv2.VideoWriter_fourcc(*'mp4v')
+            self._writer = cv2.VideoWriter(
+                str(self.path), code, self.fps, size
+            )
+            if not self._writer.isOpened():
+                raise OSError(f'Cannot write a video to {self.path}.')
+        self._writer.write(frame)
+        self.count += 1
+
+    def release(self) -> None:
+        """Close the file as it is."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def close(self) -> None:
+        """Finish the file and read it back, since OpenCV hides failures.
+
+        Raises:
+            OSError: If the file does not hold all frames, or there were none.
+        """
+        self.release()
+        capture = cv2.VideoCapture(str(self.path))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        readable = capture.read()[0]
+        capture.release()
+        if not readable or found != self.count:
+            free = shutil.disk_usage(self.path.parent).free
+            code = errno.ENOSPC if free < 1 << 20 else errno.EIO
+            raise OSError(code, os.strerror(code), str(self.path))
+
+
+@contextmanager
+def write_video(path: str | Path, fps: float) -> Iterator[VideoWriter]:
+    """Write a video file and check it at the end.
+
+    Args:
+        path (str | Path): The file, ending in ``.mp4``.
+        fps (float): Frames per second.
+
+    Yields:
+        VideoWriter: Takes the frames.
+
+    Raises:
+        OSError: If the file does not hold all frames at the end.
+    """
+    writer = VideoWriter(path, fps)
+    try:
+        yield writer
+    except BaseException:
+        writer.release()
+        raise
+    writer.close()
