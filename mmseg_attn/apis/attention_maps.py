@@ -1,16 +1,29 @@
 # Copyright (c) mmseg_attn contributors.
-"""Where a pixel looks: attention traced back through its loops."""
+"""``python -m mmseg_attn attention``: show where a pixel looks."""
 
+import argparse
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config, DictAction
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .inference import Sample, Segmenter
+from .configs import find_config
+from .files import whole
+from .progress import quiet_hosts
+
+with quiet_hosts(), redirect_stdout(StringIO()):
+    from .inference import Sample, Segmenter, load_model
+
+FORMATS = ('.png', '.jpg', '.pdf', '.svg')
 
 
 @dataclass(frozen=True)
@@ -192,3 +205,151 @@ def _cells(
     position = scale(np.arange(length), length, inner) + padding[0]
     cell = np.floor(scale(position, size, cells) + 0.5).astype(int)
     return cell.clip(0, cells - 1)
+
+
+def draw(
+    picture: np.ndarray,
+    pixels: Sequence[tuple[int, int]],
+    maps: AttentionMaps,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Draw a row for each pixel: the picture, then one map for each loop.
+
+    Every map has its own scale, since a second loop spreads the same sum of
+    weights over far more cells than the first.
+
+    Args:
+        picture (np.ndarray): (H, W, 3) uint8, BGR.
+        pixels (Sequence[tuple[int, int]]): (x, y) of each.
+        maps (AttentionMaps): As traced for these pixels.
+        names (Sequence[str] | None): What to call each pixel.
+
+    Returns:
+        Figure: To be saved.
+    """
+    shown = maps.on_picture()
+    loops = shown.shape[1]
+    height, width = picture.shape[:2]
+    side = 3.4 * min(height / width, 2)
+    size = (3.9 * (loops + 1), (side + 0.9) * len(pixels))
+    figure = Figure(size, dpi=150, layout='constrained')
+    axes = figure.subplots(len(pixels), loops + 1, squeeze=False)
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    for row, (x, y) in enumerate(pixels):
+        for column, axis in enumerate(axes[row]):
+            axis.set_axis_off()
+            axis.plot(x, y, 'o', ms=9, mec='black', mfc='none', mew=3.5)
+            axis.plot(x, y, 'o', ms=9, mec='white', mfc='none', mew=1.8)
+            if column == 0:
+                axis.imshow(picture[..., ::-1])
+                name = f': {names[row]}' if names else ''
+                axis.set_title(f'pixel ({x}, {y}){name}', fontsize=11)
+                continue
+            cells = maps.cells[row, column - 1]
+            axis.imshow(grey, 'gray')
+            heat = axis.imshow(
+                100 * shown[row, column - 1],
+                'inferno',
+                alpha=0.7,
+                vmin=0,
+                vmax=100 * cells.max(),
+                interpolation='nearest',
+            )
+            plural = 's' if column > 1 else ''
+            axis.set_title(
+                f'after {column} loop{plural}: {_reach(cells)} of '
+                f'{cells.size} cells hold 90 %',
+                fontsize=11,
+            )
+            bar = figure.colorbar(heat, ax=axis, fraction=0.04, pad=0.02)
+            bar.set_label(f'% per cell (sum {100 * cells.sum():.4g} %)')
+            bar.solids.set_alpha(1)
+    return figure
+
+
+def _reach(cells: np.ndarray) -> int:
+    """How few cells hold 90 % of the weight."""
+    held = np.cumsum(np.sort(cells, axis=None)[::-1])
+    return int(np.searchsorted(held, 0.9 * held[-1])) + 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('config', help='config file, or name of a packaged config')
+    add('checkpoint', help='trained weights')
+    add('picture', type=Path)
+    add(
+        '--pixel',
+        type=int,
+        nargs=2,
+        metavar=('X', 'Y'),
+        action='append',
+        required=True,
+        dest='pixels',
+        help='counted from the upper left corner; may be given many times',
+    )
+    add(
+        '-o',
+        '--out',
+        type=Path,
+        default=Path('attention.png'),
+        help=f'figure, {" ".join(FORMATS)} (default: %(default)s)',
+    )
+    add(
+        '--layers',
+        default='',
+        metavar='NAME',
+        help='only layers whose name in the model begins so, such as '
+        'decode_head (default: all)',
+    )
+    add('--overwrite', action='store_true', help='replace an earlier figure')
+    add('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='change settings of the config, as key=value',
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    try:
+        with quiet_hosts():
+            _show(args)
+    except UserError as error:
+        raise SystemExit(f'Error: {error}') from error
+
+
+def _show(args: argparse.Namespace) -> None:
+    if args.out.suffix.lower() not in FORMATS:
+        raise UserError(
+            f'--out {args.out} must end in one of {" ".join(FORMATS)}.'
+        )
+    if not args.picture.is_file():
+        raise UserError(f'No picture {args.picture}.')
+    if args.out.exists() and args.out.samefile(args.picture):
+        raise UserError(f'--out {args.out} is the picture itself.')
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f'{args.out} exists; replace it with --overwrite.')
+    config = Config.fromfile(find_config(args.config))
+    config.merge_from_dict(args.cfg_options or {})
+    model = load_model(config, args.checkpoint, device=args.device)
+    maps = attention_maps(model, args.picture, args.pixels, args.layers)
+    segmenter = Segmenter(model)
+    sample = segmenter.prepare(args.picture)
+    (mask,) = segmenter([sample])
+    classes = model.dataset_meta['classes']
+    names = [classes[mask[y, x]] for x, y in args.pixels]
+    figure = draw(sample.picture, args.pixels, maps, names)
+    with whole(args.out) as path:
+        figure.savefig(path)
+    for (x, y), name, cells in zip(
+        args.pixels, names, maps.cells, strict=True
+    ):
+        for loops, weights in enumerate(cells, start=1):
+            print(
+                f'pixel ({x}, {y}), {name}, after {loops} loops: 90 % of the '
+                f'weight on {_reach(weights)} of {weights.size} cells, sum '
+                f'{weights.sum():.6f}'
+            )
+    print(f'Figure: {args.out}')
