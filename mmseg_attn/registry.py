@@ -8,10 +8,12 @@ without ``custom_imports``: mmengine imports this module for the scope, and
 errors of this module and reports "X is not in the registry" instead.
 """
 
+from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
@@ -44,11 +46,23 @@ HOOKS = Registry(
     'hook',
     parent=ROOT_HOOKS,
     scope='mmseg_attn',
-    locations=['mmseg_attn.apis'],
+    locations=['mmseg_attn.engine'],
 )
 TASK_UTILS = Registry(
     'task util',
     parent=ROOT_TASK_UTILS,
     scope='mmseg_attn',
     locations=['mmseg_attn.models'],
+)
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    parent=ROOT_DATA_SAMPLERS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.engine'],
+)
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper',
+    parent=ROOT_OPTIM_WRAPPERS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.engine'],
 )

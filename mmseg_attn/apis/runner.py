@@ -1,0 +1,302 @@
+# Copyright (c) mmseg_attn contributors.
+"""Build mmengine's Runner with what keeps a training safe."""
+
+import copy
+import datetime
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import MODELS, RUNNERS
+from mmengine.runner import Runner
+
+from ..errors import UserError
+from .checkpoint import (
+    allow_openmmlab_types,
+    find_latest,
+    load_checkpoint,
+    match_weights,
+)
+
+
+def build_runner(cfg: Config, train: bool = True) -> Runner:
+    """Build a Runner that checks its inputs and never loses a checkpoint.
+
+    It works for any config of MMSegmentation or MMDetection and puts in:
+    checks of labels, folders, class numbers and channels; checkpoints that
+    are written whole and removed only after their successor is there; exact
+    resuming; and what a machine without a GPU needs.
+
+    Args:
+        cfg (Config): The config, which is not changed. ``cfg.resume`` may
+            also be a checkpoint's path, or 'auto' for the newest one in the
+            work folder (a fresh start where there is none).
+        train (bool): Whether it is to train. Otherwise ``cfg.load_from``
+            must fit the model fully. Defaults to True.
+
+    Returns:
+        Runner: Ready for ``train()`` or ``test()``.
+
+    Raises:
+        UserError: The config, the data or the checkpoint cannot be used.
+    """
+    cfg = copy.deepcopy(cfg)
+    if not cfg.get('work_dir'):
+        name = Path(cfg.filename).stem if cfg.filename else 'run'
+        cfg.work_dir = os.path.join('work_dirs', name)
+    loaders = ('train_dataloader', 'val_dataloader')
+    for loader in loaders if train else ('test_dataloader',):
+        _check_paths(cfg, loader)
+    _add_checks(cfg)
+    if train:
+        _make_resumable(cfg)
+    notes = _adapt_to_cpu(cfg) if get_device() == 'cpu' else []
+    notes += _choose_checkpoint(cfg)
+    # mmengine 0.10.7 cannot load what mmengine writes without this.
+    allow_openmmlab_types()
+    checkpoint = load_checkpoint(cfg.load_from) if cfg.load_from else None
+    if cfg.resume:
+        _check_resumable(cfg, checkpoint)
+    runner = _build(cfg)
+    for note in notes:
+        runner.logger.warning(note)
+    if checkpoint is not None:
+        strict = bool(cfg.resume) or not train
+        match_weights(runner.model, checkpoint, cfg.load_from, strict)
+    return runner
+
+
+def check_output_folder(cfg: Config, folder: str | Path) -> None:
+    """Refuse to write results where the pictures or masks are.
+
+    Args:
+        cfg (Config): The config.
+        folder (str | Path): Where results are to be written.
+
+    Raises:
+        UserError: A dataset reads from that folder.
+    """
+    target = Path(folder).resolve()
+    for dataset in _datasets(cfg.get('test_dataloader')):
+        for path in _paths(dataset).values():
+            source = Path(path).resolve()
+            if target == source or source in target.parents:
+                raise UserError(
+                    f'{folder} is in the dataset folder {path}: results '
+                    'there could replace pictures or masks. Name another.'
+                )
+
+
+def _check_paths(cfg: Config, loader: str) -> None:
+    for dataset in _datasets(cfg.get(loader)):
+        for name, path in _paths(dataset).items():
+            if '://' in path or os.path.exists(path):
+                continue
+            raise UserError(
+                f'{name} of {loader} does not exist: {path} (data_root is '
+                f'{dataset.get("data_root")!r}, the current folder '
+                f'{os.getcwd()}). Put the data there or set the path in the '
+                f'config or with --cfg-options {loader}.dataset.data_root=...'
+            )
+
+
+def _datasets(config: object) -> Iterator[ConfigDict]:
+    """Go through the dataset configs, also those in wrappers."""
+    if isinstance(config, dict):
+        if 'data_prefix' in config or 'ann_file' in config:
+            yield config
+        for value in config.values():
+            yield from _datasets(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _datasets(value)
+
+
+def _paths(dataset: ConfigDict) -> dict[str, str]:
+    """The files and folders a dataset reads, as BaseDataset joins them."""
+    parts = dict(dataset.get('data_prefix') or {})
+    parts = {f'data_prefix.{key}': value for key, value in parts.items()}
+    parts['ann_file'] = dataset.get('ann_file')
+    root = dataset.get('data_root') or ''
+    return {
+        name: os.path.join(root, part)
+        for name, part in parts.items()
+        if isinstance(part, str) and os.path.join(root, part)
+    }
+
+
+def _add_checks(cfg: Config) -> None:
+    hooks = list(cfg.get('custom_hooks') or [])
+    _add_hook(hooks, 'mmseg_attn.CheckSetupHook')
+    cfg.custom_hooks = hooks
+    head = (cfg.get('model') or {}).get('decode_head')
+    head = head[-1] if isinstance(head, (list, tuple)) and head else head
+    if cfg.get('default_scope') != 'mmseg' or not head:
+        return
+    check = dict(
+        type='mmseg_attn.CheckAnnotations',
+        num_classes=head.get('num_classes'),
+        ignore_index=head.get('ignore_index', 255),
+    )
+    if check['num_classes'] is not None:
+        for loader in (
+            'train_dataloader',
+            'val_dataloader',
+            'test_dataloader',
+        ):
+            _insert_after_loading(cfg.get(loader), check)
+
+
+def _insert_after_loading(config: object, check: dict) -> None:
+    """Put a transform behind every LoadAnnotations, however nested."""
+    if isinstance(config, dict):
+        for value in config.values():
+            _insert_after_loading(value, check)
+    elif isinstance(config, list):
+        types = [
+            item.get('type') if isinstance(item, dict) else None
+            for item in config
+        ]
+        for value in config:
+            _insert_after_loading(value, check)
+        if check['type'] not in types:
+            for place in reversed(range(len(config))):
+                if types[place] in (
+                    'LoadAnnotations',
+                    'mmseg.LoadAnnotations',
+                ):
+                    config.insert(place + 1, ConfigDict(check))
+
+
+def _make_resumable(cfg: Config) -> None:
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    saver = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    if saver and saver.get('type') in (
+        'CheckpointHook',
+        'mmengine.CheckpointHook',
+    ):
+        saver['type'] = 'mmseg_attn.SafeCheckpointHook'
+    _add_hook(cfg.custom_hooks, 'mmseg_attn.ReplayHook')
+    loader = cfg.get('train_dataloader')
+    if loader and loader.sampler.type != 'mmseg_attn.ReplaySampler':
+        loader.sampler = dict(
+            type='mmseg_attn.ReplaySampler', sampler=loader.sampler
+        )
+
+
+def _add_hook(hooks: list, name: str) -> None:
+    if all(hook.get('type') != name for hook in hooks):
+        hooks.append(dict(type=name))
+
+
+def _adapt_to_cpu(cfg: Config) -> list[str]:
+    """Change what needs a GPU, and say so."""
+    notes = []
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        wrapper['type'] = 'mmseg_attn.BFloat16OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        notes.append('No GPU: mixed precision runs in bfloat16.')
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none':
+        return notes
+    if launcher != 'pytorch':
+        raise UserError(
+            f'no GPU found: without one, several processes need --launcher '
+            f'pytorch (torchrun, tools/dist_train.sh), not {launcher}.'
+        )
+    if not dist.is_initialized():
+        # mmengine would choose a GPU first, even with the gloo backend.
+        timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+        dist.init_process_group(
+            'gloo',
+            timeout=timeout and datetime.timedelta(seconds=timeout),
+        )
+    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper.setdefault('device_ids', None)
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault(
+        'find_unused_parameters', cfg.get('find_unused_parameters', False)
+    )
+    if _replace_type(cfg.get('model'), 'SyncBN', 'BN'):
+        notes.append(
+            'No GPU: SyncBN runs as BN, with the statistics of each process '
+            'for itself. Give each process enough pictures.'
+        )
+    return notes
+
+
+def _replace_type(config: object, old: str, new: str) -> int:
+    """Replace a type wherever it stands, and count how often."""
+    if isinstance(config, (list, tuple)):
+        return sum(_replace_type(value, old, new) for value in config)
+    if not isinstance(config, dict):
+        return 0
+    count = sum(_replace_type(value, old, new) for value in config.values())
+    if config.get('type') == old:
+        config['type'] = new
+        count += 1
+    return count
+
+
+def _choose_checkpoint(cfg: Config) -> list[str]:
+    """Turn cfg.resume into what mmengine knows: a flag and load_from."""
+    resume, cfg.load_from = cfg.get('resume'), cfg.get('load_from')
+    cfg.resume = bool(resume)
+    if not resume or (resume is True and cfg.load_from):
+        return []
+    if isinstance(resume, str) and resume != 'auto':
+        cfg.load_from = resume
+        return []
+    found = find_latest(cfg.work_dir)
+    if found:
+        cfg.load_from = found
+        return []
+    cfg.resume = False
+    return [f'Nothing to resume in {cfg.work_dir}: starting anew.']
+
+
+def _check_resumable(cfg: Config, checkpoint: dict) -> None:
+    meta = checkpoint.get('meta') or {}
+    if 'optimizer' not in checkpoint or 'iter' not in meta:
+        raise UserError(
+            f'{cfg.load_from} cannot be resumed from: it holds no state of '
+            'the optimizer (best_*.pth and published files hold weights '
+            'only). Start from its weights instead: --cfg-options '
+            f'load_from={cfg.load_from}'
+        )
+    # The order of the samples follows from the seed, and mmengine takes the
+    # checkpoint's seed only after the sampler has been built.
+    randomness = cfg.setdefault('randomness', ConfigDict())
+    if randomness.get('seed') is None:
+        randomness['seed'] = meta.get('seed')
+
+
+def _build(cfg: Config) -> Runner:
+    try:
+        if 'runner_type' in cfg:
+            return RUNNERS.build(cfg)
+        return Runner.from_cfg(cfg)
+    except (KeyError, RuntimeError) as error:
+        text = str(error)
+        found = re.search(r'([\w.]+) is not in the \S+ registry', text)
+        found = found or re.search(r'Failed to get ([\w.]+)', text)
+        if not found:
+            raise
+        names = [
+            (f'{scope}.' if scope == 'mmseg_attn' else '') + name
+            for scope, registry in MODELS.children.items()
+            for name in registry.module_dict
+        ]
+        near = difflib.get_close_matches(found[1], names)
+        raise UserError(
+            f'the config asks for type={found[1]!r}, which nothing provides.'
+            + (f' Near it: {", ".join(near)}.' if near else '')
+        ) from error

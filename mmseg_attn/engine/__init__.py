@@ -1,0 +1,15 @@
+# Copyright (c) mmseg_attn contributors.
+"""What keeps a training safe and repeatable, as parts of its config."""
+
+from .bfloat16 import BFloat16OptimWrapper
+from .check_setup import CheckSetupHook
+from .replay import ReplayHook, ReplaySampler
+from .safe_checkpoint import SafeCheckpointHook
+
+__all__ = [
+    'BFloat16OptimWrapper',
+    'CheckSetupHook',
+    'ReplayHook',
+    'ReplaySampler',
+    'SafeCheckpointHook',
+]

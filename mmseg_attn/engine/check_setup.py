@@ -1,0 +1,165 @@
+# Copyright (c) mmseg_attn contributors.
+from collections.abc import Iterator, Sized
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from ..errors import UserError
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckSetupHook(Hook):
+    """Compare datasets, backbone and heads before the first iteration."""
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the model and the datasets of the loops about to run.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            UserError: A dataset is empty or has more classes than a head, or
+                a head expects other channels than the backbone gives.
+        """
+        model = runner.model
+        while hasattr(model, 'module'):  # DDP, test-time augmentation
+            model = model.module
+        check_channels(model)
+        loops = (runner._train_loop, runner._val_loop, runner._test_loop)
+        for loop in loops:
+            if not isinstance(loop, BaseLoop):
+                continue
+            dataset = loop.dataloader.dataset
+            check_not_empty(dataset)
+            for name, head in _heads(model):
+                self._check_classes(runner, dataset, name, head)
+
+    def _check_classes(
+        self, runner: Runner, dataset: Sized, name: str, head: nn.Module
+    ) -> None:
+        classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+        num_classes = getattr(head, 'num_classes', None)
+        if not classes or num_classes in (None, len(classes)):
+            return
+        text = (
+            f'model.{name}.num_classes is {num_classes}, but '
+            f'{type(dataset).__name__} has {len(classes)} classes '
+            f'({", ".join(map(str, classes[:5]))}'
+            f'{", ..." if len(classes) > 5 else ""})'
+        )
+        if num_classes < len(classes):
+            raise UserError(f'{text}. Set them to the same number.')
+        runner.logger.warning(f'{text}: some outputs stay unused.')
+
+
+def check_not_empty(dataset: Sized) -> None:
+    """Refuse a dataset without a single sample.
+
+    Args:
+        dataset (Sized): The dataset.
+
+    Raises:
+        UserError: It has no sample. The message says where it looked.
+    """
+    if len(dataset):
+        return
+    places = []
+    for leaf in _leaves(dataset):
+        prefix = getattr(leaf, 'data_prefix', {})
+        folder = prefix.get('img_path', prefix.get('img', ''))
+        suffix = getattr(leaf, 'img_suffix', '')
+        place = f'{type(leaf).__name__}: "*{suffix}" in "{folder}"'
+        if getattr(leaf, 'ann_file', ''):
+            place += f' as listed in "{leaf.ann_file}"'
+        places.append(place)
+    raise UserError(
+        f'no picture found. Looked for {"; ".join(places)}. Check data_root, '
+        'data_prefix, ann_file and img_suffix in the config.'
+    )
+
+
+def _leaves(dataset: Sized) -> Iterator[Sized]:
+    """Go through the datasets inside wrappers."""
+    inner = getattr(dataset, 'datasets', None) or [
+        getattr(dataset, 'dataset', None)
+    ]
+    if inner == [None]:
+        yield dataset
+    else:
+        for item in inner:
+            yield from _leaves(item)
+
+
+def check_channels(model: nn.Module) -> None:
+    """Send one small black picture through the backbone of a segmentor.
+
+    Args:
+        model (nn.Module): A model of any kind. Those without ``decode_head``,
+            and those whose backbone does not take a picture of 64 x 64, are
+            passed over.
+
+    Raises:
+        UserError: The backbone expects other channels than the picture has,
+            or a head other channels than the backbone gives.
+    """
+    clips = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    if clips or not all(
+        hasattr(model, name) for name in ('decode_head', 'extract_feat')
+    ):
+        return
+    # The pictures have as many channels as are normalised.
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    channels = 3 if mean is None else mean.numel()
+    picture = torch.zeros(1, channels, 64, 64)
+    picture = picture.to(next(model.parameters()).device)
+    training = model.training
+    try:
+        with torch.no_grad():
+            maps = model.eval().extract_feat(picture)
+    except RuntimeError as error:
+        if 'channels' in str(error):
+            raise UserError(
+                f'the backbone does not fit pictures of {channels} channels '
+                f'(so many has data_preprocessor.mean): {error}'
+            ) from error
+        return
+    finally:
+        model.train(training)
+    for name, head in _heads(model):
+        _check_head(name, head, [int(item.shape[1]) for item in maps])
+
+
+def _check_head(name: str, head: nn.Module, given: list[int]) -> None:
+    expected = getattr(head, 'in_channels', None)
+    index = getattr(head, 'in_index', None)
+    if expected is None or index is None:
+        return
+    indices = [index] if isinstance(index, int) else list(index)
+    if any(not -len(given) <= item < len(given) for item in indices):
+        raise UserError(
+            f'model.{name}.in_index is {index}, but the backbone (with its '
+            f'neck) gives {len(given)} maps: expected 0 to {len(given) - 1}.'
+        )
+    chosen = [given[item] for item in indices]
+    if isinstance(expected, int):
+        chosen = sum(chosen)
+    if chosen != (expected if isinstance(expected, int) else list(expected)):
+        raise UserError(
+            f'model.{name}.in_channels is {expected}, but at in_index '
+            f'{index} the backbone (with its neck) gives {chosen} channels; '
+            f'its maps have {given}. Set in_channels or in_index.'
+        )
+
+
+def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Go through the heads of a segmentor."""
+    for name in ('decode_head', 'auxiliary_head'):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.ModuleList):
+            for number, item in enumerate(head):
+                yield f'{name}[{number}]', item
+        elif head is not None:
+            yield name, head

@@ -1,0 +1,36 @@
+# Copyright (c) mmseg_attn contributors.
+"""The error for what the user can put right."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """Something the user can put right: commands print it as one line."""
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command's main function and exit with its code.
+
+    A :class:`UserError` or a full disk ends as one readable line and exit
+    code 1; every other error keeps its traceback.
+
+    Args:
+        main (Callable): Takes nothing and returns an exit code or None.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        # From a loader's worker process it comes wrapped in a traceback,
+        # of which the message is the last line.
+        message = str(error).strip().splitlines()[-1]
+        code = f'Error: {message.removeprefix(f"{_NAME}: ")}'
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        code = f'Error: {error}. Free some space and run with --resume.'
+    sys.exit(code)
+
+
+_NAME = f'{UserError.__module__}.{UserError.__qualname__}'
