@@ -1,0 +1,244 @@
+# Copyright (c) mmseg_attn contributors.
+"""Every config loads, builds and trains; names, README and metafile agree."""
+
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import mmseg
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(
+    path
+    for path in ROOT.glob('configs/**/*.py')
+    if '_base_' not in path.relative_to(ROOT).parts
+)
+CCNET = sorted(ROOT.glob('configs/ccnet/*.py'))
+HOST = Path(mmseg.__path__[0]) / '.mim' / 'configs'
+HOST_CCNET = [path for path in CCNET if (HOST / 'ccnet' / path.name).exists()]
+METAFILES = sorted(ROOT.glob('configs/*/metafile.yaml'))
+SIZE = 65  # of the training pictures; odd, so that no map is even
+
+
+def name(path: Path) -> str:
+    return path.stem
+
+
+def drop_weights(cfg) -> None:
+    """Leave the ImageNet weights out: nothing is downloaded in a test."""
+    if isinstance(cfg, dict):
+        for key, value in cfg.items():
+            weights = isinstance(value, dict) and 'checkpoint' in value
+            if key == 'pretrained' or weights:
+                cfg[key] = None
+            else:
+                drop_weights(value)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            drop_weights(value)
+
+
+def seg_batch(classes: int, height: int, width: int, seed: int = 0) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    samples, images = [], []
+    for _ in range(2):
+        image = torch.randint(0, 256, (3, height, width), generator=generator)
+        label = torch.randint(0, classes, (1, 8, 8), generator=generator)
+        label = label.repeat_interleave(-(-height // 8), 1)[:, :height]
+        label = label.repeat_interleave(-(-width // 8), 2)[..., :width]
+        label[..., :3] = 255
+        sample = SegDataSample(gt_sem_seg=PixelData(data=label))
+        sample.set_metainfo(
+            {
+                'ori_shape': (height, width),
+                'img_shape': (height, width),
+                'pad_shape': (height, width),
+            }
+        )
+        images.append(image.to(torch.uint8))
+        samples.append(sample)
+    return {'inputs': images, 'data_samples': samples}
+
+
+@cache
+def train_and_predict(text: str) -> tuple[tuple[float, ...], int, int, int]:
+    """One training step and one prediction of a config's model.
+
+    Cached by the text of the config, since many differ in data and schedule
+    alone.
+    """
+    cfg = Config.fromstring(text, '.py')
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    watched = model.decode_head.conv_seg.weight
+    before = watched.detach().clone()
+    losses = model.train_step(
+        seg_batch(model.num_classes, SIZE, SIZE), wrapper
+    )
+    moved = int((watched != before).sum())
+    model.eval()
+    with torch.no_grad():
+        # Taller than wide: an exchange of the two sides would show.
+        result = model.test_step(seg_batch(model.num_classes, 49, 33))
+    logits = result[0].seg_logits.data
+    assert logits.shape == (model.out_channels, 49, 33)
+    assert logits.isfinite().all()
+    wanted = {
+        key: float(value.detach())
+        for key, value in losses.items()
+        if 'loss' in key
+    }
+    return tuple(wanted.items()), moved
+
+
+def test_there_are_configs():
+    assert len(CCNET) == 30
+    assert set(CCNET) <= set(CONFIGS)
+
+
+def test_basenames_are_unique():
+    # mim finds a config by its basename alone.
+    names = Counter(path.name for path in CONFIGS)
+    assert [n for n, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name)
+def test_trains_one_step(path):
+    cfg = Config.fromfile(path)
+    scope = cfg.default_scope
+    assert scope == 'mmseg', f'teach this test to train the scope "{scope}"'
+    drop_weights(cfg.model)
+    # A slice of the picture is enough for the network to run.
+    cfg.model.data_preprocessor.pop('size', None)
+    cfg.model.data_preprocessor.size_divisor = 1
+    if cfg.model.test_cfg.mode == 'slide':
+        cfg.model.test_cfg.update(crop_size=(32, 32), stride=(21, 21))
+    losses, moved = train_and_predict(
+        Config(
+            {
+                key: cfg[key]
+                for key in ('default_scope', 'model', 'optim_wrapper')
+            }
+        ).pretty_text
+    )
+    losses = dict(losses)
+    assert all(0 <= value < 100 for value in losses.values()), losses
+    assert losses['loss'] == pytest.approx(
+        sum(value for key, value in losses.items() if key != 'loss'), 1e-4
+    )
+    assert moved > 0
+
+
+@pytest.mark.parametrize('path', CCNET, ids=name)
+def test_name_says_what_is_inside(path):
+    cfg = Config.fromfile(path)
+    model, depth, stride, gpus, batch, iters, data, height, width = re.match(
+        r'(ccnet|ccnet-ce2p)_r(\d+)-d(\d+)_(\d)xb(\d+)[a-z-]*-(\d+)k_'
+        r'([a-z0-9]+)-(\d+)x(\d+)$',
+        path.stem,
+    ).groups()
+    head = {'ccnet': 'CCHead', 'ccnet-ce2p': 'CE2PHead'}[model]
+    assert cfg.model.decode_head.type == f'mmseg_attn.{head}'
+    assert cfg.model.backbone.depth == int(depth)
+    assert f'resnet{depth}' in cfg.model.pretrained
+    strides = torch.tensor(cfg.model.backbone.strides).prod() * 4
+    assert strides == int(stride)
+    assert gpus == '4'
+    assert cfg.train_dataloader.batch_size == int(batch)
+    assert cfg.train_cfg.max_iters == 1000 * int(iters)
+    assert cfg.param_scheduler[-1].end == 1000 * int(iters)
+    crop = (int(height), int(width))
+    assert cfg.model.data_preprocessor.size == crop
+    steps = str(cfg.train_dataloader)
+    assert f"'crop_size': ({height}, {width})" in steps
+    dataset = {
+        'cityscapes': ('CityscapesDataset', 19),
+        'ade20k': ('ADE20KDataset', 150),
+        'voc12aug': ('PascalVOCDataset', 21),
+        'lip': ('LIPDataset', 20),
+        'camvid': ('mmseg_attn.CamVidDataset', 11),
+    }[data]
+    assert cfg.val_dataloader.dataset.type == dataset[0]
+    heads = [cfg.model.decode_head, cfg.model.auxiliary_head]
+    assert {h.num_classes for h in heads if h} == {dataset[1]}
+    assert ('ohem' in path.stem) == ('OHEM' in str(cfg.model))
+    assert ('ccl' in path.stem or model == 'ccnet-ce2p') == (
+        'CategoryConsistentLoss' in str(cfg.model)
+    )
+
+
+def test_hosts_configs_are_there():
+    assert len(HOST_CCNET) == 16
+
+
+@pytest.mark.parametrize('path', HOST_CCNET, ids=name)
+def test_hosts_recipe_but_for_the_head(path):
+    ours = Config.fromfile(path).to_dict()
+    theirs = Config.fromfile(HOST / 'ccnet' / path.name).to_dict()
+    assert theirs['model']['decode_head'].pop('type') == 'CCHead'
+    assert ours['model']['decode_head'].pop('type') == 'mmseg_attn.CCHead'
+    # A variable that the host's config leaves behind; nothing reads it.
+    theirs.pop('data_preprocessor')
+    ours.pop('data_preprocessor', None)
+    assert ours == theirs
+
+
+def read_rows(readme: Path) -> dict[str, list[str]]:
+    """Rows of a README that link a checkpoint: config stem -> cells."""
+    rows = {}
+    for line in readme.read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
+        if line.startswith('|') and '[model](' in line:
+            config = re.search(r'\[config\]\(\./(.+?)\.py\)', line)
+            rows[config[1]] = cells
+    return rows
+
+
+def test_every_metafile_is_indexed():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert sorted(index['Import']) == [
+        path.relative_to(ROOT).as_posix() for path in METAFILES
+    ]
+
+
+@pytest.mark.parametrize('path', METAFILES, ids=lambda p: p.parent.name)
+def test_readme_metafile_and_configs_agree(path):
+    meta = yaml.safe_load(path.read_text())
+    rows = read_rows(path.with_name('README.md'))
+    collections = {c['Name']: c for c in meta['Collections']}
+    assert all((ROOT / c['README']).exists() for c in collections.values())
+    assert [m['Name'] for m in meta['Models']] == list(rows)
+    for model in meta['Models']:
+        config = ROOT / model['Config']
+        assert config.is_file()
+        assert config.stem == model['Name'] == model['Name'].lower()
+        assert model['In Collection'] in collections
+        head = Config.fromfile(config).model.decode_head.type.split('.')[-1]
+        assert f'class {head}(' in (ROOT / model['Code']).read_text()
+        assert re.search(r'-[0-9a-f]{8}\.pth$', model['Weights'])
+
+        row = ' '.join(rows[model['Name']])
+        metrics = (
+            model['Results'][0]
+            if isinstance(model['Results'], list)
+            else model['Results']
+        )
+        assert f'[model]({model["Weights"]})' in row
+        for value in metrics['Metrics'].values():
+            assert str(value) in rows[model['Name']]
+        memory = str(model['Metadata'].get('Memory (GB)', '-'))
+        assert memory in rows[model['Name']]
+        assert model['Metadata']['Architecture'][0] in rows[model['Name']]
