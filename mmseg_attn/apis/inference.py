@@ -87,7 +87,7 @@ def load_model(
     return model.to(device).eval()
 
 
-@dataclass
+@dataclass(eq=False)  # arrays do not compare
 class Sample:
     """A picture and what the model takes of it.
 

@@ -1,0 +1,200 @@
+# Copyright (c) mmseg_attn contributors.
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from tiny_segmentor import config_text, picture
+from torch import nn
+from torch.nn.functional import interpolate
+
+from mmseg_attn.__main__ import main
+from mmseg_attn.apis.attention_maps import _cells, attention_maps, trace
+from mmseg_attn.apis.inference import load_model
+from mmseg_attn.errors import UserError
+from mmseg_attn.layers import CrissCrossAttention
+
+
+def dense_attention(layer, x):
+    """(H W, H W) attention matrix of criss-cross attention, pixel by pixel."""
+    height, width = x.shape[2:]
+    query, key = layer.query_conv(x)[0], layer.key_conv(x)[0]
+    matrix = torch.zeros(height, width, height, width, dtype=x.dtype)
+    for i in range(height):
+        for j in range(width):
+            seen = [(r, j) for r in range(height) if r != i]
+            seen += [(i, c) for c in range(width)]
+            scores = torch.stack(
+                [(query[:, i, j] * key[:, r, c]).sum() for r, c in seen]
+            )
+            for weight, (r, c) in zip(scores.softmax(0), seen, strict=True):
+                matrix[i, j, r, c] = weight
+    return matrix.reshape(height * width, height * width)
+
+
+@torch.no_grad()
+def test_trace_is_the_product_of_the_matrices():
+    torch.manual_seed(0)
+    layer = CrissCrossAttention(16).double()
+    other = CrissCrossAttention(16).double()
+    inputs = [torch.randn(1, 16, 5, 7, dtype=torch.double) for _ in range(3)]
+    layers = [layer, layer, other]
+    cell = (3, 1)
+    expected = torch.zeros(35, dtype=torch.double)
+    expected[3 * 7 + 1] = 1
+    for module, x in reversed(list(zip(layers, inputs, strict=True))):
+        expected = expected @ dense_attention(module, x)
+    found = trace(list(zip(layers, inputs, strict=True)), cell)
+    torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-12)
+    assert found.sum().item() == pytest.approx(1)
+
+
+@torch.no_grad()
+def test_maps_of_a_trained_model(trained, tmp_path):
+    model = load_model(trained.config, trained.checkpoint, device='cpu')
+    image, _ = picture(3, 48, 100)
+    inputs = []
+    hook = model.decode_head.cca.register_forward_pre_hook(
+        lambda module, args: inputs.append(args[0].clone())
+    )
+    pixels = [(0, 0), (99, 47), (70, 11)]
+    maps = attention_maps(model, image, pixels)
+    hook.remove()
+    first, second = (dense_attention(model.decode_head.cca, x) for x in inputs)
+    # 48x100 becomes 61x128 for the network, 31x64 behind its stem's stride,
+    # 16x32 behind the pooling.
+    height, width = inputs[0].shape[2:]
+    assert maps.cells.shape == (3, 2, height, width)
+    np.testing.assert_allclose(maps.cells.sum((-2, -1)), 1, rtol=1e-5)
+    shown = maps.on_picture()
+    assert shown.shape == (3, 2, 48, 100)
+    for index, (x, y) in enumerate(pixels):
+        cell = int(y * height / 48) * width + int(x * width / 100)
+        one = first[cell].reshape(height, width).numpy()
+        two = (second[cell] @ first).reshape(height, width).numpy()
+        np.testing.assert_allclose(maps.cells[index, 0], one, atol=1e-6)
+        np.testing.assert_allclose(maps.cells[index, 1], two, atol=1e-6)
+        assert np.count_nonzero(one) == height + width - 1
+        assert np.count_nonzero(two) == height * width
+        here = int(y * height / 48), int(x * width / 100)
+        assert shown[index, 0, y, x] == maps.cells[index, 0][here]
+
+
+@pytest.mark.parametrize('align', [False, True])
+@pytest.mark.parametrize('padding', [(0, 0), (0, 13), (5, 8)])
+@pytest.mark.parametrize('length, size, cells', [(37, 64, 8), (90, 65, 9)])
+def test_cell_of_a_pixel(length, size, cells, padding, align):
+    """The cell that counts most where logits are enlarged as the host does."""
+    inner = size - sum(padding)
+    basis = torch.eye(cells, dtype=torch.double)[:, None, :, None]
+    grown = interpolate(
+        basis, (size, 1), mode='bilinear', align_corners=align
+    )[:, :, padding[0] : size - padding[1]]
+    assert grown.shape[2] == inner
+    share = interpolate(
+        grown, (length, 1), mode='bilinear', align_corners=align
+    )[:, 0, :, 0]
+    found = _cells(length, size, padding, cells, align)
+    own = share[found, torch.arange(length)]
+    assert (own >= share.max(0).values - 0.1).all()  # but for near ties
+    assert found[0] < found[-1] and (np.diff(found) >= 0).all()
+
+
+class Shift(nn.Module):
+    """A layer in which each cell looks at the cell on its left, cyclically."""
+
+    def forward(self, x):
+        return x.roll(1, -1)
+
+    def trace_attention(self, x, weight):
+        assert weight.shape == (len(x), *x.shape[2:])
+        return weight.roll(-1, -1)
+
+
+class Backbone(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse = Shift(), Shift()
+
+    def forward(self, x):
+        x = self.fine(nn.functional.avg_pool2d(x, 8))
+        return (
+            self.coarse(nn.functional.avg_pool2d(x, 2)).repeat(1, 6, 1, 1)[
+                :, :16
+            ],
+        )
+
+
+@pytest.fixture
+def shifting(trained):
+    config = Config.fromfile(trained.config)
+    config.model.decode_head.update(type='FCNHead', num_convs=1, in_index=0)
+    config.model.decode_head.pop('recurrence')
+    model = load_model(config, None, device='cpu')
+    model.backbone = Backbone()
+    return model
+
+
+def test_layers_of_different_size(shifting):
+    image, _ = picture(0, 64, 128)
+    maps = attention_maps(shifting, image, [(70, 30)])
+    assert maps.cells.shape == (1, 2, 8, 16)
+    one, two = maps.cells[0]
+    assert one[3, 7] == 1  # left of cell (3, 8) on the fine grid
+    # Coarse cell (1, 4) looks at (1, 3): fine rows 2 and 3, columns 6 and
+    # 7, whose left neighbours are 5 and 6.
+    assert two.sum() == pytest.approx(1)
+    assert two[2:4, 5:7].sum() > 0.5
+    only = attention_maps(shifting, image, [(70, 30)], 'backbone.coarse')
+    assert only.cells.shape == (1, 1, 4, 8) and only.cells[0, 0, 1, 3] == 1
+
+
+def test_errors(shifting, trained):
+    image, _ = picture(0)
+    for pixel in [(-1, 0), (64, 0), (0, 64)]:
+        with pytest.raises(UserError, match='0 to 63 and y 0 to 63'):
+            attention_maps(shifting, image, [pixel])
+    with pytest.raises(UserError, match="begins with 'neck'"):
+        attention_maps(shifting, image, [(0, 0)], 'neck')
+    shifting.backbone.fine = shifting.backbone.coarse = nn.Identity()
+    with pytest.raises(UserError, match='CrissCrossAttention.*decode_head'):
+        attention_maps(shifting, image, [(0, 0)])
+    assert not any(m._forward_pre_hooks for m in shifting.modules())
+
+
+def test_command(trained, tmp_path, capsys):
+    source = tmp_path / 'a b.png'
+    image, mask = picture(3)
+    cv2.imwrite(str(source), image)
+    y, x = np.argwhere(mask)[len(np.argwhere(mask)) // 2]
+    out = tmp_path / 'new folder' / 'figure.png'
+    command = ['attention', trained.config, trained.checkpoint, str(source)]
+    command += ['--device', 'cpu', '--pixel', str(x), str(y)]
+    assert not main([*command, '--pixel', '0', '63', '-o', str(out)])
+    figure = np.array(Image.open(out).convert('RGB'))
+    assert figure.shape[1] > 1000 and figure.std() > 20
+    said = capsys.readouterr().out
+    assert f'pixel ({x}, {y}), disc, after 1 loops' in said
+    assert 'pixel (0, 63), ground, after 2 loops' in said
+    assert said.count('sum 1.000000') == 4
+
+    before = out.read_bytes()
+    for path, message in [
+        (out, 'replace it with --overwrite'),
+        (source, 'is the picture itself'),
+        (tmp_path / 'figure.txt', 'must end in one of .png'),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            main([*command, '-o', str(path)])
+    assert out.read_bytes() == before
+    assert not main([*command, '-o', str(out), '--overwrite'])
+    assert out.read_bytes() != before  # one row instead of two
+
+    plain = tmp_path / 'fcn.py'
+    text = config_text('.').replace("'mmseg_attn.CCHead'", "'FCNHead'")
+    plain.write_text(text.replace('recurrence=2,', ''))
+    weights = tmp_path / 'fcn.pth'
+    torch.save(load_model(str(plain), None).state_dict(), weights)
+    with pytest.raises(SystemExit, match='no attention layer'):
+        main(['attention', str(plain), str(weights), *command[3:]])
