@@ -1,29 +1,31 @@
 # Copyright (c) mmseg_attn contributors.
-import torch
-from mmseg.models.decode_heads import FCNHead
+from __future__ import annotations
 
-from ...layers import CrissCrossAttention
 from ...registry import MODELS
+from .attention_head import AttentionHead
 
 
 @MODELS.register_module()
-class CCHead(FCNHead):
-    """placeholder (rewritten by the head's author)."""
+class CCHead(AttentionHead):
+    """Head of CCNet: recurrent criss-cross attention.
 
-    def __init__(self, recurrence=2, **kwargs):
-        super().__init__(num_convs=2, **kwargs)
-        self.recurrence = recurrence
-        self.cca = CrissCrossAttention(self.channels)
+    A drop-in for mmseg's head of this name: the same parameters, so that
+    its published weights load with ``strict=True``, the same output, and no
+    compiled ops needed.
 
-    def _forward_feature(self, inputs):
-        x = self._transform_inputs(inputs)
-        feats = self.convs[0](x)
-        for _ in range(self.recurrence):
-            feats = self.cca(feats)
-        feats = self.convs[1](feats)
-        if self.concat_input:
-            feats = self.conv_cat(torch.cat([x, feats], dim=1))
-        return feats
+    Args:
+        recurrence: Loops of the attention; 2 let each position see all.
+        attention: Further arguments of
+            :class:`mmseg_attn.layers.CrissCrossAttention`.
+        kwargs: As of :class:`AttentionHead`.
 
-    def forward(self, inputs):
-        return self.cls_seg(self._forward_feature(inputs))
+    CCNet, https://arxiv.org/abs/1811.11721, section 3.1.
+    """
+
+    attention_name = 'cca'
+
+    def __init__(
+        self, recurrence: int = 2, attention: dict | None = None, **kwargs
+    ):
+        layer = {'type': 'mmseg_attn.CrissCrossAttention', **(attention or {})}
+        super().__init__(attention=layer, recurrence=recurrence, **kwargs)

@@ -1,2 +1,4 @@
 # Copyright (c) mmseg_attn contributors.
-__all__ = []
+from .category_consistent_loss import CategoryConsistentLoss
+
+__all__ = ['CategoryConsistentLoss']

@@ -1,0 +1,94 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+import torch
+from mmseg.models.decode_heads import FCNHead
+from torch import Tensor, nn
+
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class AttentionHead(FCNHead):
+    """Fully convolutional head with any attention layer between its convs.
+
+    3x3 conv, the attention layer ``recurrence`` times with shared weights,
+    3x3 conv, concatenation with the input, 3x3 conv, classifier.
+
+    Args:
+        attention: Config of a layer on (B, channels, H, W) maps;
+            ``in_channels`` is added.
+        recurrence: How often the one layer is applied; 0 leaves it out.
+        loss_ccl: Config of a loss on an embedding of the attention's output,
+            called with (features, label, ignore_index=...), such as
+            ``mmseg_attn.CategoryConsistentLoss``. None: no such loss.
+        ccl_channels: Channels of the embedding, a 1x1 conv that serves the
+            loss alone. The paper says 16; whether that is the channels or
+            the ratio is not certain.
+        kwargs: As of mmseg's ``FCNHead`` but for num_convs, which is 2.
+
+    Raises:
+        ValueError: ``recurrence`` is negative.
+        KeyError: No layer is registered under the type in ``attention``.
+    """
+
+    # Name of the layer's parameters, for heads whose weights are published.
+    attention_name = 'attention'
+
+    def __init__(
+        self,
+        attention: dict,
+        recurrence: int = 1,
+        loss_ccl: dict | None = None,
+        ccl_channels: int = 16,
+        **kwargs,
+    ):
+        super().__init__(num_convs=2, **kwargs)
+        if recurrence < 0:
+            raise ValueError(f'recurrence must be >= 0, got {recurrence}')
+        self.recurrence = recurrence
+        layer = MODELS.build({**attention, 'in_channels': self.channels})
+        self.add_module(self.attention_name, layer)
+        self.loss_ccl = MODELS.build(loss_ccl) if loss_ccl else None
+        if loss_ccl:
+            self.ccl_conv = nn.Conv2d(self.channels, ccl_channels, 1)
+
+    def _attend(self, inputs) -> tuple[Tensor, Tensor]:
+        """Input map, and the attention's output on its reduction."""
+        x = self._transform_inputs(inputs)
+        layer = getattr(self, self.attention_name)
+        attended = self.convs[0](x)
+        for _ in range(self.recurrence):
+            attended = layer(attended)
+        return x, attended
+
+    def _fuse(self, x: Tensor, attended: Tensor) -> Tensor:
+        feats = self.convs[1](attended)
+        if self.concat_input:
+            feats = self.conv_cat(torch.cat([x, feats], dim=1))
+        return feats
+
+    def _forward_feature(self, inputs) -> Tensor:
+        return self._fuse(*self._attend(inputs))
+
+    def loss(self, inputs, batch_data_samples, train_cfg) -> dict:
+        """Losses of the logits and, if configured, of the embedding.
+
+        Args:
+            inputs: Feature maps of the backbone.
+            batch_data_samples: Samples with ``gt_sem_seg``.
+            train_cfg: Not used.
+
+        Returns:
+            The losses by name, and the accuracy.
+        """
+        x, attended = self._attend(inputs)
+        logits = self.cls_seg(self._fuse(x, attended))
+        losses = self.loss_by_feat(logits, batch_data_samples)
+        if self.loss_ccl:
+            losses[self.loss_ccl.loss_name] = self.loss_ccl(
+                self.ccl_conv(attended),
+                self._stack_batch_gt(batch_data_samples),
+                ignore_index=self.ignore_index,
+            )
+        return losses

@@ -1,0 +1,226 @@
+# Copyright (c) mmseg_attn contributors.
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+from mmseg_attn.layers import CrissCrossAttention
+from mmseg_attn.ops import criss_cross_attention
+
+
+@pytest.fixture
+def golden():
+    """Loads outputs of the papers' own code; they are not in the project."""
+    real = os.environ.get('MMSEG_ATTN_REAL_DATA')
+    folder = real and Path(real).parent / 'golden'
+    if not folder or not folder.is_dir():
+        pytest.skip("no folder 'golden' beside $MMSEG_ATTN_REAL_DATA")
+
+    def load(name):
+        with np.load(folder / f'{name}.npz') as arrays:
+            return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
+
+    return load
+
+
+def double_layer(channels=16, spatial_dims=2, **kwargs):
+    torch.manual_seed(0)
+    layer = CrissCrossAttention(
+        channels, spatial_dims=spatial_dims, gamma_init=0.7, **kwargs
+    )
+    return layer.double()
+
+
+@pytest.mark.parametrize('loops', [1, 2])
+def test_equals_the_authors_code(golden, loops):
+    """Output and every gradient, with their state dict as it is."""
+    name = {1: 'ccnet_cca_32_9x13', 2: 'ccnet_rcca2_16_12x5'}[loops]
+    data = golden(name)
+    layer = CrissCrossAttention(data['x'].shape[1]).double()
+    state = {k[2:]: v for k, v in data.items() if k.startswith('p.')}
+    assert state['gamma'].shape == (1,) and state['gamma'] != 0
+    layer.load_state_dict(state)
+    x = data['x'].requires_grad_()
+    y = x
+    for _ in range(loops):
+        y = layer(y)
+    (y * data['w']).sum().backward()
+    close = dict(rtol=0, atol=1e-9)
+    torch.testing.assert_close(y, data['y'], **close)
+    torch.testing.assert_close(x.grad, data['gx'], **close)
+    for key, parameter in layer.named_parameters():
+        expected = data[f'g.{key.removesuffix(".scale")}']
+        torch.testing.assert_close(
+            parameter.grad, expected.reshape(parameter.shape), **close
+        )
+
+
+def test_equals_its_formula():
+    """gamma times the attention of plain convolutions, plus the input."""
+    layer = double_layer()
+    x = torch.randn(2, 16, 5, 8, dtype=torch.float64)
+    q, k, v = (
+        conv(x).movedim(1, -1).unsqueeze(-2)
+        for conv in (layer.query_conv, layer.key_conv, layer.value_conv)
+    )
+    out = criss_cross_attention(q, k, v, backend='reference')
+    expected = x + layer.gamma.scale * out.squeeze(-2).movedim(-1, 1)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+
+
+def test_a_clip_of_one_frame_equals_the_picture():
+    flat, clip = double_layer(), double_layer(spatial_dims=3)
+    clip.load_state_dict(
+        {
+            k: v.unsqueeze(2) if v.ndim == 4 else v
+            for k, v in flat.state_dict().items()
+        }
+    )
+    x = torch.randn(2, 16, 6, 7, dtype=torch.float64)
+    torch.testing.assert_close(clip(x[:, :, None])[:, :, 0], flat(x))
+
+
+@pytest.mark.parametrize('spatial', [(5, 8), (3, 4, 5)], ids=str)
+def test_memory_format_is_kept_and_changes_nothing(spatial):
+    layer = double_layer(spatial_dims=len(spatial))
+    x = torch.randn(2, 16, *spatial, dtype=torch.float64)
+    last = {2: torch.channels_last, 3: torch.channels_last_3d}[len(spatial)]
+    results = []
+    for inputs in (x, x.contiguous(memory_format=last)):
+        inputs = inputs.detach().requires_grad_()
+        out = layer(inputs)
+        assert out.stride() == inputs.stride()
+        (grad,) = torch.autograd.grad(out.square().sum(), inputs)
+        results.append((out, grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_gradcheck_of_the_layer():
+    layer = double_layer(channels=8)
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+    parameters = tuple(p.detach().requires_grad_() for p in layer.parameters())
+    names = [n for n, _ in layer.named_parameters()]
+
+    def by_parameters(*values):
+        state = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(layer, state, (x.detach(),))
+
+    assert torch.autograd.gradcheck(by_parameters, parameters)
+
+
+def test_starts_as_the_identity_and_still_learns():
+    layer = CrissCrossAttention(16)
+    x = torch.randn(1, 16, 5, 6)
+    out = layer(x)
+    assert torch.equal(out, x)
+    out.square().sum().backward()
+    assert layer.gamma.scale.grad != 0
+
+
+def test_bf16_autocast():
+    layer = CrissCrossAttention(32, gamma_init=0.5)
+    x = torch.randn(2, 32, 6, 7)
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = layer(x)
+    torch.testing.assert_close(mixed.float(), layer(x), rtol=0.05, atol=0.05)
+    mixed.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_parameters_of_the_paper():
+    """C = 512: two projections to 64, one to 512, with bias, and gamma."""
+    layer = CrissCrossAttention(512)
+    count = sum(p.numel() for p in layer.parameters())
+    assert count == 2 * (512 * 64 + 64) + 512 * 512 + 512 + 1 == 328321
+
+
+def test_traced_attention_is_the_transposed_matrix():
+    """Through two loops, against the Jacobian of the plain matrix product."""
+    layer = double_layer()
+    x = torch.randn(1, 16, 4, 5, dtype=torch.float64)
+    x2 = layer(x).detach()
+
+    def matrix(features):
+        q, k = (
+            c(features).movedim(1, -1).unsqueeze(-2)
+            for c in (layer.query_conv, layer.key_conv)
+        )
+        unit = torch.eye(20, dtype=torch.float64).view(1, 4, 5, 1, 20)
+        out = criss_cross_attention(q, k, unit, backend='reference')
+        return out.reshape(20, 20)
+
+    weight = torch.zeros(1, 4, 5, dtype=torch.float64)
+    weight[0, 1, 2] = 1
+    once = layer.trace_attention(x2, weight)
+    torch.testing.assert_close(once.flatten(), matrix(x2)[7])
+    assert (once[0] > 0).sum() == 4 + 5 - 1
+    twice = layer.trace_attention(x, once)
+    torch.testing.assert_close(twice.flatten(), (matrix(x2) @ matrix(x))[7])
+    assert (twice > 0).all() and twice.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize('host', ['mmseg', 'mmdet'])
+def test_plugs_into_a_resnet_stage(host):
+    if host == 'mmdet':
+        pytest.importorskip('mmcv._ext', reason='mmdet needs compiled ops')
+    models = pytest.importorskip(f'{host}.models')
+    registry = pytest.importorskip(f'{host}.registry')
+    assert models
+    init_default_scope(host)
+    plugin = dict(
+        cfg=dict(type='mmseg_attn.CrissCrossAttention', gamma_init=0.5),
+        stages=(False, False, True, False),
+        position='after_conv2',
+    )
+    cfg = dict(
+        type='ResNet', depth=50, plugins=[plugin], zero_init_residual=False
+    )
+    backbone = registry.MODELS.build(cfg)
+    backbone.init_weights()
+    name = 'criss_cross_attention'
+    layers = [m for n, m in backbone.named_modules() if n.endswith(name)]
+    assert len(layers) == 6 and all(m.in_channels == 256 for m in layers)
+    # The backbone's Kaiming initialisation is not the layer's.
+    bound = 256**-0.5
+    assert layers[0].value_conv.weight.abs().max() <= bound
+    assert layers[0].gamma.scale == 0.5
+    out = backbone(torch.randn(1, 3, 64, 64))
+    out[-1].sum().backward()
+    assert layers[0].query_conv.weight.grad.abs().sum() > 0
+
+
+def test_is_copied_saved_and_compiled_like_any_module(tmp_path):
+    layer = double_layer()
+    torch.save(layer.state_dict(), tmp_path / 'layer.pth')
+    other = CrissCrossAttention(16).double()
+    other.load_state_dict(
+        torch.load(tmp_path / 'layer.pth', weights_only=True)
+    )
+    x = torch.randn(1, 16, 4, 6, dtype=torch.float64)
+    assert torch.equal(other(x), layer(x))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_bad_arguments_are_explained():
+    with pytest.raises(ValueError, match='in_channels=4 and reduction=8'):
+        CrissCrossAttention(4)
+    with pytest.raises(ValueError, match='spatial_dims.*4'):
+        CrissCrossAttention(16, spatial_dims=4)
+    layer = CrissCrossAttention(16)
+    with pytest.raises(ValueError, match=r'\(B, 16, H, W\).*\(1, 8, 3, 3\)'):
+        layer(torch.zeros(1, 8, 3, 3))
+    with pytest.raises(ValueError, match='spatial_dims'):
+        layer(torch.zeros(1, 16, 2, 3, 3))
+    with pytest.raises(ValueError, match=r'\(1, 3, 4\).*\(1, 4, 3\)'):
+        layer.trace_attention(torch.zeros(1, 16, 3, 4), torch.zeros(1, 4, 3))
+    layer = CrissCrossAttention(16, backend='cuda')
+    with pytest.raises(ValueError, match="'cuda'"):
+        layer(torch.zeros(1, 16, 3, 3))
