@@ -16,9 +16,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.models import BaseSegmentor
+from mmseg.registry import DATASETS
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError

@@ -148,10 +148,11 @@ def _predict(args: argparse.Namespace) -> int:
     started = time.monotonic()
     with run.progress:
         run(todo)
+    above = ' (see above)' if run.failed else ''
     print(
         f'{run.done} of {len(jobs)} inputs done in '
         f'{time.monotonic() - started:.1f} s, {len(jobs) - len(todo)} were '
-        f'done before, {run.failed} failed (see above). '
+        f'done before, {run.failed} failed{above}. '
         f'Results: {args.out}'
     )
     return 1 if run.failed else 0
@@ -497,8 +498,9 @@ class _Run:
             )
         if full or self.args.stop_on_error:
             raise UserError(
-                f'{message} Stopped after {self.done} inputs, whose results '
-                'are whole; the same command goes on from here.'
+                f'{message.removesuffix(".")}. Stopped after {self.done} '
+                'inputs, whose results are whole; the same command goes on '
+                'from here.'
             ) from error
         self.failed += 1
         self.progress.console.print(

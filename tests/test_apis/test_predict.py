@@ -463,6 +463,14 @@ def test_classes(trained, tmp_path):
     torch.save(dict(state_dict=saved['state_dict']), bare)
     assert meta(bare) == dict(classes=CLASSES, palette=PALETTE)  # config's
     config = Config.fromfile(trained.config)
+    config.test_dataloader.dataset.pop('metainfo')
+    config.test_dataloader.dataset.type = 'REFUGEDataset'  # 3 classes
+    assert meta(bare, config)['classes'] == ('class 0', 'class 1')
+    config.test_dataloader.dataset.type = 'DRIVEDataset'
+    assert meta(bare, config) == dict(
+        classes=('background', 'vessel'),
+        palette=[[120, 120, 120], [6, 230, 230]],
+    )
     config.pop('test_dataloader')
     assert meta(bare, config)['classes'] == ('class 0', 'class 1')
     old = dict(CLASSES=['p', 'q'], PALETTE=[[1, 2, 3], [4, 5, 6]])
