@@ -33,8 +33,11 @@ help:
 demo: .venv-demo/.made
 	.venv-demo/bin/python -m mmseg_attn demo $(DEMO_ARGS) $(ARGS)
 
-test: $(TEST_ENV)/.made
-	$(TEST_ENV)/bin/python -m pytest $(ARGS)
+test: $(TEST_ENV)/.made .venv-mim/.made
+	MMSEG_ATTN_MIM=$(CURDIR)/.venv-mim/bin/python \
+		$(TEST_ENV)/bin/python -m pytest $(ARGS)
+	@$(if $(filter 0,$(OPS)),echo 'Run without compiled mmcv (OPS=0): the \
+	tests that need it were skipped.')
 
 lint: .venv-lint/.made
 	.venv-lint/bin/ruff check .
@@ -43,12 +46,8 @@ lint: .venv-lint/.made
 wheel: .venv-wheel/.made
 	.venv-wheel/bin/python -m build --outdir dist
 
-.venv-lint/.made .venv-wheel/.made .venv-demo/.made: .venv-%/.made: $(MADE_FROM)
-	bash .dev/environment.sh .venv-$* $*
-	@touch $@
-
-.venv-test/.made .venv-test-noops/.made: $(MADE_FROM)
-	bash .dev/environment.sh $(@D) test
+.venv-%/.made: $(MADE_FROM)
+	@bash .dev/environment.sh .venv-$* $(firstword $(subst -, ,$*))
 	@touch $@
 
 clean:

@@ -30,9 +30,7 @@ class BuildWithMim(build_py):
             target.mkdir(parents=True, exist_ok=True)
             for name in MIM_CONTENT:
                 if (ROOT / name).is_dir():
-                    shutil.copytree(
-                        ROOT / name, target / name, ignore=ignore
-                    )
+                    shutil.copytree(ROOT / name, target / name, ignore=ignore)
                 else:
                     shutil.copy2(ROOT / name, target / name)
 

@@ -5,15 +5,21 @@
 #   demo  torch and the onedl packages; nothing is compiled
 #   test  the same with mmdetection, pytest and mmcv's compiled operators
 #         (without these if OPS=0)
+#   mim   the onedl packages and onedl-mim, not this project: the tests put
+#         its wheel there
 # Variables: PYTHON, PIP_ARGS (added to each pip install), OPS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$1 kind=$2
 base=${PYTHON:-python3}
-here=.dev
 
 say() { printf '\n== %s\n' "$*"; }
-fail() { printf '\nERROR: %s\n' "$@" >&2; exit 1; }
+fail() {
+    printf '\nERROR: %s\n' "$1" >&2
+    shift
+    printf '       %s\n' "$@" >&2
+    exit 1
+}
 
 command -v "$base" >/dev/null ||
     fail "no $base here: install Python 3.10 or newer, or name one:" \
@@ -26,39 +32,45 @@ command -v "$base" >/dev/null ||
          "apt-get install python3-venv"
 
 say "environment $dir ($kind)"
-"$base" -m venv "$dir"
+"$base" -m venv --clear "$dir"
+python=$dir/bin/python
 # shellcheck disable=SC2086  # PIP_ARGS is a list of arguments
 pip_install() {
-    "$dir/bin/python" -m pip --disable-pip-version-check install \
+    "$python" -m pip --disable-pip-version-check install --no-compile \
         --constraint requirements/constraints.txt ${PIP_ARGS:-} "$@"
 }
 
 case $kind in
 lint) pip_install ruff; exit ;;
 wheel) pip_install build; exit ;;
+demo) packages='--editable .[onedl]' ;;
+test) packages='--editable .[onedl,onedl-det,test]' ;;
+mim) packages='onedl-mmengine onedl-mmsegmentation onedl-mim' ;;
+*) fail "no such kind of environment: $kind" ;;
 esac
 
 say 'torch'
 pip_install torch
-extras=onedl
-if [ "$kind" = test ]; then
-    extras=onedl,onedl-det,test
-    if [ "${OPS:-1}" != 0 ]; then
-        pip_install ninja setuptools numpy packaging
-        wheel=$(bash "$here/mmcv_wheel.sh" "$dir/bin/python")
-        pip_install --force-reinstall --no-deps "$wheel"
-    fi
-fi
-say "mmseg_attn[$extras]"
-# Without the cache pip cannot pick an mmcv that was once built on this
-# machine for another torch.
-if ! "$dir/bin/python" -m pip show -q onedl-mmcv 2>/dev/null; then
+if [ "$kind" = test ] && [ "${OPS:-1}" != 0 ]; then
+    pip_install ninja setuptools numpy packaging
+    wheel=$(bash .dev/mmcv_wheel.sh "$python")
+    pip_install --no-deps "$wheel"
+else
+    say 'mmcv, nothing compiled'
+    # Without its cache pip cannot pick an mmcv that was once compiled on
+    # this machine for another torch.
     MMCV_WITH_OPS=0 pip_install --no-cache-dir --no-deps onedl-mmcv
 fi
-pip_install --editable ".[$extras]"
+say "$packages"
+# shellcheck disable=SC2086
+pip_install $packages
 # mmcv asks for opencv-python, whose module needs libGL and friends from the
 # system; the headless one is the same module without windows. Both write
 # the folder cv2: the last one wins.
 say 'opencv without a display'
 pip_install --force-reinstall --no-deps opencv-python-headless
-"$dir/bin/python" -c 'import cv2'
+
+"$python" -c 'import cv2, mmcv, mmengine, mmseg'
+[ -z "${wheel:-}" ] || "$python" -c 'import torch, mmcv._ext' ||
+    fail "the compiled operators of $wheel do not load: remove that file" \
+         'and try again'

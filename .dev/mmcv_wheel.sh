@@ -6,7 +6,12 @@ cd "$(dirname "$0")/.."
 python=$1
 
 say() { printf '%s\n' "$@" >&2; }
-fail() { printf '\nERROR: %s\n' "$@" >&2; exit 1; }
+fail() {
+    printf '\nERROR: %s\n' "$1" >&2
+    shift
+    printf '       %s\n' "$@" >&2
+    exit 1
+}
 
 version=$(sed -n 's/^onedl-mmcv==//p' requirements/constraints.txt)
 # All that a compiled wheel depends on.

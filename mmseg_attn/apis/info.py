@@ -147,7 +147,7 @@ def _compiled_ops(modules: dict[str, str | None]) -> str:
         return 'yes: every model of the host packages can be built'
     if error.startswith('ModuleNotFoundError'):
         return (
-            'no: mmseg_attn needs none, but mmseg\'s own CCHead and other '
+            "no: mmseg_attn needs none, but mmseg's own CCHead and other "
             'models that use mmcv.ops cannot be built'
         )
     return f'broken: built for another torch or CUDA? {error}'

@@ -1,0 +1,211 @@
+# Copyright (c) mmseg_attn contributors.
+"""The built wheel under mim, in an environment that never saw the checkout.
+
+``make test`` makes that environment and names its Python in MMSEG_ATTN_MIM;
+the tests put a fresh wheel into it and work from a folder of their own.
+"""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = os.environ.get('MMSEG_ATTN_MIM')
+EXTRA = os.environ.get('MMSEG_ATTN_MIM_EXTRA', 'onedl')
+CONFIG = 'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024'
+# The packaged Cityscapes config, made small enough for a few seconds.
+SMALL = {
+    'model.pretrained': 'None',
+    'model.data_preprocessor.size': '(64,64)',
+    'model.backbone.depth': '18',
+    'model.decode_head.in_channels': '512',
+    'model.decode_head.channels': '32',
+    'model.auxiliary_head.in_channels': '256',
+    'model.auxiliary_head.channels': '16',
+    'train_dataloader.dataset.pipeline.2.scale': '(128,64)',
+    'train_dataloader.dataset.pipeline.3.crop_size': '(64,64)',
+    'val_dataloader.dataset.pipeline.1.scale': '(128,64)',
+    'test_dataloader.dataset.pipeline.1.scale': '(128,64)',
+    'train_cfg.max_iters': '2',
+    'train_cfg.val_interval': '2',
+    'default_hooks.checkpoint.interval': '2',
+    'default_hooks.logger.interval': '1',
+} | {
+    f'{part}_dataloader.{name}': value
+    for part in ('train', 'val', 'test')
+    for name, value in {
+        'num_workers': '0',
+        'persistent_workers': 'False',
+    }.items()
+}
+OPTIONS = ['--cfg-options', *(f'{k}={v}' for k, v in SMALL.items())]
+
+pytestmark = pytest.mark.skipif(
+    not PYTHON, reason='MMSEG_ATTN_MIM names no Python: run `make test`'
+)
+
+
+def run(*command, cwd, ok=True):
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env | {'COLUMNS': '200'},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert not ok or done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with a tiny Cityscapes; the wheel is installed."""
+    folder = tmp_path_factory.mktemp('mim')
+    pip = functools.partial(run, PYTHON, '-m', 'pip', cwd=folder)
+    pip('wheel', '--no-deps', '-w', 'dist', ROOT)
+    (wheel,) = (folder / 'dist').glob('*.whl')
+    pip('uninstall', '-y', 'mmseg_attn')
+    pip('install', f'{wheel}[{EXTRA}]')
+    rng = np.random.default_rng(0)
+    for part in ('train', 'val'):
+        for name, kind in (('leftImg8bit', 'i'), ('gtFine', 'm')):
+            (folder / f'data/cityscapes/{name}/{part}/x').mkdir(parents=True)
+            for index in range(3):
+                suffix = '.png' if kind == 'i' else '_labelTrainIds.png'
+                shape = (64, 128, 3) if kind == 'i' else (64, 128)
+                high = 256 if kind == 'i' else 19
+                cv2.imwrite(
+                    f'{folder}/data/cityscapes/{name}/{part}/x/'
+                    f'{index}_{name}{suffix}',
+                    rng.integers(0, high, shape, dtype=np.uint8),
+                )
+    return folder
+
+
+@pytest.fixture(scope='module')
+def mim():
+    return Path(PYTHON).parent / 'mim'
+
+
+@pytest.fixture(scope='module')
+def installed(folder):
+    """The package's folder in the environment, not in the checkout."""
+    code = 'import mmseg_attn; print(mmseg_attn.__path__[0])'
+    path = Path(run(PYTHON, '-c', code, cwd=folder).splitlines()[-1])
+    assert ROOT not in path.parents
+    return path
+
+
+@pytest.fixture(scope='module')
+def trained(mim, folder):
+    out = run(
+        *(mim, 'train', 'mmseg_attn', f'{CONFIG}.py', '--gpus', '0'),
+        *('--work-dir', 'work', *OPTIONS),
+        cwd=folder,
+    )
+    checkpoint = folder / 'work/iter_2.pth'
+    assert checkpoint.is_file(), out[-3000:]
+    losses = re.findall(r'decode\.loss_ce: ([\d.]+)', out)
+    assert len(losses) == 2 and all(float(loss) > 0 for loss in losses)
+    return checkpoint
+
+
+def test_train_and_test(mim, folder, trained):
+    """Train by the config's name, then test what was saved."""
+    out = run(
+        *(mim, 'test', 'mmseg_attn', f'{CONFIG}.py', '--gpus', '0'),
+        *('--checkpoint', trained, '--work-dir', 'work_test', *OPTIONS),
+        cwd=folder,
+    )
+    assert float(re.search(r'mIoU: ([\d.]+)', out)[1]) >= 0
+
+
+def test_run(mim, folder, installed, trained):
+    """``mim run`` takes a script's name and paths."""
+    config = installed / f'.mim/configs/ccnet/{CONFIG}.py'
+    out = run(
+        *(mim, 'run', 'mmseg_attn', 'test', config, trained),
+        *('--work-dir', 'work_run', *OPTIONS),
+        cwd=folder,
+    )
+    assert 'mIoU: ' in out
+
+
+def test_search(mim, folder):
+    """The zoo's rows are found by model and by config."""
+    run(
+        *(mim, 'search', 'mmseg_attn', '--model', 'ccnet'),
+        *('--json', 'rows.json'),
+        cwd=folder,
+    )
+    column = json.loads((folder / 'rows.json').read_text())['config']
+    assert column[CONFIG] == f'configs/ccnet/{CONFIG}.py'
+    out = run(mim, 'search', 'mmseg_attn', '--config', CONFIG, cwd=folder)
+    assert CONFIG in out
+
+
+def test_download(mim, folder, installed, trained):
+    """``mim download`` fetches a model's weights and its flat config."""
+    shutil.copy(trained, folder / 'zoo-1234abcd.pth')
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=folder
+    )
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f'http://127.0.0.1:{server.server_port}/zoo-1234abcd.pth'
+    for metafile in installed.parent.glob('*/.mim/configs/ccnet/*.yaml'):
+        text = metafile.read_text()
+        mine = rf'(Name: {CONFIG}\n(?:.*\n)*?  Weights: )\S+'
+        text, replaced = re.subn(mine, rf'\g<1>{url}', text)
+        if 'mmseg_attn' in str(metafile):
+            assert replaced == 1
+            metafile.write_text(text)
+    try:
+        run(
+            *(mim, 'download', 'mmseg_attn', '--config', CONFIG),
+            *('--dest', 'zoo'),
+            cwd=folder,
+        )
+    finally:
+        server.shutdown()
+    got = folder / 'zoo/zoo-1234abcd.pth'
+    assert got.read_bytes() == trained.read_bytes()
+    code = (
+        'import sys; from mmengine import Config; '
+        f'cfg = Config.fromfile("zoo/{CONFIG}.py"); '
+        'assert "_base_" not in cfg; print(cfg.model.decode_head.type)'
+    )
+    out = run(PYTHON, '-c', code, cwd=folder)
+    assert out.split()[-1] == 'mmseg_attn.CCHead'
+
+
+def test_gridsearch(mim, folder):
+    """``mim gridsearch`` trains once for each value."""
+    run(
+        *(mim, 'gridsearch', 'mmseg_attn', f'{CONFIG}.py', '--gpus', '0'),
+        *('--work-dir', 'grid', '--yes', '--search-args'),
+        *('--optim_wrapper.optimizer.lr 0.01 0.02', *OPTIONS),
+        cwd=folder,
+    )
+    assert len(list(folder.glob('grid_search_*/iter_2.pth'))) == 2
+
+
+def test_info(folder):
+    """The commands work from the wheel, outside the checkout."""
+    out = run(PYTHON, '-m', 'mmseg_attn', 'info', '--json', cwd=folder)
+    report = json.loads(out)
+    assert report['hosts']['family'] in ('onedl', 'original')
+    assert report['hosts']['warning'] is None
