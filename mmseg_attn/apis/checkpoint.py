@@ -117,9 +117,10 @@ def match_weights(
             load(child, f'{prefix}{child_name}.')
 
     load(model)
-    own = model.state_dict()
-    unexpected = [key for key in weights if key not in own]
-    fitting = len(own) - len(missing) - len(wrong)
+    # torch fills in a missing count of batches, which is no weight.
+    known = model.state_dict()
+    own = {key for key in known if not key.endswith('num_batches_tracked')}
+    fitting = len(own) - len(own.intersection(missing)) - len(wrong)
     if fitting > 0 and not (strict and (missing or wrong)):
         return
     parts = []

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from .checkpoint import (
@@ -69,6 +70,30 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         strict = bool(cfg.resume) or not train
         match_weights(runner.model, checkpoint, cfg.load_from, strict)
     return runner
+
+
+class _Runner(Runner):
+    """mmengine's Runner, which says where an empty dataset looked."""
+
+    @staticmethod
+    def build_dataloader(dataloader: object, **kwargs) -> DataLoader:
+        try:
+            loader = Runner.build_dataloader(dataloader, **kwargs)
+            empty = not len(loader.dataset)
+        except ValueError as error:
+            # From serialising no sample at all.
+            if 'need at least one array' not in str(error):
+                raise
+            empty = True
+        if empty:
+            # An infinite sampler would look for a sample for ever.
+            places = [_describe(item) for item in _datasets(dataloader)]
+            raise UserError(
+                f'no picture found by {"; ".join(places)}. Check the folders '
+                'and lists, and img_suffix (where it is not given, that of '
+                'the dataset class).'
+            )
+        return loader
 
 
 def check_output_folder(cfg: Config, folder: str | Path) -> None:
@@ -128,6 +153,12 @@ def _paths(dataset: ConfigDict) -> dict[str, str]:
         for name, part in parts.items()
         if isinstance(part, str) and os.path.join(root, part)
     }
+
+
+def _describe(dataset: ConfigDict) -> str:
+    keys = ('data_root', 'data_prefix', 'ann_file', 'img_suffix')
+    parts = [f'{key}={dataset[key]!r}' for key in keys if key in dataset]
+    return f'{dataset.get("type")}({", ".join(parts)})'
 
 
 def _add_checks(cfg: Config) -> None:
@@ -283,7 +314,7 @@ def _build(cfg: Config) -> Runner:
     try:
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
-        return Runner.from_cfg(cfg)
+        return _Runner.from_cfg(cfg)
     except (KeyError, RuntimeError) as error:
         text = str(error)
         found = re.search(r'([\w.]+) is not in the \S+ registry', text)

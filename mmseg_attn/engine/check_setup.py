@@ -21,8 +21,8 @@ class CheckSetupHook(Hook):
             runner (Runner): The runner.
 
         Raises:
-            UserError: A dataset is empty or has more classes than a head, or
-                a head expects other channels than the backbone gives.
+            UserError: A dataset has more classes than a head, or a head
+                expects other channels than the backbone gives.
         """
         model = runner.model
         while hasattr(model, 'module'):  # DDP, test-time augmentation
@@ -33,7 +33,6 @@ class CheckSetupHook(Hook):
             if not isinstance(loop, BaseLoop):
                 continue
             dataset = loop.dataloader.dataset
-            check_not_empty(dataset)
             for name, head in _heads(model):
                 self._check_classes(runner, dataset, name, head)
 
@@ -53,44 +52,6 @@ class CheckSetupHook(Hook):
         if num_classes < len(classes):
             raise UserError(f'{text}. Set them to the same number.')
         runner.logger.warning(f'{text}: some outputs stay unused.')
-
-
-def check_not_empty(dataset: Sized) -> None:
-    """Refuse a dataset without a single sample.
-
-    Args:
-        dataset (Sized): The dataset.
-
-    Raises:
-        UserError: It has no sample. The message says where it looked.
-    """
-    if len(dataset):
-        return
-    places = []
-    for leaf in _leaves(dataset):
-        prefix = getattr(leaf, 'data_prefix', {})
-        folder = prefix.get('img_path', prefix.get('img', ''))
-        suffix = getattr(leaf, 'img_suffix', '')
-        place = f'{type(leaf).__name__}: "*{suffix}" in "{folder}"'
-        if getattr(leaf, 'ann_file', ''):
-            place += f' as listed in "{leaf.ann_file}"'
-        places.append(place)
-    raise UserError(
-        f'no picture found. Looked for {"; ".join(places)}. Check data_root, '
-        'data_prefix, ann_file and img_suffix in the config.'
-    )
-
-
-def _leaves(dataset: Sized) -> Iterator[Sized]:
-    """Go through the datasets inside wrappers."""
-    inner = getattr(dataset, 'datasets', None) or [
-        getattr(dataset, 'dataset', None)
-    ]
-    if inner == [None]:
-        yield dataset
-    else:
-        for item in inner:
-            yield from _leaves(item)
 
 
 def check_channels(model: nn.Module) -> None:

@@ -22,7 +22,6 @@ from mmengine.runner import Runner
 from torch.utils.data import Sampler
 
 from ..registry import DATA_SAMPLERS, HOOKS
-from .check_setup import check_not_empty
 
 
 class Position(int):
@@ -45,8 +44,6 @@ class ReplaySampler(Sampler):
     def __init__(
         self, dataset: Sized, sampler: dict, seed: int | None = None
     ) -> None:
-        # With no sample at all an infinite sampler never returns.
-        check_not_empty(dataset)
         self.dataset = dataset
         self.sampler = DATA_SAMPLERS.build(
             sampler, default_args=dict(dataset=dataset, seed=seed)

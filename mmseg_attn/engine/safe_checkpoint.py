@@ -1,8 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
-import errno
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,28 +31,29 @@ class AtomicLocalBackend(LocalBackend):
                 is complete.
 
         Raises:
-            UserError: The disk is full.
+            UserError: It cannot be written, say because the disk is full.
         """
         target = Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
         # One name per target, so that what a killed process left behind is
         # overwritten when the resumed one saves the same checkpoint.
         partial = target.with_name(f'{target.name}.partial')
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with open(partial, 'wb') as stream:
                 stream.write(obj)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(partial, target)
         except OSError as error:
-            partial.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
+            # On a full disk even this may fail.
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             free = shutil.disk_usage(target.parent).free
             raise UserError(
-                f'the disk is full: {target} needs {len(obj) / 2**20:.1f} '
-                f'MiB, {free / 2**20:.1f} MiB are free. Earlier checkpoints '
-                'are kept: free some space, then go on with --resume.'
+                f'cannot save {target}: {error.strerror}. It needs '
+                f'{len(obj) / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are '
+                'free. Earlier checkpoints are kept: make room, then go on '
+                'with --resume.'
             ) from error
 
 

@@ -1,0 +1,246 @@
+# Copyright (c) mmseg_attn contributors.
+"""What build_runner puts into a config, and the mistakes it finds."""
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import ConfigDict
+from tiny_training import tiny_config, write_dataset
+
+from mmseg_attn.apis.runner import build_runner, check_output_folder
+from mmseg_attn.datasets.check_annotations import CheckAnnotations
+from mmseg_attn.errors import UserError
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_dataset(tmp_path / 'data', pictures=4)
+
+
+@pytest.fixture
+def cfg(data, tmp_path):
+    return tiny_config(
+        data,
+        tmp_path / 'run',
+        **{'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2},
+    )
+
+
+def refusal(cfg):
+    """Train, and return what is said against it."""
+    with pytest.raises(UserError) as error:
+        build_runner(cfg).train()
+    # From a worker process it comes with a traceback before it.
+    return str(error.value).strip().splitlines()[-1]
+
+
+# Labels
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_label_out_of_range(cfg, data, workers):
+    path = data / 'masks' / 'train' / '2.png'
+    mask = cv2.imread(str(path), -1)
+    mask[:2, :5] = 3
+    mask[0, 0] = 200
+    cv2.imwrite(str(path), mask)
+    cfg.train_dataloader.num_workers = workers
+    text = refusal(cfg)
+    assert f'{path} holds label 3 (9 pixels), 200 (1 pixels)' in text
+    assert 'expected 0 to 2, or 255 to ignore' in text
+
+
+def test_label_out_of_range_in_validation(cfg, data):
+    path = data / 'masks' / 'val' / '0.png'
+    cv2.imwrite(str(path), np.full((48, 48), 7, np.uint8))
+    assert f'{path} holds label 7 (2304 pixels)' in refusal(cfg)
+
+
+def test_wrapped_datasets_are_checked(cfg, data):
+    path = data / 'masks' / 'train' / '0.png'
+    cv2.imwrite(str(path), np.full((48, 48), 7, np.uint8))
+    plain = cfg.train_dataloader.dataset
+    repeated = dict(type='RepeatDataset', times=2, dataset=plain)
+    cfg.train_dataloader.dataset = ConfigDict(
+        type='ConcatDataset', datasets=[repeated, plain]
+    )
+    cfg.train_cfg.max_iters = 6  # all twelve samples
+    assert f'{path} holds label 7' in refusal(cfg)
+
+
+def test_mask_of_another_size(cfg, data):
+    path = data / 'masks' / 'train' / '1.png'
+    cv2.imwrite(str(path), np.zeros((48, 40), np.uint8))
+    text = refusal(cfg)
+    picture = data / 'images' / 'train' / '1.png'
+    assert f'{path} is 40 x 48 pixels, but its picture {picture} is' in text
+    assert '48 x 48' in text
+
+
+def test_mask_in_colour(cfg, data):
+    path = data / 'masks' / 'train' / '1.png'
+    cv2.imwrite(str(path), np.zeros((48, 48, 3), np.uint8))
+    assert f'{path} is a colour picture (48, 48, 3)' in refusal(cfg)
+
+
+def test_mask_of_16_bits(cfg, data):
+    """Its 257 would be read as class 1."""
+    path = data / 'masks' / 'train' / '1.png'
+    cv2.imwrite(str(path), np.full((48, 48), 257, np.uint16))
+    assert f'{path} has 16 bits per pixel' in refusal(cfg)
+
+
+def test_label_of_the_file_is_named_under_reduce_zero_label(tmp_path):
+    check = CheckAnnotations(num_classes=3)
+    sample = dict(
+        gt_seg_map=np.array([[0, 2, 255]], np.uint8),
+        seg_map_path='a.png',
+        reduce_zero_label=True,
+    )
+    assert check(sample) is sample
+    sample = dict(
+        sample,
+        gt_seg_map=np.array([[0, 3, 255]], np.uint8),
+        seg_map_path='b.png',
+    )
+    # 4 in the file became 3.
+    with pytest.raises(UserError, match=r'b\.png holds label 4 .*1 to 3, or'):
+        check(sample)
+
+
+def test_ignore_index_is_the_heads(cfg, data):
+    path = data / 'masks' / 'train' / '1.png'
+    cv2.imwrite(str(path), np.full((48, 48), 9, np.uint8))
+    assert 'holds label 9' in refusal(cfg)
+    cfg.model.decode_head.ignore_index = 9
+    build_runner(cfg).train()
+
+
+# Folders and numbers
+
+
+def test_missing_folder(cfg, data):
+    cfg.train_dataloader.dataset.data_root = str(data / 'nowhere')
+    text = refusal(cfg)
+    assert 'data_prefix.img_path of train_dataloader does not exist' in text
+    assert str(data / 'nowhere' / 'images' / 'train') in text
+    assert '--cfg-options train_dataloader.dataset.data_root=' in text
+
+
+def test_missing_list(cfg):
+    cfg.val_dataloader.dataset.ann_file = 'val.txt'
+    assert 'ann_file of val_dataloader does not exist' in refusal(cfg)
+
+
+@pytest.mark.parametrize('loader', ['train', 'val'])
+def test_empty_folder(cfg, data, loader):
+    cfg[f'{loader}_dataloader'].dataset.img_suffix = '.jpeg'
+    text = refusal(cfg)
+    assert f"no picture found by BaseSegDataset(data_root='{data}'" in text
+    assert f"'images/{loader}'" in text
+    assert "img_suffix='.jpeg'" in text
+    # Without serialisation an infinite sampler would never return.
+    cfg[f'{loader}_dataloader'].dataset.serialize_data = False
+    assert 'no picture found' in refusal(cfg)
+
+
+def test_fewer_outputs_than_classes(cfg):
+    cfg.model.decode_head.num_classes = 2
+    text = refusal(cfg)
+    assert 'decode_head.num_classes is 2, but BaseSegDataset has 3' in text
+    assert 'ground, box, bar' in text
+
+
+def test_channels_of_the_head(cfg):
+    cfg.model.decode_head.in_channels = 2048
+    text = refusal(cfg)
+    assert 'decode_head.in_channels is 2048, but at in_index 3' in text
+    assert '[64] channels' in text or '64 channels' in text
+
+
+def test_index_of_the_head(cfg):
+    cfg.model.decode_head.in_index = 4
+    assert 'in_index is 4, but the backbone' in refusal(cfg)
+
+
+def test_channels_of_the_picture(cfg):
+    cfg.model.backbone.in_channels = 4
+    assert 'does not fit pictures of 3 channels' in refusal(cfg)
+
+
+def test_channels_of_an_auxiliary_head(cfg):
+    head = dict(
+        type='FCNHead',
+        in_channels=[32, 16],
+        in_index=[2, 1],
+        input_transform='resize_concat',
+        num_convs=1,
+        channels=8,
+        num_classes=3,
+        loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
+    )
+    cfg.model.auxiliary_head = ConfigDict(head)
+    build_runner(cfg).train()
+    cfg.model.auxiliary_head.in_channels = [32, 32]
+    assert 'auxiliary_head.in_channels is 64, but' in refusal(cfg)
+
+
+@pytest.mark.parametrize(
+    ('name', 'near'),
+    [('mmseg_attn.CCHaed', 'mmseg_attn.CCHead'), ('FCNHaed', 'FCNHead')],
+)
+def test_unknown_type(cfg, name, near):
+    cfg.model.decode_head.type = name
+    text = refusal(cfg)
+    assert f"type='{name}', which nothing provides" in text
+    assert near in text
+
+
+def test_results_do_not_replace_masks(cfg, data, tmp_path):
+    for folder in (data / 'masks' / 'val', data / 'images' / 'val' / 'deep'):
+        with pytest.raises(UserError, match='could replace pictures'):
+            check_output_folder(cfg, folder)
+    check_output_folder(cfg, tmp_path / 'results')
+
+
+# What is put in
+
+
+def test_a_config_is_changed_once_and_not_in_place(cfg):
+    before = cfg.pretty_text
+    once = build_runner(cfg).cfg
+    assert cfg.pretty_text == before
+    again = build_runner(once).cfg
+    for key in ('train_dataloader', 'val_dataloader', 'custom_hooks'):
+        assert once[key] == again[key], key
+    types = [step.type for step in once.train_dataloader.dataset.pipeline]
+    assert types[1:3] == ['LoadAnnotations', 'mmseg_attn.CheckAnnotations']
+    hook = once.default_hooks.checkpoint
+    assert hook.type == 'mmseg_attn.SafeCheckpointHook'
+    assert hook.interval == cfg.default_hooks.checkpoint.interval
+
+
+def test_amp_on_the_cpu_runs_in_bfloat16(cfg, monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    cfg.optim_wrapper = ConfigDict(
+        type='AmpOptimWrapper',
+        loss_scale='dynamic',
+        accumulative_counts=2,
+        optimizer=dict(type='SGD', lr=0.1),
+    )
+    runner = build_runner(cfg)
+    dtypes = set()
+    layer = runner.model.decode_head.conv_seg
+    layer.register_forward_hook(
+        lambda module, inputs, output: dtypes.add(
+            (module.training, output.dtype)
+        )
+    )
+    before = layer.weight.detach().clone()
+    runner.train()
+    assert (True, torch.bfloat16) in dtypes
+    assert layer.weight.dtype == torch.float32
+    assert not torch.equal(layer.weight, before)
