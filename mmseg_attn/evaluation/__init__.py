@@ -1,1 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
+"""Metrics that the hosts lack, registered under ``mmseg_attn``."""
+
+from importlib.util import find_spec
+
+if find_spec('mmseg'):
+    from .group_iou import GroupIoUMetric  # noqa: F401

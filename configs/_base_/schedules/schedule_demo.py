@@ -1,0 +1,34 @@
+max_iters = 600
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
+    # gamma, the gain of the attention, starts at 0 and has far to go.
+    paramwise_cfg=dict(
+        custom_keys={'cca.gamma': dict(lr_mult=10, decay_mult=0)}
+    ),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, end=20, by_epoch=False),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.01,
+        begin=20,
+        end=max_iters,
+        by_epoch=False,
+    ),
+]
+train_cfg = dict(
+    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters
+)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='CheckpointHook', by_epoch=False, interval=max_iters
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'),
+)

@@ -1,0 +1,2 @@
+_base_ = ['./fcn_r18-d8_1xb8-300i_demo-pictures-128x128.py']
+model = dict(decode_head=dict(type='mmseg_attn.CCHead', recurrence=1))

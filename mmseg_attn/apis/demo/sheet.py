@@ -1,0 +1,146 @@
+# Copyright (c) mmseg_attn contributors.
+"""One picture that shows what the models of the demo do."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from ..attention_maps import attention_maps
+from ..files import whole
+from ..inference import Segmenter, load_model
+
+ROWS = 4
+
+
+def draw_sheet(
+    path: Path,
+    data: Path,
+    models: dict[str, tuple[Path, Path]],
+    scores: dict[str, float],
+) -> None:
+    """Draw pictures, truth, predictions and attention as one PNG file.
+
+    Args:
+        path (Path): File to write.
+        data (Path): Dataset folder with ``dataset.json``; pictures of its
+            validation split are shown.
+        models (dict[str, tuple[Path, Path]]): Config and checkpoint of each
+            model. The attention of the last one is shown.
+        scores (dict[str, float]): mIoU of each model, in per cent.
+    """
+    about = json.loads((data / 'dataset.json').read_text(encoding='utf-8'))
+    palette = np.array(about['palette'], np.uint8)
+    names = sorted(p.name for p in (data / 'images/val').iterdir())
+    # Scenes come in fours that differ in colours only: of each layout the
+    # first two, between which the lamp changes. Else evenly spread.
+    if 'two hops' in about['groups']:
+        chosen = [0, 1, 4, 5]
+        hard = [about['classes'].index(c) for c in about['groups']['two hops']]
+    else:
+        chosen = np.linspace(0, len(names) - 1, min(ROWS, len(names)))
+        chosen = np.unique(chosen.astype(int))
+        hard = []
+    names = [names[i] for i in chosen]
+    pictures = [cv2.imread(str(data / 'images/val' / n)) for n in names]
+    masks = [np.array(Image.open(data / 'masks/val' / n)) for n in names]
+    pixels = [_inside(mask, hard) for mask in masks]
+    columns = {'picture': [p[..., ::-1] for p in pictures]}
+    columns['truth'] = [_paint(mask, palette) for mask in masks]
+    for name, (config, checkpoint) in models.items():
+        model = load_model(str(config), str(checkpoint))
+        segment = Segmenter(model)
+        columns[f'{name}\nmIoU {scores[name]:.1f}'] = [
+            _paint(segment([segment.prepare(picture)])[0], palette)
+            for picture in pictures
+        ]
+    maps = [
+        attention_maps(model, picture, [pixel])
+        for picture, pixel in zip(pictures, pixels, strict=True)
+    ]
+    loops = maps[0].cells.shape[1]
+    total = len(columns) + loops
+    sides = [p.shape[0] / p.shape[1] for p in pictures]
+    width, legend = 2.05, 0.5 + 0.25 * -(-len(palette) // 5)
+    size = (
+        width * total,
+        width * sum(min(s, 1.5) for s in sides) + legend + 1,
+    )
+    figure = Figure(size, dpi=150, layout='constrained', facecolor='white')
+    axes = figure.subplots(
+        len(pictures),
+        total,
+        squeeze=False,
+        height_ratios=[min(s, 1.5) for s in sides],
+    )
+    last = list(models)[-1]
+    for row, (picture, pixel) in enumerate(zip(pictures, pixels, strict=True)):
+        for column, shown in enumerate(columns.values()):
+            axes[row, column].imshow(shown[row], interpolation='nearest')
+        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        looks = maps[row].on_picture()[0]
+        for loop in range(loops):
+            axis = axes[row, len(columns) + loop]
+            axis.imshow(grey, 'gray', vmin=0, vmax=255)
+            axis.imshow(looks[loop], 'inferno', alpha=0.75)
+        for axis in [axes[row, 0], *axes[row, len(columns) :]]:
+            _mark(axis, pixel)
+    titles = list(columns)
+    for loop in range(loops):
+        plural = 's' if loop else ''
+        titles.append(
+            f'where the marked pixel\nlooks: {loop + 1} loop{plural}'
+        )
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.legend(
+        handles=[
+            Patch(facecolor=colour / 255, edgecolor='grey', label=name)
+            for name, colour in zip(about['classes'], palette, strict=True)
+        ],
+        loc='outside lower center',
+        ncols=min(5, len(palette)),
+        frameon=False,
+        fontsize=10,
+    )
+    figure.suptitle(
+        f'Validation pictures, what each model makes of them, and the '
+        f'attention of {last}',
+        fontsize=12,
+    )
+    with whole(path) as partial:
+        figure.savefig(partial)
+
+
+def _paint(mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    colours = np.full((256, 3), 255, np.uint8)  # ignored pixels are white
+    colours[: len(palette)] = palette
+    return colours[mask]
+
+
+def _inside(mask: np.ndarray, wanted: list[int]) -> tuple[int, int]:
+    """Find a pixel (x, y) well inside one of the wanted or rarer classes."""
+    labels, counts = np.unique(mask[mask != 255], return_counts=True)
+    if not wanted:
+        wanted = labels[np.argsort(-counts)][1:] if len(labels) > 1 else labels
+    inside = np.isin(mask, wanted).astype(np.uint8)
+    depth = cv2.distanceTransform(
+        cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT),
+        cv2.DIST_L2,
+        5,
+    )[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return int(x), int(y)
+
+
+def _mark(axis: Axes, pixel: tuple[int, int]) -> None:
+    for colour, width in (('black', 3.2), ('white', 1.6)):
+        axis.plot(*pixel, 'o', ms=8, mec=colour, mfc='none', mew=width)

@@ -1,0 +1,84 @@
+# Copyright (c) mmseg_attn contributors.
+"""Train and test one model in a process of its own.
+
+``python -m mmseg_attn.apis.demo.worker CONFIG DESCRIPTOR`` writes one JSON
+object a line to an open file descriptor, of its progress and last of its
+result. What it prints is a log.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import TextIO
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ...errors import run_command
+from ..runner import build_runner
+
+
+class _Report(Hook):
+    """Send the loss to the command that shows the progress."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, out: TextIO) -> None:
+        self.out, self.loss = out, None
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict | None = None,
+    ) -> None:
+        loss = float(outputs['loss'])
+        # Of some twenty iterations, since that of one jumps.
+        self.loss = (
+            loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+        )
+        _send(self.out, iteration=runner.iter + 1, loss=self.loss)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, *args, **kwargs):
+        _send(self.out, tested=batch_idx + 1)
+
+
+def _send(out: TextIO, **message) -> None:
+    print(json.dumps(message), file=out, flush=True)
+
+
+def _peak_memory() -> float:
+    """Most memory held so far, in MB: on the GPU if one is used."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == 'darwin' else peak * 1024 / 1e6
+
+
+def main() -> None:
+    """Run the config named on the command line."""
+    config, descriptor = sys.argv[1:]
+    out = os.fdopen(int(descriptor), 'w')
+    cfg = Config.fromfile(config)
+    runner = build_runner(cfg)
+    runner.register_hook(_Report(out))
+    start = time.perf_counter()
+    runner.train()
+    seconds = time.perf_counter() - start
+    metrics = runner.test()
+    _send(
+        out,
+        metrics={name: float(value) for name, value in metrics.items()},
+        parameters=sum(p.numel() for p in runner.model.parameters()),
+        seconds=seconds,
+        peak_memory_mb=_peak_memory(),
+    )
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,59 @@
+# Copyright (c) mmseg_attn contributors.
+import json
+from pathlib import Path
+
+from mmseg.datasets import BaseSegDataset
+
+from ..errors import UserError
+from ..registry import DATASETS
+
+
+@DATASETS.register_module()
+class FolderDataset(BaseSegDataset):
+    """A folder that says itself which classes it has, in ``dataset.json``.
+
+    The file holds ``classes`` (names), ``palette`` (RGB colours) and
+    optionally ``groups`` (name of a group: names of its classes, see
+    :class:`~mmseg_attn.evaluation.GroupIoUMetric`), as
+    ``python -m mmseg_attn scenes`` writes it.
+
+    Args:
+        data_root (str): The folder with ``dataset.json``.
+        img_suffix (str): Ending of the pictures' names. Default: '.png'.
+        seg_map_suffix (str): Ending of the masks' names. Default: '.png'.
+        metainfo (dict, optional): Takes precedence over ``dataset.json``.
+        **kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
+
+    Raises:
+        UserError: If ``dataset.json`` is missing or names no classes.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        img_suffix: str = '.png',
+        seg_map_suffix: str = '.png',
+        metainfo: dict | None = None,
+        **kwargs,
+    ) -> None:
+        path = Path(data_root, 'dataset.json')
+        try:
+            about = json.loads(path.read_text(encoding='utf-8'))
+            about['classes']  # noqa: B018
+        except FileNotFoundError:
+            raise UserError(
+                f'{path} does not exist: expected a folder with classes in '
+                'dataset.json, as "python -m mmseg_attn scenes" writes it.'
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f'{path} holds no class names ({error!r}): expected '
+                '{"classes": [...], "palette": [[r, g, b], ...]}.'
+            ) from error
+        super().__init__(
+            data_root=data_root,
+            img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
+            metainfo={**about, **(metainfo or {})},
+            **kwargs,
+        )

@@ -1,0 +1,50 @@
+# Copyright (c) mmseg_attn contributors.
+import json
+from pathlib import Path
+
+from .png import write_png
+from .render import render
+from .scene import CLASSES, GROUPS, PALETTE, make_scenes
+
+
+def write_folder(
+    out: str | Path,
+    seed: int = 0,
+    train: int = 640,
+    val: int = 80,
+    size: int = 96,
+) -> None:
+    """Write scenes as an ordinary mmseg dataset folder.
+
+    It holds ``images/{train,val}/*.png``, palette PNG masks of the same
+    names in ``masks/{train,val}`` and ``dataset.json`` with class names,
+    palette and class groups. The bytes depend on the arguments alone.
+
+    Args:
+        out (str | Path): Folder to write, made if missing.
+        seed (int): Seed of the layouts.
+        train (int): Number of training scenes, a multiple of 4.
+        val (int): Number of validation scenes, a multiple of 4.
+        size (int): Height and width in pixels, at least 72.
+
+    Raises:
+        ValueError: If a number or the size is not as above.
+    """
+    out = Path(out)
+    # One after the other from one stream: no layout is in both splits.
+    scenes = make_scenes(seed, train + val, size)
+    for split, number in (('train', train), ('val', val)):
+        for folder in ('images', 'masks'):
+            (out / folder / split).mkdir(parents=True, exist_ok=True)
+        for index in range(number):
+            picture, mask = render(next(scenes))
+            name = f'{split}/{index:05d}.png'
+            write_png(out / 'images' / name, picture)
+            write_png(out / 'masks' / name, mask, PALETTE)
+    about = {
+        'classes': CLASSES,
+        'palette': PALETTE,
+        'groups': GROUPS,
+    }
+    text = json.dumps(about, indent=1) + '\n'
+    (out / 'dataset.json').write_text(text, encoding='utf-8', newline='\n')
