@@ -138,7 +138,7 @@ def shrink(cfg: Config, root: Path, work_dir: Path) -> Config:
         head.update(
             in_channels=widths,
             channels=16,
-            context_channels=16,
+            decoder_channels=16,
             skip_channels=4,
         )
     else:
@@ -174,7 +174,6 @@ def shrink(cfg: Config, root: Path, work_dir: Path) -> Config:
             'lip',
             ['loss_ce', 'loss_ce_seg1', 'loss_edge', 'loss_ccl'],
         ),
-        ('ccnet_r50-d8_4xb10-115k_lip-473x473', 'lip', ['loss_ce']),
         ('ccnet_r50-d8_4xb2-20k_camvid-720x720', 'camvid', ['loss_ce']),
     ],
 )

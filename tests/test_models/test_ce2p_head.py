@@ -48,7 +48,7 @@ def small_head(**kwargs):
     settings = {
         'in_channels': WIDTHS,
         'channels': 16,
-        'context_channels': 16,
+        'decoder_channels': 12,
         'skip_channels': 4,
         'num_classes': 5,
         'norm_cfg': {'type': 'BN'},
@@ -77,11 +77,10 @@ def test_parameter_count_of_the_paper():
         for name, child in head.named_children()
     }
     norm = 2  # a weight and a bias for each channel
-    # CCNet's module, as in the table of its code (fp. bias only in q, k, v).
-    assert count['reduce'] == 9_437_184 + norm * 512
+    # CCNet's module, with the sizes of its code: bias in q, k and v only.
+    assert count['convs'] == 9_437_184 + 2_359_296 + 2 * norm * 512
     assert count['attention'] == 328_321
-    assert count['refine'] == 2_359_296 + norm * 512
-    assert count['fuse'] == 11_796_480 + norm * 512
+    assert count['conv_cat'] == 11_796_480 + norm * 512
     # CE2P's decoder and edge branch.
     assert count['context_conv'] == 512 * 256 + norm * 256
     assert count['skip_conv'] == 256 * 48 + norm * 48
@@ -226,7 +225,7 @@ def test_balanced_cross_entropy_of_one_kind(value):
     [
         ({'in_channels': (8, 16)}, 'four stages'),
         ({'in_index': (0, 1, 2)}, 'four stages'),
-        ({'recurrence': 0}, 'recurrence'),
+        ({'recurrence': -1}, 'recurrence'),
         ({'edge_width': 2}, 'edge_width must be odd'),
     ],
 )

@@ -1,86 +1,73 @@
 # Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from ...registry import MODELS
+from .attention_head import AttentionHead
 
 
 @MODELS.register_module()
-class CE2PHead(BaseDecodeHead):
+class CE2PHead(AttentionHead):
     """Human parsing head: context, a high-resolution decoder and edges.
 
     CE2P with its pyramid pooling replaced by recurrent attention, as CCNet
-    is used on LIP: the context of the last stage joins the first stage
-    (``seg1``), an edge branch reads the first three stages, and both together
-    give the parsing (``seg2``, the one returned). Trained with a loss on
-    seg1, seg2 and the edges between the labels.
+    is used on LIP. The context of the last stage, made as in
+    :class:`AttentionHead`, joins the first stage (seg1); an edge branch reads
+    the first three stages; both together give the parsing (seg2). Trained
+    with a loss on seg1, on seg2 and on the edges between the labels.
 
     The paper says that the attention takes the place of the pyramid pooling,
     and no more. Assumed here: the module put in is that of CCNet's code,
-    3x3 conv, attention ``recurrence`` times, 3x3 conv, concatenation with
-    its input, 3x3 conv; seg1 keeps its loss; all losses weigh the same.
+    convolutions and concatenation included; seg1 keeps its loss; all losses
+    weigh the same; an embedding of the attention's output has the category
+    consistent loss.
 
     Args:
-        in_channels (Sequence[int]): Channels of the four backbone stages.
-            Default: (256, 512, 1024, 2048).
-        channels (int): Channels of the decoder and of the edge branch.
-            Default: 256.
-        attention (dict): Config of the attention layer; ``in_channels`` is
-            added. Default: dict(type='mmseg_attn.CrissCrossAttention').
-        recurrence (int): How often the one layer is applied. Default: 2.
-        context_channels (int): Channels of the context. Default: 512.
-        skip_channels (int): Channels taken from the first stage. Default: 48.
-        edge_width (int): Width in pixels of the labelled edges, odd.
-            Default: 3.
-        edge_weight (float): Weight of the edge loss. Default: 1.0.
-        loss_ccl (dict, optional): Config of a loss on the attention's output,
-            called with (features, label, ignore_index=...), such as
-            ``mmseg_attn.CategoryConsistentLoss``. Default: None.
-        ccl_channels (int): Channels of the embedding it sees. Default: 16.
-        in_index (Sequence[int]): The stages. Default: (0, 1, 2, 3).
-        **kwargs: Arguments of ``BaseDecodeHead``.
-
-    Returns of ``forward``: logits (B, num_classes, H, W) of seg2 at the size
-    of the first stage.
+        in_channels: Channels of the four backbone stages.
+        channels: Channels of the context.
+        decoder_channels: Channels of the decoder and of the edge branch.
+        skip_channels: Channels taken from the first stage.
+        edge_width: Width in pixels of the labelled edges, odd.
+        edge_weight: Weight of the edge loss.
+        in_index: The four stages.
+        attention: As of :class:`AttentionHead`. Default: criss-cross.
+        recurrence: As of :class:`AttentionHead`.
+        kwargs: As of :class:`AttentionHead`; ``loss_ccl`` among them.
 
     Raises:
-        ValueError: If there are not four stages, ``recurrence`` is not
-            positive or ``edge_width`` is not odd.
+        ValueError: There are not four stages, or ``edge_width`` is not odd.
 
-    Source: CE2P, https://arxiv.org/abs/1809.05996; CCNet,
+    CE2P, https://arxiv.org/abs/1809.05996; CCNet,
     https://arxiv.org/abs/1811.11721, section 4.
     """
 
     def __init__(
         self,
         in_channels: Sequence[int] = (256, 512, 1024, 2048),
-        channels: int = 256,
+        channels: int = 512,
         *,
-        attention: dict | None = None,
-        recurrence: int = 2,
-        context_channels: int = 512,
+        decoder_channels: int = 256,
         skip_channels: int = 48,
         edge_width: int = 3,
         edge_weight: float = 1.0,
-        loss_ccl: dict | None = None,
-        ccl_channels: int = 16,
         in_index: Sequence[int] = (0, 1, 2, 3),
+        attention: dict | None = None,
+        recurrence: int = 2,
         **kwargs,
-    ) -> None:
+    ):
         if len(in_channels) != 4 or len(in_index) != 4:
             raise ValueError(
                 'CE2PHead takes four stages, got in_channels='
                 f'{in_channels} and in_index={in_index}'
             )
-        if recurrence < 1:
-            raise ValueError(f'recurrence must be positive, got {recurrence}')
         if edge_width % 2 != 1:
             raise ValueError(f'edge_width must be odd, got {edge_width}')
         kwargs.setdefault(
@@ -92,114 +79,84 @@ class CE2PHead(BaseDecodeHead):
             },
         )
         super().__init__(
-            list(in_channels),
-            channels,
-            in_index=list(in_index),
-            input_transform='multiple_select',
+            attention={
+                'type': 'mmseg_attn.CrissCrossAttention',
+                **(attention or {}),
+            },
+            recurrence=recurrence,
+            in_channels=in_channels[3],
+            in_index=in_index[3],
+            channels=channels,
             **kwargs,
         )
-        self.recurrence = recurrence
+        self.early_index = in_index[:3]
         self.edge_width = edge_width
         self.edge_weight = edge_weight
         conv = partial(
             ConvModule,
+            kernel_size=1,
             conv_cfg=self.conv_cfg,
             norm_cfg=self.norm_cfg,
             act_cfg=self.act_cfg,
         )
-        first, _, _, last = in_channels
-
-        self.reduce = conv(last, context_channels, 3, padding=1)
-        self.attention = MODELS.build(
-            {
-                'type': 'mmseg_attn.CrissCrossAttention',
-                **(attention or {}),
-                'in_channels': context_channels,
-            }
-        )
-        self.refine = conv(context_channels, context_channels, 3, padding=1)
-        self.fuse = conv(
-            last + context_channels, context_channels, 3, padding=1
-        )
-
-        self.context_conv = conv(context_channels, channels, 1)
-        self.skip_conv = conv(first, skip_channels, 1)
+        width = decoder_channels
+        self.context_conv = conv(channels, width)
+        self.skip_conv = conv(in_channels[0], skip_channels)
         self.decoder = nn.Sequential(
-            conv(channels + skip_channels, channels, 1),
-            conv(channels, channels, 1),
+            conv(width + skip_channels, width), conv(width, width)
         )
-        self.conv_seg1 = nn.Conv2d(channels, self.out_channels, 1)
-
+        self.conv_seg1 = nn.Conv2d(width, self.out_channels, 1)
         self.edge_convs = nn.ModuleList(
-            conv(width, channels, 1) for width in in_channels[:3]
+            conv(stage_channels, width) for stage_channels in in_channels[:3]
         )
-        self.conv_side_edge = nn.Conv2d(channels, 2, 3, padding=1)
+        self.conv_side_edge = nn.Conv2d(width, 2, 3, padding=1)
         self.conv_edge = nn.Conv2d(6, 2, 1)
+        self.final_conv = conv(4 * width, width)
+        # In place of the classifier of the context.
+        self.conv_seg = nn.Conv2d(width, self.out_channels, 1)
 
-        self.final_conv = conv(4 * channels, channels, 1)
-
-        self.loss_ccl = loss_ccl and MODELS.build(loss_ccl)
-        if loss_ccl:
-            self.ccl_conv = nn.Conv2d(context_channels, ccl_channels, 1)
-
-    def _context(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Context of the last stage, and the attention's own output."""
-        attended = self.reduce(x)
-        for _ in range(self.recurrence):
-            attended = self.attention(attended)
-        return self.fuse(torch.cat([x, self.refine(attended)], 1)), attended
+    def _concatenate(self, maps: Sequence[Tensor], size: torch.Size) -> Tensor:
+        return torch.cat([self._resize(x, size) for x in maps], 1)
 
     def _resize(self, x: Tensor, size: torch.Size) -> Tensor:
         return resize(
             x, size, mode='bilinear', align_corners=self.align_corners
         )
 
-    def _forward_feature(
-        self, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """Features before each predictor.
-
-        Returns:
-            tuple: Of seg2 (B, channels, H, W) and of seg1, the edge features
-            of the three stages (each at its own size), and the attention's
-            output (B, context_channels, h, w).
-        """
-        stages = self._transform_inputs(inputs)
-        size = stages[0].shape[2:]
-        context, attended = self._context(stages[3])
+    def _decode(
+        self, inputs: Sequence[Tensor], context: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Features of seg2, of seg1, and of the edges at three stages."""
+        early = [inputs[i] for i in self.early_index]
+        size = early[0].shape[2:]
         decoded = self.decoder(
-            torch.cat(
-                [
-                    self._resize(self.context_conv(context), size),
-                    self.skip_conv(stages[0]),
-                ],
-                1,
+            self._concatenate(
+                [self.context_conv(context), self.skip_conv(early[0])], size
             )
         )
         edges = [
-            conv(x)
-            for conv, x in zip(self.edge_convs, stages[:3], strict=True)
+            conv(x) for conv, x in zip(self.edge_convs, early, strict=True)
         ]
-        fused = self.final_conv(
-            torch.cat([decoded, *(self._resize(x, size) for x in edges)], 1)
-        )
-        return fused, decoded, edges, attended
+        fused = self.final_conv(self._concatenate([decoded, *edges], size))
+        return fused, decoded, edges
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return self.cls_seg(self._forward_feature(inputs)[0])
+    def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
+        context = super()._forward_feature(inputs)
+        return self._decode(inputs, context)[0]
 
     def loss(self, inputs, batch_data_samples, train_cfg) -> dict:
         """Losses of seg2, seg1, the edges and, if any, of the embedding.
 
         Args:
-            inputs (Sequence[Tensor]): The backbone's feature maps.
-            batch_data_samples (list[SegDataSample]): With ``gt_sem_seg``.
-            train_cfg (dict): Not used.
+            inputs: Feature maps of the backbone.
+            batch_data_samples: Samples with ``gt_sem_seg``.
+            train_cfg: Not used.
 
         Returns:
-            dict[str, Tensor]: The losses, and the accuracy of seg2.
+            The losses by name, and the accuracies.
         """
-        fused, decoded, edges, attended = self._forward_feature(inputs)
+        x, attended = self._attend(inputs)
+        fused, decoded, edges = self._decode(inputs, self._fuse(x, attended))
         losses = self.loss_by_feat(self.cls_seg(fused), batch_data_samples)
         for name, loss in self.loss_by_feat(
             self.conv_seg1(decoded), batch_data_samples
@@ -207,12 +164,8 @@ class CE2PHead(BaseDecodeHead):
             losses[f'{name}_seg1'] = loss
 
         label = self._stack_batch_gt(batch_data_samples)
-        size = decoded.shape[2:]
-        logits = self.conv_edge(
-            torch.cat(
-                [self._resize(self.conv_side_edge(x), size) for x in edges], 1
-            )
-        )
+        sides = [self.conv_side_edge(edge) for edge in edges]
+        logits = self.conv_edge(self._concatenate(sides, decoded.shape[2:]))
         losses['loss_edge'] = self.edge_weight * balanced_cross_entropy(
             self._resize(logits, label.shape[2:]),
             edge_labels(label.squeeze(1), self.edge_width, self.ignore_index),
