@@ -2,12 +2,9 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-
-init_default_scope('mmseg')
 
 
 def build(type='mmseg_attn.CCHead', **kwargs):
