@@ -1,0 +1,180 @@
+# Copyright (c) mmseg_attn contributors.
+"""tools/test.py, run in this process."""
+
+import json
+import runpy
+import shutil
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
+
+from mmseg_attn.apis.runner import build_runner
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A config file, a checkpoint and the folder of the data."""
+    folder = tmp_path_factory.mktemp('trained')
+    data = write_dataset(folder / 'data', pictures=4)
+    # Each validation picture also mirrored.
+    for kind in ('images', 'masks'):
+        for path in sorted((data / kind / 'val').iterdir()):
+            picture = cv2.imread(str(path), -1)
+            mirrored = path.with_name(f'{path.stem}m.png')
+            cv2.imwrite(str(mirrored), np.ascontiguousarray(picture[:, ::-1]))
+    cfg = tiny_config(data, folder / 'run', **{'train_cfg.max_iters': 30})
+    cfg.train_cfg.val_interval = 100
+    cfg.default_hooks.checkpoint.interval = 30
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    build_runner(cfg).train()
+    cfg.dump(str(folder / 'cfg.py'))
+    return folder / 'cfg.py', folder / 'run' / 'iter_30.pth', data
+
+
+@pytest.fixture
+def tool(trained, tmp_path, monkeypatch):
+    """Call the tool and get its exit code and the metrics it wrote."""
+
+    def call(*options, config=trained[0], checkpoint=trained[1]):
+        work_dir = tmp_path / 'test_run'
+        shutil.rmtree(work_dir, ignore_errors=True)
+        arguments = ['test.py', config, checkpoint, '--work-dir', work_dir]
+        monkeypatch.setattr(
+            sys, 'argv', [str(item) for item in (*arguments, *options)]
+        )
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+        reports = list(work_dir.glob('*/*.json'))
+        metrics = json.loads(reports[0].read_text()) if reports else None
+        return end.value.code, metrics
+
+    return call
+
+
+def mean_iou(predictions, masks):
+    """The mean over classes of intersection over union, by definition."""
+    found, truth = (
+        np.stack([cv2.imread(str(path), -1) for path in sorted(folder)])
+        for folder in (predictions.iterdir(), masks.iterdir())
+    )
+    ious = []
+    for label in range(len(CLASSES)):
+        union = ((found == label) | (truth == label)).sum()
+        ious.append(((found == label) & (truth == label)).sum() / union)
+    return 100 * np.nanmean(ious)
+
+
+def read(folder):
+    return {path.stem: cv2.imread(str(path), -1) for path in folder.iterdir()}
+
+
+def mirror_errors(folder):
+    """Number of pixels at which a mirrored picture is told otherwise."""
+    masks = read(folder)
+    return sum(
+        (masks[name] != masks[f'{name}m'][:, ::-1]).sum()
+        for name in masks
+        if not name.endswith('m')
+    )
+
+
+def test_masks_and_metric_agree(tool, trained, tmp_path):
+    code, metrics = tool('--out', tmp_path / 'masks')
+    assert code is None
+    expected = mean_iou(tmp_path / 'masks', trained[2] / 'masks' / 'val')
+    assert metrics['mIoU'] == pytest.approx(expected, abs=0.01)
+    assert len(read(tmp_path / 'masks')) == 8
+
+
+def test_flip_and_scales(tool, tmp_path):
+    """With flips, a mirrored picture gets the mirrored prediction."""
+    tool('--out', tmp_path / 'plain')
+    code, metrics = tool('--tta', '--out', tmp_path / 'tta')
+    assert code is None and metrics['mIoU'] > 0
+    assert mirror_errors(tmp_path / 'plain') > 0
+    assert mirror_errors(tmp_path / 'tta') == 0
+
+
+def test_pipeline_made_for_test_time_augmentation():
+    tools = runpy.run_path(str(ROOT / 'tools/test.py'))
+    load, pack = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')
+    resize = dict(type='Resize', scale=(2048, 512), keep_ratio=True)
+    annotations = dict(type='LoadAnnotations')
+    made = tools['default_tta_pipeline'](
+        [load, resize, annotations, pack], False
+    )
+    assert made[0] == load
+    sizes, flips, *rest = made[1]['transforms']
+    assert [size['scale'] for size in sizes] == [
+        (1024, 256),
+        (1536, 384),
+        (2048, 512),
+        (2560, 640),
+        (3072, 768),
+        (3584, 896),
+    ]
+    assert [flip['prob'] for flip in flips] == [0.0, 1.0]
+    assert rest == [[annotations], [pack]]
+
+
+def test_sliding_windows(tool, trained, tmp_path):
+    """Compared with windows cut and averaged here."""
+    code, _ = tool('--slide', '32', '16', '--out', tmp_path / 'slide')
+    assert code is None
+    cfg = Config.fromfile(str(trained[0]))
+    cfg.load_from, cfg.work_dir = str(trained[1]), str(tmp_path / 'run')
+    model = build_runner(cfg, train=False).model.eval()
+    for name, found in read(tmp_path / 'slide').items():
+        path = trained[2] / 'images' / 'val' / f'{name}.png'
+        picture = cv2.imread(str(path))[:, :, ::-1].transpose(2, 0, 1)
+        picture = (torch.tensor(picture.copy()).float() - 110) / 50
+        total = torch.zeros(3, 48, 48)
+        count = torch.zeros(48, 48)
+        for y in (0, 16):
+            for x in (0, 16):
+                place = ..., slice(y, y + 32), slice(x, x + 32)
+                meta = [dict(img_shape=(32, 32))]
+                with torch.no_grad():
+                    logits = model.encode_decode(picture[place][None], meta)
+                total[place] += logits[0]
+                count[place] += 1
+        expected = (total / count).argmax(0).numpy()
+        assert (expected != found).mean() < 0.001
+
+
+def test_painted_pictures(tool, trained, tmp_path):
+    code, _ = tool('--show-dir', tmp_path / 'painted')
+    assert code is None
+    painted = list((tmp_path / 'painted').rglob('*.png'))
+    assert len(painted) == 8
+
+
+def test_refusals(tool, trained, tmp_path):
+    config, checkpoint, data = trained
+    half = tmp_path / 'half.pth'
+    half.write_bytes(checkpoint.read_bytes()[:20000])
+    cases = {
+        'is cut off': tool(checkpoint=half),
+        'does not exist. Near it: half.pth': tool(
+            checkpoint=tmp_path / 'hafl.pth'
+        ),
+        'of another shape (first: decode_head.conv_seg': tool(
+            '--cfg-options', 'model.decode_head.num_classes=5'
+        ),
+        'could replace pictures or masks': tool(
+            '--out', data / 'masks' / 'val'
+        ),
+        'config nowhere.py does not exist': tool(config='nowhere.py'),
+        'data_prefix.img_path of test_dataloader does not exist': tool(
+            '--cfg-options', 'test_dataloader.dataset.data_root=nowhere'
+        ),
+    }
+    for message, (code, metrics) in cases.items():
+        assert metrics is None
+        assert code.startswith('Error: ') and message in code, code
+        assert '\n' not in code

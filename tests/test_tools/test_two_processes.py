@@ -1,0 +1,73 @@
+# Copyright (c) mmseg_attn contributors.
+"""Two CPU processes train as one with the same total batch."""
+
+import json
+import socket
+import sys
+
+import pytest
+import torch
+from tiny_training import ROOT, run, tiny_config, write_dataset
+
+from mmseg_attn.apis.runner import build_runner
+
+
+def launch(tool, *arguments):
+    """Run a tool in two processes with torchrun."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    return run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run'),
+            *('--nproc_per_node=2', f'--master_port={port}'),
+            *(str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)),
+            *('--launcher', 'pytorch'),
+        ]
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU path')
+def test_two_processes_give_the_single_process_result(tmp_path):
+    data = write_dataset(tmp_path / 'data')
+    configs = {}
+    for name, batch in (('one', 4), ('two', 2)):
+        # Dropout draws other numbers for a batch of another size.
+        configs[name] = cfg = tiny_config(
+            data,
+            tmp_path / name,
+            **{
+                'train_dataloader.batch_size': batch,
+                'model.decode_head.dropout_ratio': 0.0,
+                'train_cfg.max_iters': 4,
+            },
+        )
+        # Frozen statistics, so that one process of BN sees what two see.
+        cfg.model.backbone.norm_cfg = dict(type='SyncBN', requires_grad=True)
+        cfg.model.backbone.norm_eval = True
+        cfg.dump(str(tmp_path / f'{name}.py'))
+    build_runner(configs['one']).train()
+    output = launch('train', tmp_path / 'two.py')
+    assert 'SyncBN runs as BN' in output
+
+    # The log holds the loss of the first process's half only.
+    names = ('one/iter_2.pth', 'one/iter_4.pth', 'two/iter_4.pth')
+    early, one, two = (
+        torch.load(tmp_path / name, weights_only=True) for name in names
+    )
+    for key, value in one['state_dict'].items():
+        other = two['state_dict'][key]
+        assert torch.allclose(value, other, rtol=1e-4, atol=1e-5), key
+    learned = 'decode_head.conv_seg.weight'
+    change = one['state_dict'][learned] - early['state_dict'][learned]
+    assert change.abs().max() > 1e-3
+
+    # Testing in two processes sees each picture once.
+    checkpoint = tmp_path / 'two' / 'iter_4.pth'
+    launch('test', tmp_path / 'two.py', checkpoint)
+    report = max((tmp_path / 'two').glob('*/*.json'))
+    configs['one'].load_from = str(checkpoint)
+    runner = build_runner(configs['one'], train=False)
+    metrics = runner.test()
+    both = json.loads(report.read_text())
+    assert both['mIoU'] == pytest.approx(metrics['mIoU'])
