@@ -1,11 +1,7 @@
 max_iters = 600
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
-    # gamma, the gain of the attention, starts at 0 and has far to go.
-    paramwise_cfg=dict(
-        custom_keys={'cca.gamma': dict(lr_mult=10, decay_mult=0)}
-    ),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.01),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, end=20, by_epoch=False),
@@ -26,9 +22,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=max_iters
-    ),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )

@@ -27,7 +27,7 @@ with quiet_hosts(), redirect_stdout(StringIO()):
 
 # What the table and the sheet call a model, and the start of its config.
 MODELS = {'FCN': 'fcn', 'CCNet R=1': 'ccnet-r1', 'CCNet R=2': 'ccnet-r2'}
-SCENES = '{}_r18-s4_1xb16-600i_demo-scenes-96x96.py'
+SCENES = '{}_r18-s4_1xb8-600i_demo-scenes-96x96.py'
 PICTURES = '{}_r18-d8_1xb8-300i_demo-pictures-128x128.py'
 WORKER = 'mmseg_attn.apis.demo.worker'
 
