@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from torch import Tensor, nn
@@ -250,17 +251,13 @@ def draw(
             heat = axis.imshow(
                 100 * shown[row, column - 1],
                 'inferno',
-                alpha=0.7,
-                vmin=0,
-                vmax=100 * cells.max(),
+                # The square root lets the many small weights be seen too.
+                norm=PowerNorm(0.5, 0, 100 * cells.max()),
+                alpha=0.65,
                 interpolation='nearest',
             )
-            plural = 's' if column > 1 else ''
-            axis.set_title(
-                f'after {column} loop{plural}: {_reach(cells)} of '
-                f'{cells.size} cells hold 90 %',
-                fontsize=11,
-            )
+            reach = f'{_reach(cells)} of {cells.size} cells hold 90 %'
+            axis.set_title(f'{_after(column)}: {reach}', fontsize=11)
             bar = figure.colorbar(heat, ax=axis, fraction=0.04, pad=0.02)
             bar.set_label(f'% per cell (sum {100 * cells.sum():.4g} %)')
             bar.solids.set_alpha(1)
@@ -271,6 +268,10 @@ def _reach(cells: np.ndarray) -> int:
     """How few cells hold 90 % of the weight."""
     held = np.cumsum(np.sort(cells, axis=None)[::-1])
     return int(np.searchsorted(held, 0.9 * held[-1])) + 1
+
+
+def _after(loops: int) -> str:
+    return f'after {loops} loop{"s" if loops > 1 else ""}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -316,7 +317,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         with quiet_hosts():
             _show(args)
-    except UserError as error:
+    except (UserError, OSError) as error:
         raise SystemExit(f'Error: {error}') from error
 
 
@@ -348,8 +349,8 @@ def _show(args: argparse.Namespace) -> None:
     ):
         for loops, weights in enumerate(cells, start=1):
             print(
-                f'pixel ({x}, {y}), {name}, after {loops} loops: 90 % of the '
+                f'pixel ({x}, {y}), {name}, {_after(loops)}: 90 % of the '
                 f'weight on {_reach(weights)} of {weights.size} cells, sum '
-                f'{weights.sum():.6f}'
+                f'{weights.sum():.4f}'
             )
     print(f'Figure: {args.out}')

@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         with quiet_hosts():
             return _predict(args)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: --out not writable
         raise SystemExit(f'Error: {error}') from error
     except KeyboardInterrupt:
         print('Stopped. The same command goes on from here.', file=sys.stderr)
@@ -269,7 +269,7 @@ def _walk(folder: Path, skip: list[Path]) -> Iterator[Path]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders.sort()
+        subfolders[:] = sorted(s for s in subfolders if s[0] != '.')
         yield from (Path(root, name) for name in sorted(names))
 
 
@@ -285,8 +285,8 @@ def _refuse_collisions(jobs: list[Job]) -> None:
             if output in owners:
                 raise UserError(
                     f'{owners[output]} and {job.source} would both be '
-                    f'written to {output}; predict them into different '
-                    'folders (--out).'
+                    f'written to {output}; give the folder above both, or '
+                    'predict them into different folders (--out).'
                 )
             owners[output] = job.source
     sources = {job.source.resolve() for job in jobs}
@@ -315,7 +315,9 @@ def _open_out(
     never leaves results of two models taken for one.
     """
     note = args.out / 'predict.json'
-    checkpoint = Path(args.checkpoint).read_bytes()
+    checkpoint = args.checkpoint.encode()
+    if '://' not in args.checkpoint:
+        checkpoint = Path(args.checkpoint).read_bytes()
     content = {
         'config': args.config,
         'config_sha256': _sha256(config.pretty_text.encode()),

@@ -175,9 +175,9 @@ def test_command(trained, tmp_path, capsys):
     figure = np.array(Image.open(out).convert('RGB'))
     assert figure.shape[1] > 1000 and figure.std() > 20
     said = capsys.readouterr().out
-    assert f'pixel ({x}, {y}), disc, after 1 loops' in said
+    assert f'pixel ({x}, {y}), disc, after 1 loop:' in said
     assert 'pixel (0, 63), ground, after 2 loops' in said
-    assert said.count('sum 1.000000') == 4
+    assert said.count('sum 1.0000\n') == 4
 
     before = out.read_bytes()
     for path, message in [

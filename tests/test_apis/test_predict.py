@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from mmseg.datasets.transforms import LoadAnnotations
@@ -61,6 +62,15 @@ def read_frames(path):
     return frames, capture.get(cv2.CAP_PROP_FPS)
 
 
+def host_model(config, trained):
+    """The host's own way, with the same weights."""
+    model = init_model(config, None, device='cpu')
+    # mmengine 0.10.7 cannot load its own checkpoints with torch 2.6.
+    saved = torch.load(trained.checkpoint, weights_only=False)
+    model.load_state_dict(saved['state_dict'])
+    return model
+
+
 def read_mask(path):
     return np.array(Image.open(path))
 
@@ -86,13 +96,15 @@ def test_folder(predict, tmp_path, trained):
     }
     (tmp_path / 'in' / 'notes.txt').write_text('no picture')
     (tmp_path / 'in' / '._a.png').write_text('resource fork')
+    (tmp_path / 'in' / '.thumbnails').mkdir()
+    write(tmp_path / 'in' / '.thumbnails' / 'a.png')
     assert predict(tmp_path / 'in') == 0
     assert files(tmp_path / 'out') == sorted(
         [f'mask/{n.rsplit(".", 1)[0]}.png' for n in names]
         + [f'overlay/{n.rsplit(".", 1)[0]}.jpg' for n in names]
     )
 
-    host = init_model(trained.config, trained.checkpoint, device='cpu')
+    host = host_model(trained.config, trained)
     for name, truth in truths.items():
         path = (tmp_path / 'out' / 'mask' / name).with_suffix('.png')
         mask = read_mask(path)
@@ -412,7 +424,7 @@ def test_augmented(predict, tmp_path, trained):
     image[:, 32:] //= 2  # so that the flipped view differs
     cv2.imwrite(str(tmp_path / 'a.png'), image)
     assert predict(tmp_path / 'a.png', '--tta') == 0
-    host = init_model(trained.config, trained.checkpoint, device='cpu')
+    host = host_model(trained.config, trained)
     host.cfg.test_pipeline = [
         dict(type='LoadImageFromFile'),
         dict(type='PackSegInputs'),
@@ -436,7 +448,7 @@ def test_sliding(predict, tmp_path, trained):
         mode='slide', crop_size=(32, 32), stride=(21, 21)
     )
     config.test_pipeline[1].scale = (300, 96)
-    host = init_model(config, trained.checkpoint, device='cpu')
+    host = host_model(config, trained)
     result = inference_model(host, str(tmp_path / 'a.png'))
     slid = result.pred_sem_seg.data[0].numpy()
     mask = read_mask(tmp_path / 'out/mask/a.png')
@@ -447,8 +459,6 @@ def test_sliding(predict, tmp_path, trained):
 
 
 def test_classes(trained, tmp_path):
-    import torch
-
     def meta(checkpoint=trained.checkpoint, config=None, classes=None):
         model = load_model(
             config or trained.config, checkpoint, device='cpu', classes=classes
@@ -488,6 +498,22 @@ def test_record(predict, tmp_path, trained):
     assert record['checkpoint'] == trained.checkpoint
 
 
+def test_one_channel_for_two_classes(trained):
+    config = Config.fromfile(trained.config)
+    config.model.decode_head.update(
+        out_channels=1,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True),
+    )
+    model = load_model(config, None, device='cpu')
+    chances = inference_model(model, picture(0)[0]).seg_logits.data[0]
+    model.decode_head.threshold = float(chances.median())
+    segmenter = Segmenter(model)
+    (mask,) = segmenter([segmenter.prepare(picture(0)[0])])
+    assert mask.dtype == np.uint8 and 0.4 < mask.mean() < 0.6
+    expected = chances > chances.median()
+    np.testing.assert_array_equal(mask, expected.numpy())
+
+
 def test_many_classes(tmp_path):
     mask = np.arange(400, dtype=np.uint16).reshape(20, 20)
     predict_module.save_mask(tmp_path / 'm.png', mask, [[0, 0, 0]] * 400)
@@ -495,8 +521,6 @@ def test_many_classes(tmp_path):
 
 
 def test_backbone_is_not_downloaded(trained, monkeypatch):
-    import torch
-
     def forbidden(*args, **kwargs):
         raise AssertionError('tried to download')
 
@@ -514,6 +538,7 @@ def test_backbone_is_not_downloaded(trained, monkeypatch):
         (['nothing_here'], 'No file or folder matches nothing_here'),
         (['{tmp}/empty'], 'No picture or video in'),
         (['{tmp}/a.png', '-o', '{tmp}/out.png'], 'must be a folder'),
+        (['{tmp}/a.png', '-o', '{tmp}/a.png/out'], 'Not a directory'),
         (['{tmp}/a.png', '--opacity', '2'], '0 to 1'),
         (['{tmp}/a.png', '--batch-size', '0'], 'batch-size'),
         (['{tmp}/a.png', '--classes', 'a,b,c'], '3 class names'),
