@@ -45,7 +45,7 @@ def make_progress(every: float = 10.0) -> Progress:
         Progress: To be used as a context manager.
     """
     return _Lines(
-        TextColumn('{task.description}'),
+        TextColumn('{task.description}', markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

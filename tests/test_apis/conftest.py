@@ -1,5 +1,4 @@
 # Copyright (c) mmseg_attn contributors.
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
     """Config and checkpoint of a segmentor trained by a Runner on disk."""
-    sys.path.insert(0, str(__file__).rsplit('/', 1)[0])
     from mmengine.config import Config
     from mmengine.runner import Runner
     from tiny_segmentor import config_text, write_dataset

@@ -125,6 +125,22 @@ def test_folder(predict, tmp_path, trained):
         )
 
 
+def test_real_pictures(predict, tmp_path):
+    root = os.environ.get('MMSEG_ATTN_REAL_DATA')
+    if not root:
+        pytest.skip('MMSEG_ATTN_REAL_DATA names no folder of real pictures')
+    folder = Path(root, 'horses', 'images', 'val')
+    assert predict(folder, '--batch-size', '4') == 0
+    pictures = sorted(folder.glob('*.jpg'))
+    assert len(pictures) == len(files(tmp_path / 'out/mask')) > 50
+    for path in pictures:
+        mask = Image.open(tmp_path / f'out/mask/{path.stem}.png')
+        shown = Image.open(tmp_path / f'out/overlay/{path.name}')
+        with Image.open(path) as source:
+            assert mask.size == source.size
+            assert shown.height == source.height
+
+
 def test_overlay(predict, tmp_path):
     write(tmp_path / 'a.png')
     options = ['--overlay-format', 'png', '--opacity', '0.25', '--save']
@@ -292,6 +308,25 @@ def test_full_disk(predict, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='No space left.*Stopped after 1'):
         predict(tmp_path / 'in')
     assert files(tmp_path / 'out') == ['mask/0.png', 'overlay/0.jpg']
+
+
+def test_out_of_memory(predict, tmp_path, monkeypatch, capsys):
+    for seed in range(5):
+        write(tmp_path / 'in' / f'{seed}[/b].png', seed)
+    segment, most = Segmenter.__call__, [1]
+
+    def limited(self, samples):
+        if len(samples) > most[0]:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return segment(self, samples)
+
+    monkeypatch.setattr(Segmenter, '__call__', limited)
+    # One at a time fits, so nothing is lost.
+    assert predict(tmp_path / 'in', '--batch-size', '3') == 0
+    assert len(files(tmp_path / 'out')) == 10
+    most[0] = 0
+    assert predict(tmp_path / 'in', '--overwrite') == 1
+    assert 'does not fit into memory; try --slide' in capsys.readouterr().err
 
 
 def test_foreign_files_are_kept(predict, tmp_path):
