@@ -1,4 +1,5 @@
-# ResNet-18 at half width, dilated to stride 8, without pretrained weights.
+# Three stages of ResNet-18 at half width, dilated to stride 8, without
+# pretrained weights: trains in a minute on two cores.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -16,16 +17,16 @@ model = dict(
         depth=18,
         stem_channels=32,
         base_channels=32,
-        num_stages=4,
-        strides=(1, 2, 1, 1),
-        dilations=(1, 1, 2, 4),
-        out_indices=(3,),
+        num_stages=3,
+        strides=(1, 2, 1),
+        dilations=(1, 1, 2),
+        out_indices=(2,),
         norm_cfg=norm_cfg,
         contract_dilation=True,
     ),
     decode_head=dict(
         type='FCNHead',
-        in_channels=256,
+        in_channels=128,
         in_index=0,
         channels=64,
         concat_input=True,

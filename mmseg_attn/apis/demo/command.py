@@ -18,11 +18,11 @@ from ...errors import UserError
 from ..configs import find_config
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
-from .pictures import prepare_pictures
 
 with quiet_hosts(), redirect_stdout(StringIO()):
     from mmengine.config import Config
 
+    from .pictures import prepare_pictures
     from .sheet import draw_sheet
 
 # What the table and the sheet call a model, and the start of its config.
