@@ -125,7 +125,7 @@ def draw(cfg: Config, args: argparse.Namespace, detection: bool) -> None:
     if args.show_dir:
         check_output_folder(cfg, args.show_dir)
         if detection:
-            hook.test_out_dir = args.show_dir
+            hook.test_out_dir = os.path.abspath(args.show_dir)
         else:
             cfg.visualizer.save_dir = args.show_dir
 

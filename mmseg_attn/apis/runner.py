@@ -7,15 +7,18 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import MODELS, RUNNERS
+from mmengine.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
+from ..engine.samples import NamedItems
 from ..errors import UserError
 from .checkpoint import (
     allow_openmmlab_types,
@@ -73,12 +76,21 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
 
 
 class _Runner(Runner):
-    """mmengine's Runner, which says where an empty dataset looked."""
+    """mmengine's Runner, with words for mistakes in the config."""
+
+    def build_model(self, model: object) -> nn.Module:
+        try:
+            return super().build_model(model)
+        except (TypeError, ValueError, AssertionError) as error:
+            if not str(error):
+                raise
+            raise UserError(f'the model cannot be built: {error}') from error
 
     @staticmethod
     def build_dataloader(dataloader: object, **kwargs) -> DataLoader:
         try:
-            loader = Runner.build_dataloader(dataloader, **kwargs)
+            with _names_near():
+                loader = Runner.build_dataloader(dataloader, **kwargs)
             empty = not len(loader.dataset)
         except ValueError as error:
             # From serialising no sample at all.
@@ -89,10 +101,12 @@ class _Runner(Runner):
             # An infinite sampler would look for a sample for ever.
             places = [_describe(item) for item in _datasets(dataloader)]
             raise UserError(
-                f'no picture found by {"; ".join(places)}. Check the folders '
-                'and lists, and img_suffix (where it is not given, that of '
-                'the dataset class).'
+                f'no sample found by {"; ".join(places)}. Check the folders '
+                'and lists, the class names in metainfo, and img_suffix '
+                '(where it is not given, that of the dataset class).'
             )
+        if not hasattr(loader.dataset, '__getitems__'):
+            loader.dataset.__getitems__ = NamedItems(loader.dataset)
         return loader
 
 
@@ -311,10 +325,17 @@ def _check_resumable(cfg: Config, checkpoint: dict) -> None:
 
 
 def _build(cfg: Config) -> Runner:
-    try:
+    with _names_near():
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
         return _Runner.from_cfg(cfg)
+
+
+@contextmanager
+def _names_near() -> Iterator[None]:
+    """Say which registered names are near one that is not registered."""
+    try:
+        yield
     except (KeyError, RuntimeError) as error:
         text = str(error)
         found = re.search(r'([\w.]+) is not in the \S+ registry', text)
@@ -323,7 +344,8 @@ def _build(cfg: Config) -> Runner:
             raise
         names = [
             (f'{scope}.' if scope == 'mmseg_attn' else '') + name
-            for scope, registry in MODELS.children.items()
+            for root in (MODELS, DATASETS, TRANSFORMS)
+            for scope, registry in root.children.items()
             for name in registry.module_dict
         ]
         near = difflib.get_close_matches(found[1], names)

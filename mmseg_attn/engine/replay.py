@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Sampler
 
 from ..registry import DATA_SAMPLERS, HOOKS
+from .samples import load_sample
 
 
 class Position(int):
@@ -119,7 +120,7 @@ class _SeededItems:
         items = []
         for index in indices:
             _seed_all(_seed(self.seed, getattr(index, 'position', index)))
-            items.append(self.dataset[int(index)])
+            items.append(load_sample(self.dataset, int(index)))
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(torch_state)

@@ -136,12 +136,12 @@ def test_missing_list(cfg):
 def test_empty_folder(cfg, data, loader):
     cfg[f'{loader}_dataloader'].dataset.img_suffix = '.jpeg'
     text = refusal(cfg)
-    assert f"no picture found by BaseSegDataset(data_root='{data}'" in text
+    assert f"no sample found by BaseSegDataset(data_root='{data}'" in text
     assert f"'images/{loader}'" in text
     assert "img_suffix='.jpeg'" in text
     # Without serialisation an infinite sampler would never return.
     cfg[f'{loader}_dataloader'].dataset.serialize_data = False
-    assert 'no picture found' in refusal(cfg)
+    assert 'no sample found' in refusal(cfg)
 
 
 def test_fewer_outputs_than_classes(cfg):
@@ -244,3 +244,24 @@ def test_amp_on_the_cpu_runs_in_bfloat16(cfg, monkeypatch):
     assert (True, torch.bfloat16) in dtypes
     assert layer.weight.dtype == torch.float32
     assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('kind', ['images', 'masks'])
+def test_unreadable_file(cfg, data, split, kind):
+    path = data / kind / split / '1.png'
+    path.write_bytes(path.read_bytes()[:60])
+    text = refusal(cfg)
+    assert str(path) in text and 'cannot be read' in text
+    path.unlink()
+    if kind == 'masks':
+        assert str(path) in refusal(cfg)
+
+
+def test_mistakes_while_building(cfg):
+    cfg.model.decode_head.recurence = 3
+    assert "unexpected keyword argument 'recurence'" in refusal(cfg)
+    del cfg.model.decode_head['recurence']
+    cfg.train_dataloader.dataset.pipeline[4].type = 'RandomFilp'
+    text = refusal(cfg)
+    assert "type='RandomFilp'" in text and 'RandomFlip' in text

@@ -1,0 +1,51 @@
+# Copyright (c) mmseg_attn contributors.
+from collections.abc import Sequence, Sized
+
+from ..errors import UserError
+
+
+class NamedItems:
+    """Fetches the samples of a batch, and names the files of a broken one.
+
+    Args:
+        dataset (Sized): The dataset. A DataLoader uses this object where the
+            dataset has it as its method ``__getitems__``.
+    """
+
+    def __init__(self, dataset: Sized) -> None:
+        self.dataset = dataset
+
+    def __call__(self, indices: Sequence[int]) -> list:
+        return [load_sample(self.dataset, index) for index in indices]
+
+
+def load_sample(dataset: Sized, index: int) -> object:
+    """Load a sample, and name its files where they cannot be read.
+
+    Args:
+        dataset (Sized): The dataset.
+        index (int): The sample's number.
+
+    Returns:
+        object: The sample.
+
+    Raises:
+        UserError: A file is missing or cannot be decoded.
+    """
+    try:
+        return dataset[index]
+    except (OSError, AssertionError) as error:
+        # The hosts assert that a picture could be decoded.
+        if isinstance(error, AssertionError) and 'load image' not in str(
+            error
+        ):
+            raise
+        try:
+            info = dataset.get_data_info(index)
+            paths = [info[key] for key in ('img_path', 'seg_map_path')]
+        except (AttributeError, KeyError, TypeError):
+            paths = [f'number {index}']
+        raise UserError(
+            f'the sample {" with ".join(map(str, paths))} cannot be read: '
+            f'{error}. Repair or remove it.'
+        ) from error
