@@ -3,7 +3,6 @@
 
 import colorsys
 import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from mmengine.registry import MODELS, init_default_scope
 from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.models import BaseSegmentor
 from mmseg.registry import DATASETS
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 from .checkpoint import load_weights
@@ -159,13 +157,15 @@ class Segmenter:
         return Sample(picture, self._steps(results))
 
     def _read(self, path: Path) -> dict:
-        _check_whole(path)
         try:
-            results = self._load(dict(img_path=str(path)))
-        except (AssertionError, ValueError, cv2.error) as error:
-            raise UserError(f'{path} is not a readable picture.') from error
-        if results is None:  # the loader's ignore_empty
-            raise UserError(f'{path} is not a readable picture.')
+            results = self._load({'img_path': str(path)})
+        except (AssertionError, ValueError, cv2.error):
+            results = None
+        if results is None:  # also by a loader's ignore_empty
+            raise UserError(
+                f'{path} cannot be read as a picture: it is damaged, cut '
+                'off, or in a format that the loader does not know.'
+            )
         return results
 
     @torch.inference_mode()
@@ -316,21 +316,6 @@ def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
     crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
     stride = tuple(max(1, side * 2 // 3) for side in crop)
     return ConfigDict(mode='slide', crop_size=crop, stride=stride)
-
-
-def _check_whole(path: Path) -> None:
-    """Refuse cut-off files, which OpenCV would fill up with grey."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of its size: not ours to judge
-            picture = Image.open(path)
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        return  # the pipeline's loader may know the format
-    with picture:
-        try:
-            picture.load()
-        except Exception as error:
-            raise UserError(f'{path} is damaged ({error}).') from error
 
 
 def _as_bgr8(image: np.ndarray) -> np.ndarray:

@@ -231,7 +231,7 @@ def test_bad_files_are_passed_over(predict, tmp_path, capsys):
 
 def test_stop_on_error(predict, tmp_path):
     break_files(tmp_path / 'in')
-    with pytest.raises(SystemExit, match='b_cut.png is damaged.*goes on'):
+    with pytest.raises(SystemExit, match='b_cut.png cannot be read.*goes on'):
         predict(tmp_path / 'in', '--stop-on-error')
     assert files(tmp_path / 'out') == ['mask/a.png', 'overlay/a.jpg']
 
@@ -384,15 +384,29 @@ def test_globs_and_links(predict, tmp_path):
     assert len(jobs) == 3  # also what the link in it leads to
 
 
-@pytest.mark.parametrize('size', [(48, 64), (49, 63)])
-def test_video(predict, tmp_path, size):
-    truths = write_video(tmp_path / 'clip.avi', 14, size)
-    video = tmp_path / 'clip.avi'
+def write_gif(path, frames, size):
+    pictures = [picture(seed, *size) for seed in range(frames)]
+    images = [Image.fromarray(image[..., ::-1]) for image, _ in pictures]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=80)
+    return [mask for _, mask in pictures]
+
+
+@pytest.mark.parametrize(
+    'name, write, size, fps',
+    [
+        ('clip.avi', write_video, (48, 64), 12),
+        ('clip.gif', write_gif, (49, 63), 12.5),  # MP4 has even sizes only
+    ],
+)
+def test_video(predict, tmp_path, name, write, size, fps):
+    truths = write(tmp_path / name, 14, size)
+    video = tmp_path / name
     assert predict(video, '--save', 'overlay', 'mask', '--no-legend') == 0
-    frames, fps = read_frames(tmp_path / 'out/overlay/clip.mp4')
-    assert len(frames) == 14 and fps == 12
+    frames, found = read_frames(tmp_path / 'out/overlay/clip.mp4')
+    assert len(frames) == 14 and found == pytest.approx(fps)
     sources, _ = read_frames(video)
     height, width = sources[0].shape[:2]
+    assert (height, width) == size
     assert frames[0].shape == (height + height % 2, width + width % 2, 3)
     masks = sorted((tmp_path / 'out/mask/clip').iterdir())
     assert [path.name for path in masks] == [f'{i:06d}.png' for i in range(14)]
