@@ -117,10 +117,13 @@ def test_augmentation_does_not_depend_on_the_workers(data, tmp_path):
     for workers in (0, 1, 3):
         cfg = tiny_config(data, tmp_path / str(workers))
         cfg.train_dataloader.num_workers = workers
-        runner = build_runner(cfg)
-        runner.train_loop  # noqa: B018  (builds it)
-        loader = iter(runner.train_dataloader)
-        batches.append([torch.stack(next(loader)['inputs']) for _ in 'abcde'])
+        loop = build_runner(cfg).build_train_loop(cfg.train_cfg)
+        batches.append(
+            [
+                torch.stack(next(loop.dataloader_iterator)['inputs'])
+                for _ in range(5)
+            ]
+        )
     for found in batches[1:]:
         for one, other in zip(batches[0], found, strict=True):
             assert torch.equal(one, other)

@@ -128,6 +128,8 @@ def test_sliding_windows(tool, trained, tmp_path):
     assert code is None
     cfg = Config.fromfile(str(trained[0]))
     cfg.load_from, cfg.work_dir = str(trained[1]), str(tmp_path / 'run')
+    # Runners of one name that start in the same second share a visualizer.
+    cfg.experiment_name = 'windows'
     model = build_runner(cfg, train=False).model.eval()
     for name, found in read(tmp_path / 'slide').items():
         path = trained[2] / 'images' / 'val' / f'{name}.png'
