@@ -6,5 +6,5 @@ from importlib.util import find_spec
 # The demo scenes need no host, and a detector needs no mmseg.
 if find_spec('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
-    from .folder import FolderDataset  # noqa: F401
     from .check_annotations import CheckAnnotations  # noqa: F401
+    from .folder import FolderDataset  # noqa: F401
