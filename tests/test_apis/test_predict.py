@@ -19,6 +19,7 @@ from tiny_segmentor import CLASSES, PALETTE, picture
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import predict as predict_module
 from mmseg_attn.apis.inference import Segmenter, load_model
+from mmseg_attn.apis.jobs import find_jobs
 
 
 @pytest.fixture
@@ -375,12 +376,12 @@ def test_globs_and_links(predict, tmp_path):
         write(tmp_path / name)
     (tmp_path / 'x/y/up').symlink_to(tmp_path / 'x')  # a loop
     (tmp_path / 'far').symlink_to(tmp_path / 'x/y')
-    jobs = predict_module.find_jobs([f'{tmp_path}/x/**/*.png'], tmp_path / 'o')
+    jobs = find_jobs([f'{tmp_path}/x/**/*.png'], tmp_path / 'o')
     names = {str(job.mask.relative_to(tmp_path / 'o/mask')) for job in jobs}
     assert {'1.png', 'y/2.png'} <= names
-    jobs = predict_module.find_jobs([f'{tmp_path}/x'], tmp_path / 'o')
+    jobs = find_jobs([f'{tmp_path}/x'], tmp_path / 'o')
     assert len(jobs) == 3
-    jobs = predict_module.find_jobs([f'{tmp_path}/far'], tmp_path / 'o')
+    jobs = find_jobs([f'{tmp_path}/far'], tmp_path / 'o')
     assert len(jobs) == 3  # also what the link in it leads to
 
 
