@@ -16,6 +16,8 @@ from ..files import whole
 from ..inference import Segmenter, load_model
 
 ROWS = 4
+# Classes in a line of the legend.
+PER_LINE = 7
 
 
 def draw_sheet(
@@ -37,19 +39,34 @@ def draw_sheet(
     about = json.loads((data / 'dataset.json').read_text(encoding='utf-8'))
     palette = np.array(about['palette'], np.uint8)
     names = sorted(p.name for p in (data / 'images/val').iterdir())
-    # Scenes come in fours that differ in colours only: of each layout the
-    # first two, between which the lamp changes. Else evenly spread.
-    if 'two hops' in about['groups']:
+    scenes = 'two hops' in about['groups']
+    if scenes:
+        # Of two layouts the first two variants, between which the colour of
+        # one flag changes.
         chosen = [0, 1, 4, 5]
-        hard = [about['classes'].index(c) for c in about['groups']['two hops']]
     else:
         chosen = np.linspace(0, len(names) - 1, min(ROWS, len(names)))
         chosen = np.unique(chosen.astype(int))
-        hard = []
     names = [names[i] for i in chosen]
     pictures = [cv2.imread(str(data / 'images/val' / n)) for n in names]
     masks = [np.array(Image.open(data / 'masks/val' / n)) for n in names]
-    pixels = [_inside(mask, hard) for mask in masks]
+    if scenes:
+        # The ring of that flag.
+        hard = [about['classes'].index(c) for c in about['groups']['two hops']]
+        pixels = [
+            _deepest((mask != masks[i ^ 1]) & np.isin(mask, hard))
+            for i, mask in enumerate(masks)
+        ]
+        title = (
+            'A box belongs to the flag in its row or column, a ring to the '
+            'flag of the box in its own. From row to row one flag changes.'
+        )
+    else:
+        pixels = [_deepest(~np.isin(m, _frequent(m))) for m in masks]
+        title = (
+            'Validation pictures, what each model makes of them, and where '
+            f'{list(models)[-1]} looks'
+        )
     columns = {'picture': [p[..., ::-1] for p in pictures]}
     columns['truth'] = [_paint(mask, palette) for mask in masks]
     for name, (config, checkpoint) in models.items():
@@ -66,7 +83,7 @@ def draw_sheet(
     loops = maps[0].cells.shape[1]
     total = len(columns) + loops
     sides = [p.shape[0] / p.shape[1] for p in pictures]
-    width, legend = 2.05, 0.5 + 0.25 * -(-len(palette) // 5)
+    width, legend = 2.05, 0.5 + 0.25 * -(-len(palette) // PER_LINE)
     size = (
         width * total,
         width * sum(min(s, 1.5) for s in sides) + legend + 1,
@@ -78,7 +95,6 @@ def draw_sheet(
         squeeze=False,
         height_ratios=[min(s, 1.5) for s in sides],
     )
-    last = list(models)[-1]
     for row, (picture, pixel) in enumerate(zip(pictures, pixels, strict=True)):
         for column, shown in enumerate(columns.values()):
             axes[row, column].imshow(shown[row], interpolation='nearest')
@@ -94,7 +110,7 @@ def draw_sheet(
     for loop in range(loops):
         plural = 's' if loop else ''
         titles.append(
-            f'where the marked pixel\nlooks: {loop + 1} loop{plural}'
+            f'where the marked pixel\nlooks in {loop + 1} loop{plural}'
         )
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
@@ -107,15 +123,11 @@ def draw_sheet(
             for name, colour in zip(about['classes'], palette, strict=True)
         ],
         loc='outside lower center',
-        ncols=min(5, len(palette)),
+        ncols=min(PER_LINE, len(palette)),
         frameon=False,
         fontsize=10,
     )
-    figure.suptitle(
-        f'Validation pictures, what each model makes of them, and the '
-        f'attention of {last}',
-        fontsize=12,
-    )
+    figure.suptitle(title, fontsize=12)
     with whole(path) as partial:
         figure.savefig(partial)
 
@@ -126,17 +138,19 @@ def _paint(mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return colours[mask]
 
 
-def _inside(mask: np.ndarray, wanted: list[int]) -> tuple[int, int]:
-    """Find a pixel (x, y) well inside one of the wanted or rarer classes."""
+def _frequent(mask: np.ndarray) -> list[int]:
+    """The largest class, if there is another, and the ignored pixels."""
     labels, counts = np.unique(mask[mask != 255], return_counts=True)
-    if not wanted:
-        wanted = labels[np.argsort(-counts)][1:] if len(labels) > 1 else labels
-    inside = np.isin(mask, wanted).astype(np.uint8)
-    depth = cv2.distanceTransform(
-        cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT),
-        cv2.DIST_L2,
-        5,
-    )[1:-1, 1:-1]
+    largest = labels[counts.argsort()[1:][-1:]]
+    return [255, *largest.tolist()]
+
+
+def _deepest(inside: np.ndarray) -> tuple[int, int]:
+    """Find the pixel (x, y) farthest from what is not inside."""
+    padded = cv2.copyMakeBorder(
+        inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT
+    )
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), depth.shape)
     return int(x), int(y)
 

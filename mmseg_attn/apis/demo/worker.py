@@ -37,7 +37,7 @@ class _Report(Hook):
         data_batch: object = None,
         outputs: dict | None = None,
     ) -> None:
-        loss = float(outputs['loss'])
+        loss = outputs['loss'].item()
         # Of some twenty iterations, since that of one jumps.
         self.loss = (
             loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
