@@ -64,8 +64,8 @@ def prepare_pictures(
 
     Returns:
         tuple[list[str], dict[str, float]]: Remarks to be shown, and the IoU
-        in per cent of calling every pixel the largest class, by class and
-        as 'mIoU'.
+        in per cent of calling every pixel the largest class, with the keys
+        of :class:`~mmseg_attn.evaluation.GroupIoUMetric`.
 
     Raises:
         UserError: If the pictures or masks cannot be used; says which.
@@ -313,8 +313,9 @@ def _palette(values: list[int], mask: Path) -> list[list[int]]:
 
 def _largest_class(names: list[str], counts: np.ndarray) -> dict[str, float]:
     largest = int(counts.argmax())
+    share = 100.0 * counts[largest] / counts.sum()
     iou = {
-        name: 100.0 * counts[index] / counts.sum() * (index == largest)
+        f'mIoU {name}': share * (index == largest)
         for index, name in enumerate(names)
         if counts[index]
     }

@@ -57,13 +57,13 @@ def draw_sheet(
             _deepest((mask != masks[i ^ 1]) & np.isin(mask, hard))
             for i, mask in enumerate(masks)
         ]
-        title = (
+        caption = (
             'A box belongs to the flag in its row or column, a ring to the '
             'flag of the box in its own. From row to row one flag changes.'
         )
     else:
         pixels = [_deepest(~np.isin(m, _frequent(m))) for m in masks]
-        title = (
+        caption = (
             'Validation pictures, what each model makes of them, and where '
             f'{list(models)[-1]} looks'
         )
@@ -127,7 +127,7 @@ def draw_sheet(
         frameon=False,
         fontsize=10,
     )
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(caption, fontsize=12)
     with whole(path) as partial:
         figure.savefig(partial)
 
