@@ -53,6 +53,8 @@ say '' "== building the operators of mmcv $version, once: 10 to 30 minutes" \
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/.build-XXXXXX")
 trap 'rm -rf "$work"' EXIT
+# Where ninja is; without it one file is compiled at a time.
+PATH=$(cd "$(dirname "$python")" && pwd):$PATH
 # For the CPU alone: no nvcc is needed, and it takes minutes, not an hour.
 export MMCV_WITH_OPS=1 FORCE_CUDA=0 CUDA_VISIBLE_DEVICES=
 export MAX_JOBS=${MAX_JOBS:-$(nproc)}
