@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..ops import criss_cross_attention
 from ..registry import MODELS
+from ._criss_cross_cpu import FusedCrissCross, can_fuse
 from ._layout import channels_first, channels_last, project
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -107,16 +108,25 @@ class CrissCrossAttention(BaseModule):
             ValueError: The rank or number of channels does not fit.
         """
         self._check(x)
-        pixels = channels_last(x)
         # gamma scales the value's weights instead of the output: the same
         # product, without two more passes over the map.
         gamma, value = self.gamma.scale, self.value_conv
-        out = criss_cross_attention(
-            project(pixels, self.query_conv.weight, self.query_conv.bias),
-            project(pixels, self.key_conv.weight, self.key_conv.bias),
-            project(pixels, gamma * value.weight, gamma * value.bias),
-            backend=self.backend,
+        parameters = (
+            self.query_conv.weight,
+            self.query_conv.bias,
+            self.key_conv.weight,
+            self.key_conv.bias,
+            gamma * value.weight,
+            gamma * value.bias,
         )
+        if self.backend in (None, 'torch') and can_fuse(x):
+            return FusedCrissCross.apply(x, *parameters)
+        pixels = channels_last(x)
+        qkv = (
+            project(pixels, w, b)
+            for w, b in zip(parameters[::2], parameters[1::2], strict=True)
+        )
+        out = criss_cross_attention(*qkv, backend=self.backend)
         return x + channels_first(out.squeeze(-2), x)
 
     @torch.no_grad()

@@ -27,9 +27,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements of scores and values in one block. On a CPU 2**20 (4 MiB of fp32)
-# was the fastest of 2**17 .. 2**23; a GPU wants few large launches instead.
-_CPU_BLOCK = 2**20
+from ._matmul import bmm, bmm_into
+
+# Elements of scores and values in one block. On a CPU 2**19 and 2**20 (2 and
+# 4 MiB of fp32) were the fastest of 2**17 .. 2**23; a GPU wants few large
+# launches instead.
+_CPU_BLOCK = 2**19
 _GPU_BLOCK = 2**26
 
 
@@ -61,7 +64,7 @@ def _blocks(axis: int, *tensors: Tensor) -> Iterator[list[Tensor]]:
 
 
 def _scores(query, key, scale, exclude_self):
-    scores = torch.bmm(query, key.mT)
+    scores = bmm(query, key.mT)
     if scale != 1.0:
         scores.mul_(scale)
     if exclude_self:
@@ -98,7 +101,8 @@ def attend(
     out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
     lse = out.new_empty(*out.shape[:-1], 1)
     for axis, exclude_self in _used_axes(axes, query.shape):
-        for q, k, v, o, joint in _blocks(axis, query, key, value, out, lse):
+        for *qkv, o, joint in _blocks(axis, query, key, value, out, lse):
+            q, k, v = (x.contiguous() for x in qkv)
             s = _scores(q, k, scale, exclude_self)
             peak = s.amax(-1, keepdim=True)
             p = s.softmax(-1)
@@ -106,13 +110,13 @@ def attend(
             own = peak.sub_(p.amax(-1, keepdim=True).log_())
             if not exclude_self:
                 joint.copy_(own)
-                torch.bmm(p, v, out=o)
+                bmm_into(o, p, v)
             else:
                 # exp(own - joint), but the parts add up to 1 in any dtype.
                 part = torch.sigmoid(own - joint)
                 torch.logaddexp(joint, own, out=joint)
-                update = torch.bmm(p.mul_(part), v)
-                torch.addcmul(update, o, 1 - part, out=o)
+                o.mul_(1 - part)
+                bmm_into(o, p.mul_(part), v, accumulate=True)
     return out, lse
 
 
@@ -121,30 +125,26 @@ def attend_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    out: Tensor,
+    delta: Tensor,
     lse: Tensor,
     axes,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`attend` for query, key and value."""
-    grads = [
-        torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        for x in (query, key, value)
-    ]
-    delta = torch.empty_like(lse)
+    out: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Write the gradients of :func:`attend` for query, key and value to out.
+
+    Args:
+        delta: <grad, output of attend> at each position,
+            (B, *spatial, heads, 1).
+    """
+    tensors = (grad, query, key, value, lse, delta, *out)
     for axis, exclude_self in _used_axes(axes, query.shape):
-        tensors = (grad, query, key, value, out, lse, delta, *grads)
-        for g, q, k, v, o, joint, d, dq, dk, dv in _blocks(axis, *tensors):
-            if not exclude_self:
-                torch.sum(g * o, -1, keepdim=True, out=d)
+        for *lines, joint, d, dq, dk, dv in _blocks(axis, *tensors):
+            g, q, k, v = (x.contiguous() for x in lines)
             p = _scores(q, k, scale, exclude_self).sub_(joint).exp_()
-            ds = torch.bmm(g, v.mT).sub_(d).mul_(p)
+            ds = bmm(g, v.mT).sub_(d).mul_(p)
             if scale != 1.0:
                 ds.mul_(scale)
             products = ((p.mT, g, dv), (ds, k, dq), (ds.mT, q, dk))
             for left, right, target in products:
-                if exclude_self:
-                    target.add_(torch.bmm(left, right))
-                else:
-                    torch.bmm(left, right, out=target)
-    return tuple(grads)
+                bmm_into(target, left, right, accumulate=exclude_self)

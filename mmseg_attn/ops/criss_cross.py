@@ -97,17 +97,22 @@ class _CrissCross(torch.autograd.Function):
         *saved, lse = ctx.saved_tensors
         axes = range(grad.ndim - 3)
         with torch.autocast(grad.device.type, enabled=False):
-            grads = attend_backward(
-                *map(_widen, (_lines_ready(grad), *saved)),
-                lse,
-                axes,
-                ctx.scale,
-            )
-        return *(g.to(grad.dtype) for g in grads), None
+            g, *qkv, out = map(_widen, (_lines_ready(grad), *saved))
+            delta = _dots(g, out)
+            grads = [x.new_empty(x.shape) for x in qkv]
+            attend_backward(g, *qkv, delta, lse, axes, ctx.scale, grads)
+        return *(x.to(grad.dtype) for x in grads), None
 
 
 def _widen(x):
     return x.to(_accumulator(x.dtype))
+
+
+def _dots(a, b):
+    """Scalar products along the last axis, (..., 1), without a large a * b."""
+    rows = zip(*(x.flatten(0, -2).split(1024) for x in (a, b)), strict=True)
+    dots = torch.cat([(x * y).sum(-1) for x, y in rows])
+    return dots.view(*a.shape[:-1], 1)
 
 
 def _lines_ready(x):

@@ -114,6 +114,41 @@ def test_gradcheck_of_the_layer():
     assert torch.autograd.gradcheck(by_parameters, parameters)
 
 
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('chunk', [2048, 45, 7])
+@pytest.mark.parametrize('spatial', [(9, 10), (1, 30), (3, 4, 5)], ids=str)
+def test_fused_path_equals_the_steps(
+    spatial, chunk, channels_last, monkeypatch
+):
+    """Chunks of pixels that hold several pictures, one, or a part of one."""
+    monkeypatch.setattr('mmseg_attn.layers._criss_cross_cpu._CHUNK', chunk)
+    layer = double_layer(spatial_dims=len(spatial))
+    x = torch.randn(3, 16, *spatial, dtype=torch.float64)
+    if channels_last:
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    weight = torch.randn_like(x)
+    results = []
+    for fuse in (True, False):
+        monkeypatch.setattr(
+            'mmseg_attn.layers.criss_cross.can_fuse', lambda _, f=fuse: f
+        )
+        inputs = x.detach().requires_grad_()
+        out = layer(inputs)
+        grads = torch.autograd.grad(
+            (out * weight).sum(), [inputs, *layer.parameters()]
+        )
+        results.append([out, *grads])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_fused_path_refuses_a_second_derivative():
+    layer = double_layer()
+    x = torch.randn(1, 16, 3, 4, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="backend='reference'"):
+        torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+
+
 def test_starts_as_the_identity_and_still_learns():
     layer = CrissCrossAttention(16)
     x = torch.randn(1, 16, 5, 6)

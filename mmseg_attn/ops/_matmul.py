@@ -1,0 +1,81 @@
+# Copyright (c) mmseg_attn contributors.
+"""Matrix products by the faster of torch's two CPU libraries.
+
+``torch.mm`` and ``torch.bmm`` call the BLAS, which leaves the wide vector
+units of processors other than its maker's unused. oneDNN, also part of
+torch, uses them; torch offers it for fp32 only through an operator of its
+compiler. So it is looked up with care: where it is missing or does not do
+what it did, it is the BLAS. Small products are faster in the BLAS anyway,
+which takes a whole batch at once.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# From which size of a product on oneDNN was faster: the multiplications, and
+# the sides of the left matrix.
+_MIN_SIZE = 2**22
+_MIN_SIDE = 112
+
+
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """(i, k) times (k, j), without autograd.
+
+    Fastest if each matrix or its transpose is contiguous.
+    """
+    return _onednn(a, b) if _use_onednn(a, b) else torch.mm(a, b)
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """(n, i, k) times (n, k, j), without autograd.
+
+    Fastest if each matrix or its transpose is contiguous.
+    """
+    if not _use_onednn(a, b):
+        return torch.bmm(a, b)
+    return bmm_into(a.new_empty(len(a), a.shape[1], b.shape[2]), a, b)
+
+
+def bmm_into(
+    target: Tensor, a: Tensor, b: Tensor, accumulate: bool = False
+) -> Tensor:
+    """Write (n, i, k) times (n, k, j) to a target (n, i, j), or add it."""
+    if not _use_onednn(a, b):
+        product = torch.bmm(a, b)
+        return target.add_(product) if accumulate else target.copy_(product)
+    for t, x, y in zip(target, a, b, strict=True):
+        product = _onednn(x, y)
+        t.add_(product) if accumulate else t.copy_(product)
+    return target
+
+
+def _use_onednn(a, b):
+    return (
+        a.device.type == 'cpu'
+        and a.dtype == torch.float32
+        and min(a.shape[-2:]) >= _MIN_SIDE
+        and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _MIN_SIZE
+        and _onednn_works()
+    )
+
+
+def _onednn(x, y):
+    """x @ y as a linear layer with the weight y^T."""
+    linear = torch.ops.mkldnn._linear_pointwise
+    return linear(x, y.t(), None, 'none', [], '')
+
+
+@cache
+def _onednn_works() -> bool:
+    if torch.backends.cpu.get_cpu_capability() != 'AVX512':
+        return False
+    x = torch.arange(6.0).view(2, 3)
+    y = torch.arange(12.0).view(3, 4)
+    try:
+        return torch.equal(_onednn(x, y), x @ y)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
