@@ -22,10 +22,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
-        # From a loader's worker process it comes wrapped in a traceback,
-        # of which the message is the last line.
-        message = str(error).strip().splitlines()[-1]
-        code = f'Error: {message.removeprefix(f"{_NAME}: ")}'
+        # From a loader's worker process it comes behind a traceback.
+        message = str(error).rpartition(f'{_NAME}: ')[2]
+        code = f'Error: {" ".join(message.split())}'
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -158,7 +158,8 @@ def find_latest(work_dir: str | Path) -> str | None:
     work_dir = Path(work_dir)
     note = work_dir / 'last_checkpoint'
     named = note.read_text().strip() if note.is_file() else ''
-    # The note holds an absolute path: after a move only its name is right.
+    # The note holds an absolute path: in a folder that was moved or copied
+    # only its name is right.
     found = sorted(
         (
             path
@@ -168,7 +169,7 @@ def find_latest(work_dir: str | Path) -> str | None:
         key=lambda path: int(path.stem.split('_')[1]),
         reverse=True,
     )
-    candidates = [Path(named), work_dir / Path(named).name] if named else []
+    candidates = [work_dir / Path(named).name, Path(named)] if named else []
     candidates = [path for path in candidates + found if path.is_file()]
     errors = []
     for path in dict.fromkeys(path.resolve() for path in candidates):

@@ -27,6 +27,8 @@ from .checkpoint import (
     match_weights,
 )
 
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
 
 def build_runner(cfg: Config, train: bool = True) -> Runner:
     """Build a Runner that checks its inputs and never loses a checkpoint.
@@ -86,6 +88,15 @@ class _Runner(Runner):
                 raise
             raise UserError(f'the model cannot be built: {error}') from error
 
+    def dump_config(self) -> None:
+        source = self.cfg.filename
+        if source and os.path.exists(source):
+            target = os.path.join(self.work_dir, os.path.basename(source))
+            # A config that the user keeps in the work folder stays as it is.
+            if os.path.exists(target) and os.path.samefile(source, target):
+                return
+        super().dump_config()
+
     @staticmethod
     def build_dataloader(dataloader: object, **kwargs) -> DataLoader:
         try:
@@ -121,7 +132,8 @@ def check_output_folder(cfg: Config, folder: str | Path) -> None:
         UserError: A dataset reads from that folder.
     """
     target = Path(folder).resolve()
-    for dataset in _datasets(cfg.get('test_dataloader')):
+    # The names in training and validation may be the same.
+    for dataset in _datasets([cfg.get(loader) for loader in _LOADERS]):
         for path in _paths(dataset).values():
             source = Path(path).resolve()
             if target == source or source in target.parents:
@@ -189,16 +201,15 @@ def _add_checks(cfg: Config) -> None:
         ignore_index=head.get('ignore_index', 255),
     )
     if check['num_classes'] is not None:
-        for loader in (
-            'train_dataloader',
-            'val_dataloader',
-            'test_dataloader',
-        ):
+        for loader in _LOADERS:
             _insert_after_loading(cfg.get(loader), check)
 
 
 def _insert_after_loading(config: object, check: dict) -> None:
-    """Put a transform behind every LoadAnnotations, however nested."""
+    """Put a transform behind every LoadAnnotations, however nested.
+
+    One that is there, in a config that a runner wrote, is brought up to date.
+    """
     if isinstance(config, dict):
         for value in config.values():
             _insert_after_loading(value, check)
@@ -209,7 +220,9 @@ def _insert_after_loading(config: object, check: dict) -> None:
         ]
         for value in config:
             _insert_after_loading(value, check)
-        if check['type'] not in types:
+        if check['type'] in types:
+            config[types.index(check['type'])].update(check)
+        else:
             for place in reversed(range(len(config))):
                 if types[place] in (
                     'LoadAnnotations',

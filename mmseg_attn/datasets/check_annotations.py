@@ -42,7 +42,9 @@ class CheckAnnotations(BaseTransform):
                 8-bit indices, or holds a label that is no class.
         """
         path = str(results.get('seg_map_path', 'label map'))
-        if path in self.checked:
+        # None is loaded where a model only predicts: a config that a runner
+        # wrote serves there too.
+        if path in self.checked or 'gt_seg_map' not in results:
             return results
         label = results['gt_seg_map']
         if label.ndim != 2:

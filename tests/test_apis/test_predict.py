@@ -20,6 +20,7 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.apis import predict as predict_module
 from mmseg_attn.apis.inference import Segmenter, load_model
 from mmseg_attn.apis.jobs import find_jobs
+from mmseg_attn.apis.runner import build_runner
 
 
 @pytest.fixture
@@ -124,6 +125,22 @@ def test_folder(predict, tmp_path, trained):
             np.array(Image.open(path).convert('RGB')),
             np.array(PALETTE, np.uint8)[mask],
         )
+
+
+def test_config_written_by_a_runner(predict, tmp_path, trained):
+    """It checks labels, of which there are none here."""
+    write(tmp_path / 'in/a.png')
+    assert predict(tmp_path / 'in') == 0
+    plain = read_mask(tmp_path / 'out/mask/a.png')
+    cfg = Config.fromfile(trained.config)
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.load_from = trained.checkpoint
+    build_runner(cfg, train=False)
+    config = str(tmp_path / 'work' / Path(trained.config).name)
+    assert 'CheckAnnotations' in Path(config).read_text()
+    assert predict(tmp_path / 'in', '--overwrite', config=config) == 0
+    written = read_mask(tmp_path / 'out/mask/a.png')
+    np.testing.assert_array_equal(written, plain)
 
 
 def test_real_pictures(predict, tmp_path):

@@ -176,6 +176,13 @@ def test_latest_checkpoint_survives_a_crash_and_a_move(tmp_path):
     assert find_latest(work_dir) == str(work_dir / 'iter_5.pth')
     note.write_text('/moved/away/iter_10.pth')
     assert find_latest(work_dir) == str(work_dir / 'iter_10.pth')
+    # In a copied folder the note still names the original's.
+    shutil.copytree(work_dir, tmp_path / 'copy')
+    note = tmp_path / 'copy' / 'last_checkpoint'
+    note.write_text(str(work_dir / 'iter_10.pth'))
+    copied = str(tmp_path / 'copy' / 'iter_10.pth')
+    assert find_latest(tmp_path / 'copy') == copied
+    note = work_dir / 'last_checkpoint'
     note.write_text('')  # killed while writing
     assert find_latest(work_dir) == str(work_dir / 'iter_10.pth')
     (work_dir / 'iter_10.pth').write_bytes(WHOLE[:100])

@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from tiny_training import tiny_config, write_dataset
 
 from mmseg_attn.apis.runner import build_runner, check_output_folder
@@ -197,9 +197,9 @@ def test_unknown_type(cfg, name, near):
 
 
 def test_results_do_not_replace_masks(cfg, data, tmp_path):
-    for folder in (data / 'masks' / 'val', data / 'images' / 'val' / 'deep'):
+    for folder in ('masks/val', 'images/val/deep', 'masks/train'):
         with pytest.raises(UserError, match='could replace pictures'):
-            check_output_folder(cfg, folder)
+            check_output_folder(cfg, data / folder)
     check_output_folder(cfg, tmp_path / 'results')
 
 
@@ -218,6 +218,28 @@ def test_a_config_is_changed_once_and_not_in_place(cfg):
     hook = once.default_hooks.checkpoint
     assert hook.type == 'mmseg_attn.SafeCheckpointHook'
     assert hook.interval == cfg.default_hooks.checkpoint.interval
+
+
+def test_a_written_config_follows_the_head(cfg):
+    written = build_runner(cfg).cfg
+    written.model.decode_head.num_classes = 5
+    pipeline = build_runner(written).cfg.train_dataloader.dataset.pipeline
+    assert pipeline[2].type == 'mmseg_attn.CheckAnnotations'
+    assert pipeline[2].num_classes == 5
+
+
+def test_a_config_in_the_work_folder_is_not_written_over(cfg, tmp_path):
+    (tmp_path / 'run').mkdir()
+    path = tmp_path / 'run' / 'mine.py'
+    path.write_text(f'# my notes\n{cfg.pretty_text}')
+    before = path.read_text()
+    build_runner(Config.fromfile(path))
+    assert path.read_text() == before
+    # From elsewhere a copy is put there, as mmengine does.
+    path.rename(tmp_path / 'mine.py')
+    build_runner(Config.fromfile(tmp_path / 'mine.py'))
+    assert 'CheckAnnotations' in path.read_text()
+    assert (tmp_path / 'mine.py').read_text() == before
 
 
 def test_amp_on_the_cpu_runs_in_bfloat16(cfg, monkeypatch):

@@ -1,0 +1,24 @@
+# Copyright (c) mmseg_attn contributors.
+import pytest
+
+from mmseg_attn.errors import UserError, run_command
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'a.png is\n  broken',
+        # As torch passes it on from a loader's worker.
+        'Caught UserError in DataLoader worker process 0.\n'
+        'Original Traceback (most recent call last):\n'
+        '  File "a.py", line 1, in b\n'
+        'mmseg_attn.errors.UserError: a.png is\nbroken\n',
+    ],
+)
+def test_all_of_a_message_comes_as_one_line(text):
+    def main():
+        raise UserError(text)
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    assert end.value.code == 'Error: a.png is broken'
