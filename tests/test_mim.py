@@ -75,10 +75,11 @@ def folder(tmp_path_factory):
     """A folder with a tiny Cityscapes; the wheel is installed."""
     folder = tmp_path_factory.mktemp('mim')
     pip = functools.partial(run, PYTHON, '-m', 'pip', cwd=folder)
-    pip('wheel', '--no-deps', '-w', 'dist', ROOT)
+    args = os.environ.get('PIP_ARGS', '').split()  # as make passes them
+    pip('wheel', *args, '--no-deps', '-w', 'dist', ROOT)
     (wheel,) = (folder / 'dist').glob('*.whl')
     pip('uninstall', '-y', 'mmseg_attn')
-    pip('install', f'{wheel}[{EXTRA}]')
+    pip('install', *args, f'{wheel}[{EXTRA}]')
     rng = np.random.default_rng(0)
     for part in ('train', 'val'):
         for name, kind in (('leftImg8bit', 'i'), ('gtFine', 'm')):

@@ -70,7 +70,7 @@ def test_real_pictures_from_folders_to_a_sheet(tmp_path):
     done = demo(
         tmp_path,
         *('--images', tmp_path / 'images', '--masks', tmp_path / 'masks'),
-        *('--work-dir', work, '--iters', 2),
+        *('--work-dir', work, '--iters', 2, '--device', 'cpu'),
     )
     assert done.returncode == 0, done.stderr
     check_output(work, {'mIoU background', 'mIoU foreground'})
