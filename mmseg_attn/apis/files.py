@@ -30,7 +30,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     _remove(partial)
     try:
         yield partial
-        if path.is_dir():  # cannot be replaced in one step
+        # A folder cannot be replaced in one step, and not by a file.
+        if path.is_dir() and partial.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
     finally:

@@ -199,8 +199,17 @@ def _open_out(
         )
     if not earlier or args.overwrite:
         with whole(note) as path:
-            path.write_text(json.dumps(content, indent=1), 'utf-8')
+            earlier = content | {'overwrite': args.overwrite}
+            path.write_text(json.dumps(earlier, indent=1), 'utf-8')
     since = note.stat().st_mtime_ns
+    for output in (o for job in jobs for o in job.outputs if o.exists()):
+        # Only an --overwrite leaves older results to be replaced.
+        if output.stat().st_mtime_ns < since and not earlier.get('overwrite'):
+            raise UserError(
+                f'{output} is older than {note}, so that this command did '
+                'not write it; choose another --out, or replace it with '
+                '--overwrite.'
+            )
     return [
         job
         for job in jobs

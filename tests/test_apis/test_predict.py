@@ -356,6 +356,27 @@ def test_foreign_files_are_kept(predict, tmp_path):
         predict(tmp_path / 'a.png')
     assert mine.read_text() == 'labels made by hand'
 
+    assert predict(tmp_path / 'a.png', '--overwrite') == 0
+
+    # Also between results: put there from elsewhere, with its old date.
+    shutil.rmtree(tmp_path / 'out')
+    assert predict(tmp_path / 'a.png') == 0
+    write(tmp_path / 'c.png')
+    mine = tmp_path / 'out/mask/c.png'
+    mine.write_text('labels made by hand')
+    os.utime(mine, (1e9, 1e9))
+    with pytest.raises(SystemExit, match='c.png is older than'):
+        predict(tmp_path / 'c.png')
+    assert mine.read_text() == 'labels made by hand'
+
+    # A folder where a picture is to be is nothing to be replaced.
+    folder = tmp_path / 'out/overlay/d.jpg'
+    folder.mkdir()
+    (folder / 'mine').write_text('notes')
+    write(tmp_path / 'd.png')
+    assert predict(tmp_path / 'd.png', '--overwrite') == 1
+    assert (folder / 'mine').read_text() == 'notes'
+
     write(tmp_path / 'out/overlay/b.jpg')
     source = (tmp_path / 'out/overlay/b.jpg').read_bytes()
     with pytest.raises(SystemExit, match='would overwrite the input'):
