@@ -3,9 +3,9 @@
 
 On a CPU a fresh tensor of the map's size costs about as much as a pass over
 it, and the layer, written as separate steps, makes a dozen of them. Here the
-map is transposed and projected in chunks of pixels, the attention's output
-is not kept (it is the result minus the input), and the gradient's memory
-serves as scratch first.
+map is transposed and projected in chunks of pixels, of its tensors the
+attention's inputs and output alone are kept, and the gradient's memory serves
+as scratch first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._axis import attend, attend_backward
+from ..ops._axis import attend, attend_backward, dots
 from ..ops._matmul import mm
 
 # Pixels projected at once; 2048 to 4096 were the fastest of 2048 .. 8192.
@@ -35,6 +35,7 @@ class FusedCrissCross(torch.autograd.Function):
     """x + attention of the projections of x, (B, C, *spatial)."""
 
     @staticmethod
+    @torch.autocast('cpu', enabled=False)
     def forward(ctx, x, *parameters):
         if not x.movedim(1, -1).is_contiguous():
             x = x.contiguous()
@@ -46,6 +47,7 @@ class FusedCrissCross(torch.autograd.Function):
         qkv = x.new_empty(len(x), *x.shape[2:], 1, len(weight))
         lse = x.new_empty(*qkv.shape[:-1], 1)
         y = torch.empty_like(x)
+        kept = []
         for some in _groups(x):
             source, target = x[some].flatten(2), qkv[some].flatten(1, -2)
             for part in _chunks(source):
@@ -54,12 +56,16 @@ class FusedCrissCross(torch.autograd.Function):
                 torch.add(rows.view(out.shape), bias, out=out)
             out, lse[some] = attend(*qkv[some].split(sizes, -1), axes, 1.0)
             _transpose_into(y[some].flatten(2), out.flatten(1, -2))
+            kept.append(out)
         y.add_(x)
-        ctx.save_for_backward(x, y, qkv, lse, weight)
+        # Not y, which others may change in place; nor y - x for out, which
+        # would be lost to rounding while gamma is small.
+        ctx.save_for_backward(x, qkv, lse, weight, *kept)
         ctx.sizes, ctx.shapes = sizes, [p.shape for p in parameters]
         return y
 
     @staticmethod
+    @torch.autocast('cpu', enabled=False)
     def backward(ctx, grad):
         if torch.is_grad_enabled():
             raise RuntimeError(
@@ -67,33 +73,25 @@ class FusedCrissCross(torch.autograd.Function):
                 'but its gradient was asked for with create_graph=True: '
                 "use backend='reference'"
             )
-        x, y, qkv, lse, weight = ctx.saved_tensors
+        x, qkv, lse, weight, *kept = ctx.saved_tensors
         sizes = ctx.sizes
         axes = range(x.ndim - 2)
         grad_x = torch.empty_like(x)
         grad_weight, grad_bias = [], []
-        for some in _groups(x):
-            source, result, g, gx = (
-                t[some].flatten(2) for t in (x, y, grad, grad_x)
-            )
-            delta = torch.cat(
-                [
-                    (result[..., p] - source[..., p]).mul_(g[..., p]).sum(1)
-                    for p in _chunks(source)
-                ],
-                -1,
-            )
+        for some, out in zip(_groups(x), kept, strict=True):
+            source, g, gx = (t[some].flatten(2) for t in (x, grad, grad_x))
             # The gradient, pixel by pixel, in the memory of grad_x.
             last = gx.transpose(1, 2)
             if not last.is_contiguous():
                 last = gx.view(last.shape)
             _transpose_into(last, g)
             qkv_here = qkv[some]
+            last = last.view(out.shape)
             grad_qkv = torch.empty_like(qkv_here)
             attend_backward(
-                last.view(*qkv_here.shape[:-1], -1),
+                last,
                 *qkv_here.split(sizes, -1),
-                delta.view(lse[some].shape),
+                dots(last, out),
                 lse[some],
                 axes,
                 1.0,

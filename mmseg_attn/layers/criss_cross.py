@@ -7,11 +7,19 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import criss_cross_attention
+from ..ops._backends import select
 from ..registry import MODELS
 from ._criss_cross_cpu import FusedCrissCross, can_fuse
 from ._layout import channels_first, channels_last, project
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def _is_changed(conv):
+    """Whether calling the convolution does more than its parameters say."""
+    return type(conv) not in _CONVS.values() or bool(
+        conv._forward_hooks or conv._forward_pre_hooks
+    )
 
 
 @MODELS.register_module()
@@ -61,6 +69,7 @@ class CrissCrossAttention(BaseModule):
                 f'{in_channels} and reduction={reduction}: query and key '
                 'would have no channel'
             )
+        select('criss_cross_attention', backend)  # raises if unknown
         conv = _CONVS[spatial_dims]
         self.in_channels = in_channels
         self.spatial_dims = spatial_dims
@@ -77,7 +86,7 @@ class CrissCrossAttention(BaseModule):
         if not self.init_cfg:
             for conv in (self.query_conv, self.key_conv, self.value_conv):
                 conv.reset_parameters()
-        nn.init.constant_(self.gamma.scale, self.gamma_init)
+            nn.init.constant_(self.gamma.scale, self.gamma_init)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         official = state_dict.pop(f'{prefix}gamma', None)  # shape (1,)
@@ -94,6 +103,10 @@ class CrissCrossAttention(BaseModule):
                 f'{tuple(x.shape)}. Set in_channels and spatial_dims to fit '
                 'the map'
             )
+        if not x.numel():
+            raise ValueError(
+                f'no axis of the map may be empty, got {tuple(x.shape)}'
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each position to its row and column.
@@ -108,27 +121,31 @@ class CrissCrossAttention(BaseModule):
             ValueError: The rank or number of channels does not fit.
         """
         self._check(x)
-        # gamma scales the value's weights instead of the output: the same
-        # product, without two more passes over the map.
-        gamma, value = self.gamma.scale, self.value_conv
-        parameters = (
-            self.query_conv.weight,
-            self.query_conv.bias,
-            self.key_conv.weight,
-            self.key_conv.bias,
-            gamma * value.weight,
-            gamma * value.bias,
-        )
-        if self.backend in (None, 'torch') and can_fuse(x):
-            return FusedCrissCross.apply(x, *parameters)
-        pixels = channels_last(x)
-        qkv = (
-            project(pixels, w, b)
-            for w, b in zip(parameters[::2], parameters[1::2], strict=True)
-        )
+        convs = (self.query_conv, self.key_conv, self.value_conv)
+        plain = not any(map(_is_changed, convs))
+        if plain and self.backend in (None, 'torch') and can_fuse(x):
+            # gamma scales the value's weights instead of the output: the
+            # same product, without two more passes over the map.
+            gamma, value = self.gamma.scale, self.value_conv
+            return FusedCrissCross.apply(
+                x,
+                self.query_conv.weight,
+                self.query_conv.bias,
+                self.key_conv.weight,
+                self.key_conv.bias,
+                gamma * value.weight,
+                gamma * value.bias,
+            )
+        if plain:
+            pixels = channels_last(x)
+            qkv = [project(pixels, c.weight, c.bias) for c in convs]
+        else:
+            qkv = [channels_last(c(x)).unsqueeze(-2) for c in convs]
         out = criss_cross_attention(*qkv, backend=self.backend)
-        return x + channels_first(out.squeeze(-2), x)
+        out = channels_first(out.squeeze(-2), x)
+        return torch.addcmul(x, self.gamma.scale.to(out.dtype), out)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
         """Where positions look: the transposed attention matrix at weight.
@@ -154,11 +171,13 @@ class CrissCrossAttention(BaseModule):
                 f'expected weight (B, *spatial) = '
                 f'{(x.shape[0], *x.shape[2:])}, got {tuple(weight.shape)}'
             )
-        pixels = channels_last(x)
+        # A copy, for x may be from inference mode, where nothing has a
+        # gradient.
         query, key = (
-            project(pixels, conv.weight, conv.bias)
+            channels_last(conv(x.clone())).unsqueeze(-2)
             for conv in (self.query_conv, self.key_conv)
         )
+        weight = weight.clone()
         # The gradient of <weight, A v> for v is A^T weight.
         with torch.enable_grad():
             value = torch.zeros_like(weight, dtype=query.dtype)

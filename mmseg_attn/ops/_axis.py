@@ -120,6 +120,12 @@ def attend(
     return out, lse
 
 
+def dots(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products along the last axis, (..., 1), without a large a * b."""
+    rows = zip(*(x.flatten(0, -2).split(1024) for x in (a, b)), strict=True)
+    return torch.cat([(x * y).sum(-1) for x, y in rows]).view(*a.shape[:-1], 1)
+
+
 def attend_backward(
     grad: Tensor,
     query: Tensor,

@@ -4,13 +4,21 @@
 from torch import Tensor
 
 
-def check_qkv(operator: str, query: Tensor, key: Tensor, value: Tensor):
+def check_qkv(
+    operator: str, query: Tensor, key: Tensor, value: Tensor, scale: float
+):
     """Check tensors (B, *spatial, heads, dim) of self-attention on a grid.
 
     Raises:
-        TypeError: Not tensors, or not of one floating point dtype.
+        TypeError: Not tensors, not of one floating point dtype, or a scale
+            that is no number.
         ValueError: Shapes that do not fit, or not all on one device.
     """
+    if not isinstance(scale, (int, float)):
+        raise TypeError(
+            f'{operator}: scale must be a number, got {type(scale).__name__}. '
+            'To learn it, multiply the query by it'
+        )
     qkv = dict(query=query, key=key, value=value)
     for name, x in qkv.items():
         if not isinstance(x, Tensor):
@@ -42,4 +50,9 @@ def check_qkv(operator: str, query: Tensor, key: Tensor, value: Tensor):
         raise ValueError(
             f'{operator}: query, key and value must be on one device, got '
             f'{", ".join(str(x.device) for x in qkv.values())}'
+        )
+    if query.is_meta:
+        raise ValueError(
+            f'{operator}: tensors on the meta device hold no values. Trace '
+            'with torch.export or torch.compile instead'
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._axis import attend, attend_backward
+from ._axis import attend, attend_backward, dots
 from ._backends import Backend, register, select
 from ._checks import check_qkv
 
@@ -29,9 +29,11 @@ def criss_cross_attention(
         query: (B, *spatial, heads, dim), with one or more spatial axes.
         key: (B, *spatial, heads, dim).
         value: (B, *spatial, heads, value_dim).
-        scale: Factor of the scores before the softmax. CCNet uses none.
+        scale: Factor of the scores before the softmax, a number (to learn
+            it, multiply the query). CCNet uses none.
         backend: ``'torch'`` (any device; keeps no affinity for the
-            backward), ``'reference'`` (dense attention with a mask,
+            backward, except under torch.compile; differentiable once),
+            ``'reference'`` (dense attention with a mask,
             differentiable any number of times; memory grows with the square
             of the positions) or None for the best that can run.
 
@@ -46,7 +48,7 @@ def criss_cross_attention(
 
     CCNet, https://arxiv.org/abs/1811.11721, equations 1 and 2.
     """
-    check_qkv('criss_cross_attention', query, key, value)
+    check_qkv('criss_cross_attention', query, key, value, scale)
     run = select('criss_cross_attention', backend)
     return run(query, key, value, scale)
 
@@ -98,7 +100,7 @@ class _CrissCross(torch.autograd.Function):
         axes = range(grad.ndim - 3)
         with torch.autocast(grad.device.type, enabled=False):
             g, *qkv, out = map(_widen, (_lines_ready(grad), *saved))
-            delta = _dots(g, out)
+            delta = dots(g, out)
             grads = [x.new_empty(x.shape) for x in qkv]
             attend_backward(g, *qkv, delta, lse, axes, ctx.scale, grads)
         return *(x.to(grad.dtype) for x in grads), None
@@ -106,13 +108,6 @@ class _CrissCross(torch.autograd.Function):
 
 def _widen(x):
     return x.to(_accumulator(x.dtype))
-
-
-def _dots(a, b):
-    """Scalar products along the last axis, (..., 1), without a large a * b."""
-    rows = zip(*(x.flatten(0, -2).split(1024) for x in (a, b)), strict=True)
-    dots = torch.cat([(x * y).sum(-1) for x, y in rows])
-    return dots.view(*a.shape[:-1], 1)
 
 
 def _lines_ready(x):

@@ -149,6 +149,80 @@ def test_fused_path_refuses_a_second_derivative():
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
 
 
+@pytest.mark.parametrize('gamma', [1.0, 1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize('size', [(24, 20), (130, 8)], ids=str)
+def test_fp32_gradients_at_any_gamma(gamma, size):
+    """At most thrice the error of plain steps in fp32, against fp64."""
+    torch.manual_seed(0)
+    layer = CrissCrossAttention(64, gamma_init=gamma)
+    plain = CrissCrossAttention(64, backend='reference')
+    plain.load_state_dict(layer.state_dict())
+    exact = copy.deepcopy(plain).double()
+    x, weight = torch.randn(2, 1, 64, *size)
+    results = []
+    for module in (layer, plain, exact):
+        dtype = module.gamma.scale.dtype
+        inputs = x.to(dtype).requires_grad_()
+        loss = (module(inputs) * weight.to(dtype)).sum()
+        tensors = [inputs, *module.parameters()]
+        results.append(torch.autograd.grad(loss, tensors))
+    names = ['x', *(n for n, _ in layer.named_parameters())]
+    for name, ours, theirs, truth in zip(names, *results, strict=True):
+        if name == 'key_conv.bias':
+            continue  # exactly 0: nothing but rounding to compare
+        scale = truth.abs().max()
+        error, usual = (
+            (g.double() - truth).abs().max() / scale for g in (ours, theirs)
+        )
+        assert error <= 3 * usual + 1e-6, name
+
+
+@pytest.mark.parametrize('fuse', [True, False])
+def test_output_may_be_changed_in_place(fuse, monkeypatch):
+    monkeypatch.setattr(
+        'mmseg_attn.layers.criss_cross.can_fuse', lambda _: fuse
+    )
+    layer = double_layer()
+    x = torch.randn(1, 16, 3, 4, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    out = layer(x)
+    out.mul_(out.detach().clone())
+    (grad,) = torch.autograd.grad(2 * out.sum(), x)
+    torch.testing.assert_close(grad, expected)
+
+
+def test_autocast_around_the_backward_changes_nothing():
+    layer = CrissCrossAttention(16, gamma_init=0.5)
+    loss = layer(torch.randn(1, 16, 5, 6)).square().sum()
+    parameters = list(layer.parameters())
+    plain = torch.autograd.grad(loss, parameters, retain_graph=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = torch.autograd.grad(loss, parameters)
+    for a, b in zip(mixed, plain, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_changed_projections_are_called():
+    """Hooks, quantisation, low-rank adapters: not only .weight counts."""
+    layer, plain = double_layer(), double_layer()
+    x = torch.randn(1, 16, 5, 6, dtype=torch.float64)
+    layer.value_conv.register_forward_hook(lambda *a: 2 * a[-1])
+    plain.value_conv.weight.data *= 2
+    plain.value_conv.bias.data *= 2
+    torch.testing.assert_close(layer(x), plain(x))
+
+
+def test_pretrained_gamma_stays(tmp_path):
+    saved = CrissCrossAttention(16, gamma_init=0.5)
+    path = str(tmp_path / 'layer.pth')
+    torch.save(saved.state_dict(), path)
+    layer = CrissCrossAttention(
+        16, init_cfg=dict(type='Pretrained', checkpoint=path)
+    )
+    layer.init_weights()
+    assert layer.gamma.scale == 0.5
+
+
 def test_starts_as_the_identity_and_still_learns():
     layer = CrissCrossAttention(16)
     x = torch.randn(1, 16, 5, 6)
@@ -179,10 +253,12 @@ def test_parameters_of_the_paper():
 def test_traced_attention_is_the_transposed_matrix():
     """Through two loops, against the Jacobian of the plain matrix product."""
     layer = double_layer()
-    x = torch.randn(1, 16, 4, 5, dtype=torch.float64)
-    x2 = layer(x).detach()
+    with torch.inference_mode():
+        x = torch.randn(1, 16, 4, 5, dtype=torch.float64)
+        x2 = layer(x)
 
     def matrix(features):
+        features = features.clone()  # an ordinary tensor again
         q, k = (
             c(features).movedim(1, -1).unsqueeze(-2)
             for c in (layer.query_conv, layer.key_conv)
@@ -201,8 +277,9 @@ def test_traced_attention_is_the_transposed_matrix():
     assert (twice > 0).all() and twice.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize('place', [1, 2, 3])
 @pytest.mark.parametrize('host', ['mmseg', 'mmdet'])
-def test_plugs_into_a_resnet_stage(host):
+def test_plugs_into_a_resnet_stage(host, place):
     if host == 'mmdet':
         pytest.importorskip('mmcv._ext', reason='mmdet needs compiled ops')
     models = pytest.importorskip(f'{host}.models')
@@ -212,7 +289,7 @@ def test_plugs_into_a_resnet_stage(host):
     plugin = dict(
         cfg=dict(type='mmseg_attn.CrissCrossAttention', gamma_init=0.5),
         stages=(False, False, True, False),
-        position='after_conv2',
+        position=f'after_conv{place}',
     )
     cfg = dict(
         type='ResNet', depth=50, plugins=[plugin], zero_init_residual=False
@@ -221,9 +298,9 @@ def test_plugs_into_a_resnet_stage(host):
     backbone.init_weights()
     name = 'criss_cross_attention'
     layers = [m for n, m in backbone.named_modules() if n.endswith(name)]
-    assert len(layers) == 6 and all(m.in_channels == 256 for m in layers)
+    assert len(layers) == 6 and layers[0].in_channels in (256, 1024)
     # The backbone's Kaiming initialisation is not the layer's.
-    bound = 256**-0.5
+    bound = layers[0].in_channels ** -0.5
     assert layers[0].value_conv.weight.abs().max() <= bound
     assert layers[0].gamma.scale == 0.5
     out = backbone(torch.randn(1, 3, 64, 64))
@@ -257,6 +334,7 @@ def test_bad_arguments_are_explained():
         layer(torch.zeros(1, 16, 2, 3, 3))
     with pytest.raises(ValueError, match=r'\(1, 3, 4\).*\(1, 4, 3\)'):
         layer.trace_attention(torch.zeros(1, 16, 3, 4), torch.zeros(1, 4, 3))
-    layer = CrissCrossAttention(16, backend='cuda')
     with pytest.raises(ValueError, match="'cuda'"):
-        layer(torch.zeros(1, 16, 3, 3))
+        CrissCrossAttention(16, backend='cuda')
+    with pytest.raises(ValueError, match='empty'):
+        layer(torch.zeros(0, 16, 3, 3))

@@ -139,6 +139,15 @@ def test_labels_of_any_size_and_rank():
     torch.testing.assert_close(up, loss(enlarged, large))
 
 
+def test_labels_where_the_corners_align():
+    """A 769 crop at stride 8: feature i lies on pixel 8 i, as the paper's."""
+    label = torch.arange(769).expand(1, 769, 769) // 8 * 8
+    features = torch.randn(1, 3, 97, 97)
+    loss = CategoryConsistentLoss(align_corners=True)
+    pixels = label[:, ::8, ::8]
+    assert loss(features, label) == loss(features, pixels)
+
+
 def test_is_fp32_under_autocast():
     features, label = batch()
     half = features.detach().bfloat16()

@@ -93,6 +93,16 @@ def test_attention_head_names_an_unknown_layer():
 def test_bad_arguments_are_explained():
     with pytest.raises(ValueError, match='recurrence.*-1'):
         build(recurrence=-1)
+    with pytest.raises(ValueError, match='recurrence.*1.5'):
+        build(recurrence=1.5)
+    head = build(
+        loss_ccl=dict(
+            type='mmseg_attn.CategoryConsistentLoss', loss_name='loss_ce'
+        )
+    )
+    label = torch.randint(0, 5, (2, 14, 20))
+    with pytest.raises(ValueError, match="'loss_ce'.*loss_name"):
+        head.loss(features(), samples(label), {})
 
 
 def test_consistent_loss_reaches_the_attention():

@@ -294,6 +294,12 @@ def test_bad_inputs_are_explained(inputs, error, message):
         criss_cross_attention(*inputs)
 
 
+@pytest.mark.parametrize('scale', [torch.ones(()), None, '1'])
+def test_scale_that_is_no_number_is_refused(scale):
+    with pytest.raises(TypeError, match='multiply the query'):
+        criss_cross_attention(*qkv((2, 3)), scale=scale)
+
+
 def test_unknown_backend_lists_the_known():
     with pytest.raises(ValueError, match="'cuda'.*'torch', 'reference'"):
         criss_cross_attention(*qkv((2, 3)), backend='cuda')

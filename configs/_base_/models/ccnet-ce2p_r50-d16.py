@@ -17,7 +17,9 @@ model = dict(
         act_cfg={{_base_.act_cfg}},
         align_corners=True,
         loss_decode={{_base_.loss_decode}},
-        loss_ccl=dict(type='mmseg_attn.CategoryConsistentLoss'),
+        loss_ccl=dict(
+            type='mmseg_attn.CategoryConsistentLoss', align_corners=True
+        ),
     ),
     auxiliary_head=None,
 )

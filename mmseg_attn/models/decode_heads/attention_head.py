@@ -44,10 +44,15 @@ class AttentionHead(FCNHead):
         **kwargs,
     ):
         super().__init__(num_convs=2, **kwargs)
-        if recurrence < 0:
-            raise ValueError(f'recurrence must be >= 0, got {recurrence}')
+        if not isinstance(recurrence, int) or recurrence < 0:
+            raise ValueError(
+                f'recurrence must be an integer >= 0, got {recurrence!r}'
+            )
         self.recurrence = recurrence
         layer = MODELS.build({**attention, 'in_channels': self.channels})
+        if not recurrence:
+            # Distributed training waits for each parameter's gradient.
+            layer.requires_grad_(False)
         self.add_module(self.attention_name, layer)
         self.loss_ccl = MODELS.build(loss_ccl) if loss_ccl else None
         if loss_ccl:
@@ -85,10 +90,19 @@ class AttentionHead(FCNHead):
         x, attended = self._attend(inputs)
         logits = self.cls_seg(self._fuse(x, attended))
         losses = self.loss_by_feat(logits, batch_data_samples)
-        if self.loss_ccl:
-            losses[self.loss_ccl.loss_name] = self.loss_ccl(
-                self.ccl_conv(attended),
-                self._stack_batch_gt(batch_data_samples),
-                ignore_index=self.ignore_index,
+        label = self._stack_batch_gt(batch_data_samples)
+        return losses | self._consistency(attended, label, losses)
+
+    def _consistency(self, attended, label, others) -> dict:
+        """The loss on the embedding by its name, if there is one."""
+        if self.loss_ccl is None:
+            return {}
+        name = self.loss_ccl.loss_name
+        if name in others:
+            raise ValueError(
+                f'loss_ccl is named {name!r}, as another loss of the head is: '
+                'give it a loss_name of its own'
             )
-        return losses
+        embedding = self.ccl_conv(attended)
+        loss = self.loss_ccl(embedding, label, ignore_index=self.ignore_index)
+        return {name: loss}

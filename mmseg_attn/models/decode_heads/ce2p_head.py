@@ -169,13 +169,12 @@ class CE2PHead(AttentionHead):
         losses['loss_edge'] = self.edge_weight * balanced_cross_entropy(
             self._resize(logits, label.shape[2:]),
             edge_labels(label.squeeze(1), self.edge_width, self.ignore_index),
-            self.ignore_index,
         )
-        if self.loss_ccl:
-            losses[self.loss_ccl.loss_name] = self.loss_ccl(
-                self.ccl_conv(attended), label, ignore_index=self.ignore_index
-            )
-        return losses
+        return losses | self._consistency(attended, label, losses)
+
+
+# Not the head's ignore_index, which may be 0 or 1.
+_EDGE_IGNORED = 255
 
 
 def edge_labels(
@@ -189,8 +188,8 @@ def edge_labels(
         ignore_index (int): Label without a border. Default: 255.
 
     Returns:
-        Tensor: (B, H, W) int64, 1 on a border, 0 elsewhere, ``ignore_index``
-        where the label is.
+        Tensor: (B, H, W) int64, 1 on a border, 0 elsewhere, 255 where the
+        label is ``ignore_index``.
 
     Source: CE2P, https://arxiv.org/abs/1809.05996; its code marks one side of
     each border, then dilates, and so does this.
@@ -207,18 +206,16 @@ def edge_labels(
     mark((full, body, body), (full, tail, tail))
     mark((full, body, tail), (full, tail, body))
     edge = F.max_pool2d(edge.float(), width, stride=1, padding=width // 2)
-    return edge.long().masked_fill(label == ignore_index, ignore_index)
+    return edge.long().masked_fill(label == ignore_index, _EDGE_IGNORED)
 
 
-def balanced_cross_entropy(
-    logits: Tensor, edge: Tensor, ignore_index: int = 255
-) -> Tensor:
+def balanced_cross_entropy(logits: Tensor, edge: Tensor) -> Tensor:
     """Cross entropy in which edge and no edge count the same in a batch.
 
     Args:
         logits (Tensor): (B, 2, H, W).
-        edge (Tensor): (B, H, W), 1 on an edge, 0 elsewhere.
-        ignore_index (int): Value of ``edge`` left out. Default: 255.
+        edge (Tensor): (B, H, W), 1 on an edge, 0 elsewhere, 255 where it is
+            left out.
 
     Returns:
         Tensor: The loss; 0 if the batch does not hold both kinds.
@@ -232,7 +229,7 @@ def balanced_cross_entropy(
         logits.float(),
         edge,
         weight=weight,
-        ignore_index=ignore_index,
+        ignore_index=_EDGE_IGNORED,
         reduction='sum',
     )
     # The sum of the weights, which cannot be below 1 but when it is 0.

@@ -39,6 +39,8 @@ class CategoryConsistentLoss(nn.Module):
             ablation): (d - delta_var)^2 for all d > delta_var.
         resize: 'label' picks the nearest label of each feature (cheap);
             'feature' enlarges the features to the label's size bilinearly.
+        align_corners: Where features lie: as where the model resizes with
+            this setting.
         loss_weight: Weight of the loss.
         loss_name: Its name in the logs; must begin with ``loss``.
 
@@ -55,6 +57,7 @@ class CategoryConsistentLoss(nn.Module):
         min_pixels: int = 1,
         variance: str = 'piecewise',
         resize: str = 'label',
+        align_corners: bool = False,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ccl',
     ):
@@ -88,6 +91,7 @@ class CategoryConsistentLoss(nn.Module):
         self.min_pixels = min_pixels
         self.variance = variance
         self.resize = resize
+        self.align_corners = align_corners
         self.loss_weight = loss_weight
         self.loss_name = loss_name
 
@@ -118,16 +122,25 @@ class CategoryConsistentLoss(nn.Module):
         """Features and labels of the same pixels, (N, D) and (N,)."""
         if self.resize == 'feature':
             features = F.interpolate(
-                features, label.shape[1:], mode='bilinear'
+                features,
+                label.shape[1:],
+                mode='bilinear',
+                align_corners=self.align_corners,
             )
         else:
-            label = F.interpolate(
-                # Exact: labels are far below 2**24.
-                label[:, None].float(),
-                features.shape[2:],
-                mode='nearest-exact',
-            )[:, 0].long()
+            for axis in (1, 2):
+                places = self._places(
+                    label.shape[axis], features.shape[axis + 1]
+                )
+                label = label.index_select(axis, places.to(label.device))
         return features.movedim(1, -1).flatten(0, 2), label.flatten()
+
+    def _places(self, pixels: int, cells: int) -> Tensor:
+        """The pixel nearest to the centre of each cell of a smaller grid."""
+        cell = torch.arange(cells, dtype=torch.float64)
+        if self.align_corners:
+            return (cell * (pixels - 1) / max(cells - 1, 1)).round().long()
+        return ((cell + 0.5) * pixels / cells).floor().long()
 
     def _loss(self, pixels, label, ignore_index):
         classes, index, counts = label.unique(
