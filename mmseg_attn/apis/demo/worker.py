@@ -7,6 +7,7 @@ result. What it prints is a log.
 """
 
 import json
+import math
 import os
 import resource
 import sys
@@ -73,7 +74,12 @@ def main() -> None:
     metrics = runner.test()
     _send(
         out,
-        metrics={name: float(value) for name, value in metrics.items()},
+        # None of a class that is neither there nor predicted; JSON has no NaN.
+        metrics={
+            name: float(value)
+            for name, value in metrics.items()
+            if not math.isnan(value)
+        },
         parameters=sum(p.numel() for p in runner.model.parameters()),
         seconds=seconds,
         peak_memory_mb=_peak_memory(),
