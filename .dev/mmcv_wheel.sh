@@ -29,7 +29,7 @@ print(
 )
 PY
 )
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/mmseg_attn/wheels/$key
+cache=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/mmseg_attn/wheels/$key
 found() { find "$cache" -name '*.whl' 2>/dev/null | head -n 1; }
 
 if [ -n "$(found)" ]; then

@@ -5,6 +5,7 @@ import argparse
 import errno
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -304,6 +305,7 @@ class _Run:
                 path = stack.enter_context(whole(job.overlay))
                 writer = stack.enter_context(write_video(path, video.fps))
             if job.mask:
+                _check_frames(job.mask)
                 folder = stack.enter_context(whole(job.mask))
                 folder.mkdir()
             listed, count = set(), 0
@@ -372,6 +374,16 @@ def _is_out_of_memory(error: Exception) -> bool:
         isinstance(error, RuntimeError)
         and ('out of memory' in text or "can't allocate memory" in text)
     )
+
+
+def _check_frames(folder: Path) -> None:
+    """Refuse to replace a folder that holds more than a video's masks."""
+    for path in folder.glob('*'):
+        if not re.fullmatch(r'\d{6}\.png', path.name):
+            raise UserError(
+                f'{folder} holds {path.name}, which is no mask of a video: '
+                'move it away or name another folder with --out.'
+            )
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

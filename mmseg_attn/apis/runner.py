@@ -63,6 +63,8 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         _make_resumable(cfg)
     notes = _adapt_to_cpu(cfg) if get_device() == 'cpu' else []
     notes += _choose_checkpoint(cfg)
+    if train and not cfg.resume:
+        _check_unused(cfg.work_dir)
     # mmengine 0.10.7 cannot load what mmengine writes without this.
     allow_openmmlab_types()
     checkpoint = load_checkpoint(cfg.load_from) if cfg.load_from else None
@@ -211,6 +213,8 @@ def _insert_after_loading(config: object, check: dict) -> None:
     One that is there, in a config that a runner wrote, is brought up to date.
     """
     if isinstance(config, dict):
+        if str(config.get('type')).endswith('TestTimeAug'):
+            return  # its lists are alternatives, not steps
         for value in config.values():
             _insert_after_loading(value, check)
     elif isinstance(config, list):
@@ -319,6 +323,22 @@ def _choose_checkpoint(cfg: Config) -> list[str]:
         return []
     cfg.resume = False
     return [f'Nothing to resume in {cfg.work_dir}: starting anew.']
+
+
+def _check_unused(work_dir: str | Path) -> None:
+    """Refuse to train over the checkpoints of an earlier training."""
+    earlier = [
+        path.name
+        for pattern in ('iter_*.pth', 'epoch_*.pth')
+        for path in Path(work_dir).glob(pattern)
+    ]
+    if earlier:
+        raise UserError(
+            f'{work_dir} holds {len(earlier)} checkpoint(s) of an earlier '
+            f'training ({min(earlier)}, ...), which a new one would replace. '
+            '--resume goes on from the newest; to start anew, name another '
+            'folder with --work-dir or move them away.'
+        )
 
 
 def _check_resumable(cfg: Config, checkpoint: dict) -> None:

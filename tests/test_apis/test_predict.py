@@ -21,6 +21,7 @@ from mmseg_attn.apis import predict as predict_module
 from mmseg_attn.apis.inference import Segmenter, load_model
 from mmseg_attn.apis.jobs import find_jobs
 from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.errors import UserError
 
 
 @pytest.fixture
@@ -666,3 +667,12 @@ def test_bad_models(predict, trained, tmp_path):
         predict(tmp_path / 'a.png', '--tta', config=str(other))
     with pytest.raises(SystemExit, match='Did you mean ccnet_r50-d8'):
         predict(tmp_path / 'a.png', config='ccnet_r50-d8_4xb2-40k_cityscape')
+
+
+def test_folder_of_a_videos_masks_keeps_what_is_not_its_own(tmp_path):
+    (tmp_path / '000000.png').touch()
+    predict_module._check_frames(tmp_path)
+    predict_module._check_frames(tmp_path / 'missing')
+    (tmp_path / 'notes.txt').touch()
+    with pytest.raises(UserError, match='notes.txt'):
+        predict_module._check_frames(tmp_path)

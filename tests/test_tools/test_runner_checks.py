@@ -7,7 +7,11 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from tiny_training import tiny_config, write_dataset
 
-from mmseg_attn.apis.runner import build_runner, check_output_folder
+from mmseg_attn.apis.runner import (
+    _check_unused,
+    build_runner,
+    check_output_folder,
+)
 from mmseg_attn.datasets.check_annotations import CheckAnnotations
 from mmseg_attn.errors import UserError
 
@@ -181,6 +185,7 @@ def test_channels_of_an_auxiliary_head(cfg):
     )
     cfg.model.auxiliary_head = ConfigDict(head)
     build_runner(cfg).train()
+    cfg.work_dir += '-other'
     cfg.model.auxiliary_head.in_channels = [32, 32]
     assert 'auxiliary_head.in_channels is 64, but' in refusal(cfg)
 
@@ -276,6 +281,7 @@ def test_unreadable_file(cfg, data, split, kind):
     text = refusal(cfg)
     assert str(path) in text and 'cannot be read' in text
     path.unlink()
+    cfg.work_dir += '-other'
     if kind == 'masks':
         assert str(path) in refusal(cfg)
 
@@ -287,3 +293,12 @@ def test_mistakes_while_building(cfg):
     cfg.train_dataloader.dataset.pipeline[4].type = 'RandomFilp'
     text = refusal(cfg)
     assert "type='RandomFilp'" in text and 'RandomFlip' in text
+
+
+def test_earlier_checkpoints_are_not_trained_over(tmp_path):
+    _check_unused(tmp_path / 'new')
+    (tmp_path / 'best_mIoU_iter_4.pth').touch()
+    _check_unused(tmp_path)
+    (tmp_path / 'iter_4.pth').touch()
+    with pytest.raises(UserError, match='iter_4.pth.*--resume'):
+        _check_unused(tmp_path)

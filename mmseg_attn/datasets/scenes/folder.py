@@ -25,14 +25,23 @@ def write_folder(
         seed (int): Seed of the layouts.
         train (int): Number of training scenes, a multiple of 4.
         val (int): Number of validation scenes, a multiple of 4.
-        size (int): Height and width in pixels, at least 72.
+        size (int): Height and width in pixels, at least 84.
 
     Raises:
-        ValueError: If a number or the size is not as above.
+        ValueError: If a number or the size is not as above, or the folder
+            holds more scenes than it would then, which would mix two sets.
     """
     out = Path(out)
     # One after the other from one stream: no layout is in both splits.
     scenes = make_scenes(seed, train + val, size)
+    for split, number in (('train', train), ('val', val)):
+        left = out / 'images' / split / f'{number:05d}.png'
+        if left.exists():
+            raise ValueError(
+                f'{out} holds more than {number} scenes to {split}, of which '
+                'the rest would stay and mix with the new ones: remove '
+                f'{left.parent} and the masks, or name another folder.'
+            )
     for split, number in (('train', train), ('val', val)):
         for folder in ('images', 'masks'):
             (out / folder / split).mkdir(parents=True, exist_ok=True)
