@@ -106,7 +106,7 @@ def installed(folder):
     """The package's folder in the environment, not in the checkout."""
     code = 'import mmseg_attn; print(mmseg_attn.__path__[0])'
     path = Path(run(PYTHON, '-c', code, cwd=folder).splitlines()[-1])
-    assert ROOT not in path.parents
+    assert path != ROOT / 'mmseg_attn'
     return path
 
 
