@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..ops._axis import attend, attend_backward, dots
 from ..ops._matmul import mm
+from ._layout import transpose_into
 
 # Pixels projected at once; 2048 to 4096 were the fastest of 2048 .. 8192.
 _CHUNK = 2048
@@ -55,7 +56,7 @@ class FusedCrissCross(torch.autograd.Function):
                 out = target[:, part]
                 torch.add(rows.view(out.shape), bias, out=out)
             out, lse[some] = attend(*qkv[some].split(sizes, -1), axes, 1.0)
-            _transpose_into(y[some].flatten(2), out.flatten(1, -2))
+            transpose_into(y[some].flatten(2), out.flatten(1, -2))
             kept.append(out)
         y.add_(x)
         # Not y, which others may change in place; nor y - x for out, which
@@ -84,7 +85,7 @@ class FusedCrissCross(torch.autograd.Function):
             last = gx.transpose(1, 2)
             if not last.is_contiguous():
                 last = gx.view(last.shape)
-            _transpose_into(last, g)
+            transpose_into(last, g)
             qkv_here = qkv[some]
             last = last.view(out.shape)
             grad_qkv = torch.empty_like(qkv_here)
@@ -131,9 +132,3 @@ def _chunks(maps):
 def _pixels(maps, part):
     """(pictures, C, pixels) to contiguous (pictures * part, C)."""
     return maps[..., part].mT.contiguous().flatten(0, 1)
-
-
-def _transpose_into(target, source):
-    # One matrix at a time: torch copies those faster than a batch.
-    for t, s in zip(target, source, strict=True):
-        t.copy_(s.t())

@@ -11,28 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def transpose_into(target: Tensor, source: Tensor) -> Tensor:
+    """Write (B, M, N) to a target (B, N, M), without autograd.
+
+    Picture by picture, because torch copies a transposed matrix several
+    times faster than any other permuted tensor (CPU).
+    """
+    for t, s in zip(target, source, strict=True):
+        t.copy_(s.t())
+    return target
+
+
 class _Transpose(torch.autograd.Function):
     """(B, M, N) to a contiguous (B, N, M), and so for the gradient.
 
-    Picture by picture, because torch copies a transposed matrix several
-    times faster than any other permuted tensor (CPU); left to autograd, the
-    gradient would stay permuted and slow down each sum that it enters.
+    Left to autograd, the gradient would stay permuted and slow down each sum
+    that it enters.
     """
 
     @staticmethod
     def forward(ctx, x):
-        return _transposed(x)
+        return transpose_into(x.new_empty(x.mT.shape), x)
 
     @staticmethod
     def backward(ctx, grad):
         return _Transpose.apply(grad)
-
-
-def _transposed(x):
-    out = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
-    for target, source in zip(out, x, strict=True):
-        target.copy_(source.t())
-    return out
 
 
 def _transpose(x):

@@ -16,8 +16,9 @@ backward adds up to the exact gradient:
     dquery += scale * ds @ key,   dkey += scale * ds^T @ query.
 
 Scores are recomputed in the backward: no affinity outlives its block of
-lines. A block is small enough to stay in the processor's cache, and its
-tensors are strided views that matrix products read in place.
+lines. A block is small enough to stay in the processor's cache, where its
+lines are made contiguous for the matrix products; the results are written
+through strided views.
 """
 
 from __future__ import annotations
