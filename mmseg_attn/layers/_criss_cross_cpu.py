@@ -4,8 +4,8 @@
 On a CPU a fresh tensor of the map's size costs about as much as a pass over
 it, and the layer, written as separate steps, makes a dozen of them. Here the
 map is transposed and projected in chunks of pixels, of its tensors the
-attention's inputs and output alone are kept, and the gradient's memory serves
-as scratch first.
+attention's inputs and output alone are kept, and the backward writes over
+them, and into the gradient's memory, as soon as they are needed no more.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._axis import attend, attend_backward, dots
+from ..ops._axis import attend, attend_backward
 from ..ops._matmul import mm
 from ._layout import transpose_into
 
-# Pixels projected at once; 2048 to 4096 were the fastest of 2048 .. 8192.
-_CHUNK = 2048
+# Pixels projected at once; 512 was the fastest, and smallest, of 256 .. 8192.
+_CHUNK = 512
 
 
 def can_fuse(x: Tensor) -> bool:
@@ -33,36 +33,42 @@ def can_fuse(x: Tensor) -> bool:
 
 
 class FusedCrissCross(torch.autograd.Function):
-    """x + attention of the projections of x, (B, C, *spatial)."""
+    """x + gamma * attention of the projections of x, (B, C, *spatial).
+
+    ``apply(x, gamma, query's weight, bias, key's, value's)``.
+    """
 
     @staticmethod
     @torch.autocast('cpu', enabled=False)
-    def forward(ctx, x, *parameters):
+    def forward(ctx, x, gamma, *projections):
         if not x.movedim(1, -1).is_contiguous():
             x = x.contiguous()
-        weights, biases = parameters[::2], parameters[1::2]
-        sizes = [len(w) for w in weights]
-        weight = torch.cat([w.flatten(1) for w in weights])
-        bias = torch.cat(biases)
         axes = range(x.ndim - 2)
-        qkv = x.new_empty(len(x), *x.shape[2:], 1, len(weight))
-        lse = x.new_empty(*qkv.shape[:-1], 1)
+        pairs = _pairs(*projections)
+        # Query and key side by side, and the value.
+        qk, v = (
+            x.new_empty(len(x), *x.shape[2:], 1, len(weight))
+            for weight, _ in pairs
+        )
+        lse = x.new_empty(*v.shape[:-1], 1)
         y = torch.empty_like(x)
         kept = []
         for some in _groups(x):
-            source, target = x[some].flatten(2), qkv[some].flatten(1, -2)
+            source = x[some].flatten(2)
             for part in _chunks(source):
-                rows = mm(_pixels(source, part), weight.t())
-                out = target[:, part]
-                torch.add(rows.view(out.shape), bias, out=out)
-            out, lse[some] = attend(*qkv[some].split(sizes, -1), axes, 1.0)
+                pixels = _pixels(source, part)
+                for target, (weight, bias) in zip((qk, v), pairs, strict=True):
+                    target = target[some].flatten(1, -2)[:, part]
+                    rows = mm(pixels, weight.t()).view(target.shape)
+                    torch.add(rows, bias, out=target)
+            q, k = qk[some].chunk(2, -1)
+            out, lse[some] = attend(q, k, v[some], axes, 1.0)
             transpose_into(y[some].flatten(2), out.flatten(1, -2))
             kept.append(out)
-        y.add_(x)
-        # Not y, which others may change in place; nor y - x for out, which
-        # would be lost to rounding while gamma is small.
-        ctx.save_for_backward(x, qkv, lse, weight, *kept)
-        ctx.sizes, ctx.shapes = sizes, [p.shape for p in parameters]
+        torch.add(x, y, alpha=gamma.item(), out=y)
+        # Not y, which others may change in place; nor (y - x) / gamma for
+        # out, which would be lost to rounding while gamma is small.
+        ctx.save_for_backward(x, gamma, *projections, qk, v, lse, *kept)
         return y
 
     @staticmethod
@@ -74,48 +80,93 @@ class FusedCrissCross(torch.autograd.Function):
                 'but its gradient was asked for with create_graph=True: '
                 "use backend='reference'"
             )
-        x, qkv, lse, weight, *kept = ctx.saved_tensors
-        sizes = ctx.sizes
+        x, gamma, *projections = ctx.saved_tensors[:8]
+        qk, v, lse, *kept = ctx.saved_tensors[8:]
+        if _graph_is_kept():
+            v, *kept = (t.clone() for t in (v, *kept))
         axes = range(x.ndim - 2)
+        pairs = _pairs(*projections)
         grad_x = torch.empty_like(x)
-        grad_weight, grad_bias = [], []
-        for some, out in zip(_groups(x), kept, strict=True):
-            source, g, gx = (t[some].flatten(2) for t in (x, grad, grad_x))
-            # The gradient, pixel by pixel, in the memory of grad_x.
-            last = gx.transpose(1, 2)
-            if not last.is_contiguous():
-                last = gx.view(last.shape)
-            transpose_into(last, g)
-            qkv_here = qkv[some]
-            last = last.view(out.shape)
-            grad_qkv = torch.empty_like(qkv_here)
-            attend_backward(
-                last,
-                *qkv_here.split(sizes, -1),
-                dots(last, out),
-                lse[some],
-                axes,
-                1.0,
-                grad_qkv.split(sizes, -1),
+        grads = [[None, None] for _ in pairs]
+        grad_gamma = torch.zeros_like(gamma)
+        for some, g in zip(_groups(x), kept, strict=True):
+            source, target, incoming = (
+                t[some].flatten(2) for t in (x, grad_x, grad)
             )
-            grad_rows = grad_qkv.flatten(1, -2)
+            # g holds the attention's output, then, as it is needed no more,
+            # the gradient pixel by pixel. In the same way the value's
+            # gradient takes the place of the value.
+            delta = torch.empty_like(lse[some])
             for part in _chunks(source):
-                rows = grad_rows[:, part].flatten(0, 1)
-                _add(grad_weight, mm(rows.t(), _pixels(source, part)))
-                _add(grad_bias, rows.sum(0))
-                own = mm(rows, weight).view(len(g), -1, x.shape[1])
-                torch.add(own.mT, g[..., part], out=gx[..., part])
-        parts = zip(
-            grad_weight[0].split(sizes), grad_bias[0].split(sizes), strict=True
+                pixels = _pixels(incoming, part)
+                here = g.flatten(1, -2)[:, part]
+                pixels = pixels.view(here.shape)
+                sums = here.mul_(pixels).sum(-1, keepdim=True)
+                delta.flatten(1, -2)[:, part] = sums
+                here.copy_(pixels)
+            grad_gamma += delta.sum()
+            q, k = qk[some].chunk(2, -1)
+            rows_qk = _in_memory_of(grad_x[some], qk[some])
+            given = (g, q, k, v[some], delta, lse[some], axes, 1.0)
+            attend_backward(*given, (*rows_qk.chunk(2, -1), None))
+            attend_backward(*given, (None, None, v[some]))
+            rows_qk = _in_memory_of(g, rows_qk).copy_(rows_qk)
+            for part in _chunks(source):
+                pixels = _pixels(source, part)
+                own = None
+                for rows, pair, sums in zip(
+                    (v[some], rows_qk), pairs[::-1], grads[::-1], strict=True
+                ):
+                    rows = rows.flatten(1, -2)[:, part].mul_(gamma)
+                    rows = rows.flatten(0, 1)
+                    sums[0] = _add(sums[0], mm(rows.t(), pixels))
+                    sums[1] = _add(sums[1], rows.sum(0))
+                    own = _add(own, mm(rows, pair[0]))
+                own = own.view(len(incoming), -1, x.shape[1])
+                torch.add(own.mT, incoming[..., part], out=target[..., part])
+        (both, both_bias), last = grads
+        flat = *zip(both.chunk(2), both_bias.chunk(2), strict=True), last
+        grads = (g for pair in flat for g in pair)
+        return (
+            grad_x,
+            grad_gamma,
+            *(
+                g.view(p.shape)
+                for g, p in zip(grads, projections, strict=True)
+            ),
         )
-        flat = [g for pair in parts for g in pair]
-        shaped = zip(flat, ctx.shapes, strict=True)
-        return grad_x, *(g.view(shape) for g, shape in shaped)
 
 
-def _add(total: list, part: Tensor) -> None:
-    """Add to the one tensor in a list, without a first one of zeros."""
-    total[:] = [total[0].add_(part) if total else part]
+def _pairs(*projections):
+    """Weight (D, C) and bias of query and key in one, and of the value."""
+    query, query_bias, key, key_bias, value, value_bias = projections
+    return (
+        (
+            torch.cat([query, key]).flatten(1),
+            torch.cat([query_bias, key_bias]),
+        ),
+        (value.flatten(1), value_bias),
+    )
+
+
+def _add(total, part):
+    """A running sum that starts with its first part, not with zeros."""
+    return part if total is None else total.add_(part)
+
+
+def _in_memory_of(spare, like):
+    """An empty tensor like another, in memory that is needed no more."""
+    if spare.numel() < like.numel():
+        return torch.empty_like(like)
+    return spare.as_strided(like.shape, like.stride(), spare.storage_offset())
+
+
+def _graph_is_kept() -> bool:
+    """Whether another backward may need the saved tensors as they are."""
+    try:
+        return torch._C._autograd._get_current_graph_task_keep_graph()
+    except AttributeError:  # a torch that does not tell
+        return True
 
 
 def _groups(x):
@@ -131,4 +182,9 @@ def _chunks(maps):
 
 def _pixels(maps, part):
     """(pictures, C, pixels) to contiguous (pictures * part, C)."""
-    return maps[..., part].mT.contiguous().flatten(0, 1)
+    some = maps[..., part]
+    rows = some.mT
+    if not rows.is_contiguous():
+        # A contiguous matrix first: the fast transposing copy needs one.
+        rows = transpose_into(some.new_empty(rows.shape), some.contiguous())
+    return rows.flatten(0, 1)

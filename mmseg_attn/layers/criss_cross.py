@@ -124,18 +124,8 @@ class CrissCrossAttention(BaseModule):
         convs = (self.query_conv, self.key_conv, self.value_conv)
         plain = not any(map(_is_changed, convs))
         if plain and self.backend in (None, 'torch') and can_fuse(x):
-            # gamma scales the value's weights instead of the output: the
-            # same product, without two more passes over the map.
-            gamma, value = self.gamma.scale, self.value_conv
-            return FusedCrissCross.apply(
-                x,
-                self.query_conv.weight,
-                self.query_conv.bias,
-                self.key_conv.weight,
-                self.key_conv.bias,
-                gamma * value.weight,
-                gamma * value.bias,
-            )
+            parameters = [p for c in convs for p in (c.weight, c.bias)]
+            return FusedCrissCross.apply(x, self.gamma.scale, *parameters)
         if plain:
             pixels = channels_last(x)
             qkv = [project(pixels, c.weight, c.bias) for c in convs]

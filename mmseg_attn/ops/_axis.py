@@ -37,31 +37,44 @@ _CPU_BLOCK = 2**19
 _GPU_BLOCK = 2**26
 
 
-def _blocks(axis: int, *tensors: Tensor) -> Iterator[list[Tensor]]:
-    """Yield views (lines, length, dim) of a block of lines along an axis.
+def _blocks(axis: int, *tensors: Tensor | None) -> Iterator[list]:
+    """Yield views (groups, lines, length, dim) of lines along an axis.
 
     The tensors are (B, *spatial, heads, dim) and contiguous but for the
-    last axis' padding. Being views, the blocks can be written to.
+    last axis' padding. Being views, the blocks can be written to. None stays
+    None.
     """
     shape = tensors[0].shape
     length = shape[1 + axis]
     before = shape[: 1 + axis].numel()
     after = shape[2 + axis : -1].numel()
-    grids = [x.view(before, length, after, x.shape[-1]) for x in tensors]
-    # One of the two line indices is fixed, so that the other is the only
-    # batch axis: that is what makes each block a view.
-    if before > after:
-        grids = [g.transpose(0, 2) for g in grids]
-        before, after = after, before
+    # A line has an index before the axis and one after it. A block takes
+    # lines of the longer one, and of several of the other if the map is small.
+    swap = before > after
+    grids = []
+    for x in tensors:
+        if x is not None:
+            x = x.view(before, length, after, x.shape[-1])
+            x = x.transpose(0, 2) if swap else x
+        grids.append(x)
+    outer, inner = sorted((before, after))
     limit = _CPU_BLOCK if tensors[0].device.type == 'cpu' else _GPU_BLOCK
-    width = max(x.shape[-1] for x in tensors)
+    width = max(x.shape[-1] for x in tensors if x is not None)
     step = max(1, limit // (length * (length + width)))
-    for fixed in range(before):
-        for start in range(0, after, step):
+    groups = max(1, step // inner)
+    for i in range(0, outer, groups):
+        for j in range(0, inner, step):
             yield [
-                g[fixed, :, start : start + step].transpose(0, 1)
+                g
+                if g is None
+                else g[i : i + groups, :, j : j + step].transpose(1, 2)
                 for g in grids
             ]
+
+
+def _lines(x):
+    """A block as contiguous lines for the products, (lines, length, dim)."""
+    return x if x is None else x.flatten(0, 1).contiguous()
 
 
 def _scores(query, key, scale, exclude_self):
@@ -103,12 +116,13 @@ def attend(
     lse = out.new_empty(*out.shape[:-1], 1)
     for axis, exclude_self in _used_axes(axes, query.shape):
         for *qkv, o, joint in _blocks(axis, query, key, value, out, lse):
-            q, k, v = (x.contiguous() for x in qkv)
+            q, k, v = map(_lines, qkv)
             s = _scores(q, k, scale, exclude_self)
             peak = s.amax(-1, keepdim=True)
             p = s.softmax(-1)
             # The largest weight is exp(peak - lse): no second exponential.
             own = peak.sub_(p.amax(-1, keepdim=True).log_())
+            own = own.view(joint.shape)
             if not exclude_self:
                 joint.copy_(own)
                 bmm_into(o, p, v)
@@ -117,7 +131,8 @@ def attend(
                 part = torch.sigmoid(own - joint)
                 torch.logaddexp(joint, own, out=joint)
                 o.mul_(1 - part)
-                bmm_into(o, p.mul_(part), v, accumulate=True)
+                p.mul_(part.view(-1, part.shape[-2], 1))
+                bmm_into(o, p, v, accumulate=True)
     return out, lse
 
 
@@ -136,22 +151,30 @@ def attend_backward(
     lse: Tensor,
     axes,
     scale: float,
-    out: tuple[Tensor, Tensor, Tensor],
+    out: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:
     """Write the gradients of :func:`attend` for query, key and value to out.
 
     Args:
         delta: <grad, output of attend> at each position,
             (B, *spatial, heads, 1).
+        out: Where to; None leaves a gradient out. That of value may be
+            written over value once the other two are known.
     """
-    tensors = (grad, query, key, value, lse, delta, *out)
+    for_scores = out[0] is not None or out[1] is not None
+    tensors = (query, key, grad, lse, value if for_scores else None, delta)
     for axis, exclude_self in _used_axes(axes, query.shape):
-        for *lines, joint, d, dq, dk, dv in _blocks(axis, *tensors):
-            g, q, k, v = (x.contiguous() for x in lines)
+        for *lines, dq, dk, dv in _blocks(axis, *tensors, *out):
+            q, k, g, joint, v, d = map(_lines, lines)
             p = _scores(q, k, scale, exclude_self).sub_(joint).exp_()
+            if dv is not None:
+                bmm_into(dv, p.mT, g, accumulate=exclude_self)
+            if not for_scores:
+                continue
             ds = bmm(g, v.mT).sub_(d).mul_(p)
             if scale != 1.0:
                 ds.mul_(scale)
-            products = ((p.mT, g, dv), (ds, k, dq), (ds.mT, q, dk))
-            for left, right, target in products:
-                bmm_into(target, left, right, accumulate=exclude_self)
+            if dq is not None:
+                bmm_into(dq, ds, k, accumulate=exclude_self)
+            if dk is not None:
+                bmm_into(dk, ds.mT, q, accumulate=exclude_self)

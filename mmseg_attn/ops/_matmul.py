@@ -37,17 +37,20 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
     """
     if not _use_onednn(a, b):
         return torch.bmm(a, b)
-    return bmm_into(a.new_empty(len(a), a.shape[1], b.shape[2]), a, b)
+    product = a.new_empty(len(a), a.shape[1], b.shape[2])
+    bmm_into(product[None], a, b)
+    return product
 
 
 def bmm_into(
     target: Tensor, a: Tensor, b: Tensor, accumulate: bool = False
 ) -> Tensor:
-    """Write (n, i, k) times (n, k, j) to a target (n, i, j), or add it."""
+    """Write (n, i, k) times (n, k, j) to a target (m, n / m, i, j), or add."""
     if not _use_onednn(a, b):
-        product = torch.bmm(a, b)
+        product = torch.bmm(a, b).view(target.shape)
         return target.add_(product) if accumulate else target.copy_(product)
-    for t, x, y in zip(target, a, b, strict=True):
+    lines = (t for group in target for t in group)
+    for t, x, y in zip(lines, a, b, strict=True):
         product = _onednn(x, y)
         t.add_(product) if accumulate else t.copy_(product)
     return target

@@ -338,3 +338,34 @@ def test_bad_arguments_are_explained():
         CrissCrossAttention(16, backend='cuda')
     with pytest.raises(ValueError, match='empty'):
         layer(torch.zeros(0, 16, 3, 3))
+
+
+@pytest.mark.parametrize('tells', [True, False])
+def test_backward_can_be_repeated(tells, monkeypatch):
+    """It writes over what it kept, but not while the graph is kept."""
+    if not tells:  # a torch that does not tell
+        monkeypatch.delattr(
+            torch._C._autograd, '_get_current_graph_task_keep_graph'
+        )
+    torch.manual_seed(0)
+    layer = CrissCrossAttention(8, reduction=2, gamma_init=0.6).double()
+    x = torch.randn(2, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *layer.parameters()]
+    out = layer(x).square().sum()
+    keep = dict(retain_graph=True)
+    first = torch.autograd.grad(out, inputs, **keep)
+    second = torch.autograd.grad(out, inputs, **keep)
+    third = torch.autograd.grad(out, inputs)
+    for a, b, c in zip(first, second, third, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
+@pytest.mark.parametrize('reduction', [1, 2, 4])
+def test_gradients_at_each_reduction(reduction):
+    """The scratch of query and key fits the gradient's memory or not."""
+    torch.manual_seed(0)
+    layer = CrissCrossAttention(4, reduction, gamma_init=0.6).double()
+    x = torch.randn(2, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *_: layer(x), (x, *layer.parameters())
+    )
