@@ -1,0 +1,277 @@
+# Copyright (c) mmseg_attn contributors.
+"""The Triton kernels against the float64 of the torch path.
+
+Without a GPU they run in Triton's interpreter. Run the file on its own then:
+the interpreter must be chosen before anything imports triton.
+"""
+
+import importlib.util
+import itertools
+import os
+import sys
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+pytest.importorskip('triton', reason='triton is not installed')
+
+from mmseg_attn.ops import _axis, _triton_axis, criss_cross_attention
+
+DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+HALVES = [torch.bfloat16, torch.float16]
+pytestmark = pytest.mark.skipif(
+    _triton_axis.reason(DEVICE) is not None,
+    reason=f'{_triton_axis.reason(DEVICE)}; the interpreter needs '
+    'TRITON_INTERPRET=1 before triton is imported: run this file alone',
+)
+NAMES = 'out', 'lse', 'dq', 'dk', 'dv'
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch):
+    """Fresh buffers hold NaN: what a kernel does not write shows."""
+
+    def poisoned(make):
+        def wrapper(*args, **kwargs):
+            x = make(*args, **kwargs)
+            return x.fill_(torch.nan) if x.is_floating_point() else x
+
+        return wrapper
+
+    for owner, name in (
+        (torch, 'empty'),
+        (torch, 'empty_like'),
+        (torch.Tensor, 'new_empty'),
+    ):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+@pytest.fixture(autouse=True)
+def bfloat16_in_the_interpreter(monkeypatch):
+    """It multiplies the bits of bf16 as integers, and cuts off to bf16.
+
+    A GPU multiplies in fp32 and rounds to the nearest.
+    """
+    if DEVICE.type == 'cuda':
+        return
+    tl = pytest.importorskip('triton.language')
+    from triton.runtime import interpreter
+
+    def cast(self, x, target, plain=interpreter.InterpreterBuilder.cast_impl):
+        a, b = x.dtype.scalar, target.scalar
+        if (a, b) == (tl.float32, tl.bfloat16):
+            bits = torch.from_numpy(x.data.copy()).bfloat16()
+            bits = bits.view(torch.int16).numpy().view('uint16')
+        elif (a, b) == (tl.bfloat16, tl.float32):
+            bits = torch.from_numpy(x.data.view('int16').copy())
+            bits = bits.view(torch.bfloat16).float().numpy()
+        else:
+            return plain(self, x, target)
+        return interpreter.TensorHandle(bits, b)
+
+    def dot(
+        self, a, b, *args, plain=interpreter.InterpreterBuilder.create_dot
+    ):
+        if a.dtype.scalar == tl.bfloat16:
+            a, b = (cast(self, x, tl.float32) for x in (a, b))
+        return plain(self, a, b, *args)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'cast_impl', cast)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', dot)
+
+
+def in_padding(x):
+    """The same values as channels 1 .. -2 of wider rows of NaN."""
+    wide = torch.nn.functional.pad(x, (1, 2), value=torch.nan)
+    return wide[..., 1:-2]
+
+
+def make(spatial, heads=1, dim=8, value_dim=16, dtype=torch.float32):
+    """Query, key, value and gradient, rounded to the dtype, within NaN."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        in_padding(
+            torch.randn(2, *spatial, heads, width, generator=generator)
+            .to(DEVICE)
+            .to(dtype)
+        )
+        for width in (dim, dim, value_dim, value_dim)
+    ]
+
+
+def run(module, query, key, value, grad, axes, scale=0.7):
+    out, lse = module.attend(query, key, value, axes, scale)
+    delta = (grad.to(lse) * out.to(lse)).sum(-1, keepdim=True)
+    grads = [in_padding(torch.empty_like(x)) for x in (query, key, value)]
+    module.attend_backward(
+        grad, query, key, value, delta, lse, axes, scale, grads
+    )
+    for x in grads:  # nothing beside the view was written
+        assert x._base[..., 0].isnan().all()
+        assert x._base[..., -2:].isnan().all()
+    return out, lse, *grads
+
+
+def dense(query, key, value, grad, axes, scale=0.7):
+    """Attention of all to all with a mask, differentiated by autograd."""
+    spatial = query.shape[1:-2]
+    grid = torch.cartesian_prod(*map(torch.arange, spatial))
+    differs = grid.view(-1, 1, len(spatial)) != grid.view(-1, len(spatial))
+    other = [a for a in range(len(spatial)) if a not in axes]
+    hidden = (differs.sum(-1) > 1) | differs[..., other].any(-1)
+    leaves = [x.detach().clone().requires_grad_() for x in (query, key, value)]
+    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in leaves)
+    scores = scale * q @ k.mT
+    scores = scores.masked_fill(hidden.to(q.device), -torch.inf)
+    out = (scores.softmax(-1) @ v).transpose(1, 2).reshape(value.shape)
+    lse = scores.logsumexp(-1).transpose(1, 2).reshape(*value.shape[:-1], 1)
+    return out, lse, *torch.autograd.grad((out * grad).sum(), leaves)
+
+
+def relative_error(x, truth):
+    size = truth.abs().max().clamp(min=1)  # 0 where a line is one pixel
+    return ((x.double() - truth).abs().max() / size).item()
+
+
+def check(got, truth, limit):
+    for name, a, b in zip(NAMES, got, truth, strict=True):
+        assert a.shape == b.shape
+        assert relative_error(a, b) <= limit, name
+
+
+CASES = [
+    # spatial, heads, dim, value_dim, axes
+    ((1,), 1, 8, 1, [0]),
+    ((7,), 2, 8, 16, [0]),
+    ((1, 9), 1, 8, 16, [0, 1]),
+    ((9, 1), 1, 8, 16, [0, 1]),
+    ((1, 1), 1, 8, 16, [0, 1]),
+    ((17, 5), 2, 24, 40, [0, 1]),
+    ((4, 18), 1, 40, 130, [0, 1]),
+    ((5, 6), 2, 8, 16, [0]),
+    ((5, 6), 2, 8, 16, [1]),
+    ((2, 3, 4), 2, 8, 10, [0, 1, 2]),
+    ((4, 1, 3), 1, 8, 10, [0, 1, 2]),
+    ((3, 2, 4), 1, 8, 10, [0, 2]),
+    # Longer than a tile, by a little and by a tile and more.
+    ((65,), 2, 8, 40, [0]),
+    ((66, 2), 1, 8, 16, [0, 1]),
+    ((150,), 1, 24, 130, [0]),
+]
+
+
+@pytest.mark.parametrize('spatial, heads, dim, value_dim, axes', CASES)
+def test_equals_float64(spatial, heads, dim, value_dim, axes):
+    inputs = make(spatial, heads, dim, value_dim)
+    exact = [x.double() for x in inputs]
+    check(run(_triton_axis, *inputs, axes), run(_axis, *exact, axes), 3e-6)
+    check(run(_triton_axis, *inputs, axes), dense(*exact, axes), 3e-6)
+
+
+@pytest.mark.parametrize('dtype', HALVES, ids=str)
+@pytest.mark.parametrize('spatial', [(33, 5), (130,), (3, 4, 5)], ids=str)
+def test_error_of_each_dtype(spatial, dtype):
+    """At most twice (gradients: thrice) that of the reference in the dtype."""
+    inputs = make(spatial, 1, 16, 24, dtype)
+    axes = range(len(spatial))
+    truth = run(_axis, *(x.double() for x in inputs), axes)
+    ours = run(_triton_axis, *inputs, axes)
+    assert ours[1].dtype == torch.float32
+    assert relative_error(ours[1], truth[1]) <= 1e-5
+    leaves = [x.detach().clone().requires_grad_() for x in inputs[:3]]
+    out = criss_cross_attention(*leaves, scale=0.7, backend='reference')
+    theirs = out, None, *torch.autograd.grad(out, leaves, inputs[3])
+    for i, name in enumerate(NAMES):
+        if name != 'lse':
+            assert ours[i].dtype == dtype
+            limit = (3 if i else 2) * relative_error(theirs[i], truth[i])
+            limit += torch.finfo(dtype).eps
+            assert relative_error(ours[i], truth[i]) <= limit, name
+
+
+@pytest.mark.parametrize('spatial', [(5, 6), (66,)], ids=str)
+@pytest.mark.parametrize('dtype', [torch.float32, *HALVES], ids=str)
+def test_extreme_scores_stay_finite(spatial, dtype):
+    q, k, v, g = make(spatial, dtype=dtype)
+    for factor in (0, 40):  # 40 * 40 * |q k|: scores of about 1e4
+        inputs = q * factor, k * factor, v, g
+        for x in run(_triton_axis, *inputs, range(len(spatial)), 1.0):
+            assert x.isfinite().all()
+
+
+@pytest.mark.parametrize('spatial', [(4, 6), (130,)], ids=str)
+def test_gradients_of_scores_may_leave_the_range_of_fp16(spatial):
+    """A scaled loss: <grad, value> is beyond 65,504, the gradients are not."""
+    q, k, v, g = make(spatial, 1, 8, 64, torch.float16)
+    inputs = q / 64, k / 64, v, g * 8192
+    truth = run(_axis, *(x.double() for x in inputs), range(len(spatial)))
+    assert (inputs[3].double() @ v.double().mT).max() > 65504
+    assert max(x.abs().max() for x in truth) < 65504
+    check(run(_triton_axis, *inputs, range(len(spatial))), truth, 3e-3)
+
+
+@pytest.mark.parametrize('spatial', [(4, 6), (66,)], ids=str)
+def test_gradients_may_be_left_out(spatial):
+    *qkv, grad = make(spatial)
+    axes = range(len(spatial))
+    out, lse, *expected = run(_triton_axis, *qkv, grad, axes)
+    delta = (grad * out).sum(-1, keepdim=True)
+    for wanted in itertools.product([True, False], repeat=3):
+        grads = [
+            torch.empty_like(x) if w else None
+            for x, w in zip(qkv, wanted, strict=True)
+        ]
+        if wanted == (False, False, True):
+            grads[2] = qkv[2].copy_(torch.nan)  # over the value itself
+        _triton_axis.attend_backward(
+            grad, *qkv, delta, lse, axes, 0.7, tuple(grads)
+        )
+        for a, b in zip(grads, expected, strict=True):
+            assert a is None or torch.equal(a, b)
+
+
+def test_splits_of_one_projection():
+    wide = torch.randn(2, 5, 6, 2, 8 + 8 + 24, device=DEVICE)
+    parts = [*wide.split([8, 8, 24], -1), torch.randn(2, 5, 6, 2, 24)]
+    parts[3] = parts[3].to(DEVICE)
+    exact = [x.double() for x in parts]
+    check(run(_triton_axis, *parts, [0, 1]), dense(*exact, [0, 1]), 3e-6)
+
+
+def test_says_why_it_cannot_run(monkeypatch):
+    assert _triton_axis.reason(DEVICE) is None
+    monkeypatch.setattr(_triton_axis, '_INTERPRETED', False)
+    cpu = torch.device('cpu')
+    assert _triton_axis.reason(cpu) == 'needs a CUDA device, got cpu'
+
+
+def test_can_be_imported_without_triton(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    spec = importlib.util.spec_from_file_location(
+        'mmseg_attn.ops._without_triton', _triton_axis.__file__
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.reason(DEVICE) == (
+        'triton is not installed: pip install triton'
+    )
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(), None),
+        (dict(spatial=(1024, 2), dim=128, value_dim=1024), None),
+        (dict(spatial=(2, 1025)), 'needs axes of at most 1024, got 1025'),
+        (dict(dim=7), 'needs a key width of 8 to 128, got 7'),
+        (dict(dim=129), 'needs a key width of 8 to 128, got 129'),
+        (dict(value_dim=1025), 'needs a value width of at most 1024'),
+        (dict(dtype=torch.float64), 'got torch.float64'),
+    ],
+)
+def test_says_what_is_beyond_it(change, message):
+    inputs = make(**{'spatial': (2, 3), **change})
+    found = _triton_axis.limits(*inputs[:3])
+    assert found is message or message in found
