@@ -1,69 +1,191 @@
 # Copyright (c) mmseg_attn contributors.
-"""What is compared: our operators and layers, and the peers installed.
+"""What is compared: our operators and layers, and their peers.
 
-A case is a function (size) -> (inputs, contestants): tensors that get
-gradients, and callables of them by name, ours first. A peer that is not
-installed is left out with the reason.
+A case is a function (batch, height, width, channels, **kwargs of a tensor)
+that yields contestants on the same numbers, ours first. One that cannot run
+is yielded as Skipped, with the reason. The shapes are the operators' own
+declarations of the papers' widths.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from functools import partial
+
+import peers
 import torch
-import torch.nn.functional as F
+from measure import Contestant, Skipped, as_it_is, to_nchw
 
 from mmseg_attn.layers import CrissCrossAttention
-from mmseg_attn.ops import criss_cross_attention
+from mmseg_attn.ops._operators import OPERATORS
+
+GROUPS_LIMIT = 4 * 2**30
+AFFINITY_LIMIT = 2 * 2**30
 
 
-def _einsum_criss_cross(query, key, value):
-    """The formulation of mmcv's layer and the authors' pure PyTorch code.
-
-    On (B, C, H, W): einsum, -inf on the diagonal of the column scores, one
-    softmax over the concatenated scores.
-    """
-    height = query.shape[2]
-    own = torch.eye(height, dtype=torch.bool, device=query.device)
-    column = torch.einsum('bchw,bcgw->bwhg', query, key)
-    column = column.masked_fill(own, -torch.inf).transpose(1, 2)
-    row = torch.einsum('bchw,bchv->bhwv', query, key)
-    weights = F.softmax(torch.cat([column, row], -1), -1)
-    out = torch.einsum('bcgw,bhwg->bchw', value, weights[..., :height])
-    return out + torch.einsum('bchv,bhwv->bchw', value, weights[..., height:])
+def copies(maps):
+    return [x.clone() for x in maps]
 
 
-def criss_cross_operator(batch, height, width, channels, **kwargs):
-    """Projected query and key of C/8 channels, value of C.
+def nchw_copies(maps):
+    return [to_nchw(x).contiguous() for x in maps]
 
-    Each contestant gets the layout that it is made for: ours
-    (B, H, W, heads, dim), the einsum formulation (B, C, H, W).
-    """
-    sizes = (channels // 8, channels // 8, channels)
-    maps = [torch.randn(batch, c, height, width, **kwargs) for c in sizes]
-    last = [m.movedim(1, -1).unsqueeze(-2).contiguous() for m in maps]
 
-    def nchw(x):
-        return x.squeeze(-2).movedim(-1, 1)
+def _ours(name, sizes, kwargs, options=None, **changes):
+    """Our operator on its declared benchmark, or on a change of that."""
+    operator = OPERATORS[name]
+    case = replace(operator.benchmark(*sizes), **changes)
+    options = case.options if options is None else options
+    inputs = operator.inputs(case, **kwargs)
+    itemsize = inputs[0].element_size()
+    return Contestant(
+        'ours',
+        partial(operator.function, **options),
+        inputs,
+        to_nchw,
+        work=(operator.flops(case), operator.bytes(case, itemsize)),
+    )
 
-    yield 'ours', criss_cross_attention, last, nchw
-    yield 'einsum (mmcv formula)', _einsum_criss_cross, maps, lambda x: x
+
+def _nchw(name, function, ours):
+    return Contestant(name, function, nchw_copies(ours.inputs), as_it_is)
+
+
+def _copies(name, function, ours, parameters=()):
+    return Contestant(name, function, copies(ours.inputs), to_nchw, parameters)
+
+
+def criss_cross(*sizes, **kwargs):
+    ours = _ours('criss_cross_attention', sizes, kwargs)
+    yield ours
+    yield _nchw('einsum (mmcv formula)', peers.einsum_criss_cross, ours)
 
 
 def criss_cross_layer(batch, height, width, channels, **kwargs):
     """Layer with projections and residual on a contiguous (B, C, H, W)."""
     ours = CrissCrossAttention(channels, gamma_init=0.7).to(**kwargs)
     x = torch.randn(batch, channels, height, width, **kwargs)
-    yield 'ours', ours, [x], lambda y: y
+    yield Contestant('ours', ours, [x], as_it_is)
     try:
         from mmcv.ops import CrissCrossAttention as MMCVCrissCrossAttention
     except ImportError as error:
-        yield f'mmcv: not installed with ops ({error})', None, None, None
+        yield Skipped('mmcv', f'not installed with ops ({error})')
     else:
         peer = MMCVCrissCrossAttention(channels).to(**kwargs)
         peer.load_state_dict(ours.state_dict())
-        yield 'mmcv', peer, [x.clone()], lambda y: y
+        yield Contestant('mmcv', peer, [x.clone()], as_it_is)
+
+
+def axial(*sizes, **kwargs):
+    ours = _ours('axial_attention', sizes, kwargs)
+    yield ours
+    yield _nchw('einsum', peers.einsum_axial, ours)
+    yield _copies('SDPA on copies', peers.sdpa_axial, ours)
+
+
+def channelized_axial(*sizes, **kwargs):
+    """The column pass, with one gate module in fp32 for all."""
+    gate = peers.channel_gate(sizes[-1]).to(kwargs.get('device'))
+    parameters = tuple(gate.parameters())
+    ours = _ours(
+        'channelized_axial_attention',
+        sizes,
+        kwargs,
+        options=dict(axis=0, channel_gate=gate),
+    )
+    ours.parameters = parameters
+    yield ours
+    name = 'grouped (official)'
+    value = ours.inputs[-1]
+    needed = peers.bytes_of_groups(value.shape, value.element_size())
+    if needed > GROUPS_LIMIT:
+        yield Skipped(name, f'its groups need {needed / 2**30:.1f} GiB')
+    else:
+        grouped = partial(peers.grouped_channelized_axial, gate=gate)
+        yield _copies(name, grouped, ours, parameters)
+    sdpa = partial(peers.sdpa_channelized_axial, gate=gate)
+    yield _copies('SDPA on copies', sdpa, ours, parameters)
+
+
+def interlaced_sparse(*sizes, **kwargs):
+    """Long, then short; the long's output is the short's value."""
+    operator = OPERATORS['interlaced_sparse_attention']
+    case = operator.benchmark(*sizes)
+    partition = case.options['partition'][0]
+    flops = sum(
+        operator.flops(replace(case, options={**case.options, 'span': span}))
+        for span in ('long', 'short')
+    )
+    inputs = operator.inputs(case, **kwargs)
+    inputs += operator.inputs(case, **kwargs)[:2]
+    moved = 2 * operator.bytes(case, inputs[0].element_size())
+    halves = partial(peers.interlaced, partition=partition)
+    ours = Contestant('ours', halves, inputs, to_nchw, work=(flops, moved))
+    yield ours
+    host = partial(peers.host_interlaced, partition=partition)
+    yield _nchw('mmseg ISAHead formula', host, ours)
+    sdpa = partial(peers.sdpa_interlaced, partition=partition)
+    yield _copies('SDPA on copies', sdpa, ours)
+
+
+def _efficient(heads, batch, height, width, channels, **kwargs):
+    ours = _ours(
+        'efficient_attention',
+        (batch, height, width, channels),
+        kwargs,
+        heads=heads,
+        dim=channels // 2 // heads,
+        value_dim=channels // heads,
+    )
+    yield ours
+    loop = partial(peers.loop_efficient, heads=heads)
+    yield _nchw('loop over heads (official)', loop, ours)
+
+
+def linear(*sizes, **kwargs):
+    ours = _ours('linear_attention', sizes, kwargs)
+    yield ours
+    yield _nchw('einsum (official)', peers.einsum_linear, ours)
+
+
+def linear_softplus(*sizes, **kwargs):
+    options = dict(feature_map='softplus')
+    ours = _ours('linear_attention', sizes, kwargs, options)
+    yield ours
+    softplus = partial(peers.einsum_linear, softplus=True)
+    yield _nchw('einsum (official)', softplus, ours)
+
+
+def channel_linear(*sizes, **kwargs):
+    ours = _ours('channel_linear_attention', sizes, kwargs)
+    yield ours
+    yield _nchw('einsum (official)', peers.einsum_channel_linear, ours)
+
+
+def non_local(batch, height, width, channels, **kwargs):
+    """torch's scaled_dot_product_attention, the yardstick."""
+    sizes = (batch, height, width, channels)
+    ours = _ours('non_local_attention', sizes, kwargs)
+    yield ours
+    name = 'matmul, softmax, matmul'
+    needed = 4 * batch * math.prod((height, width)) ** 2
+    if needed > AFFINITY_LIMIT:
+        yield Skipped(name, f'affinity of {needed / 2**30:.1f} GiB')
+    else:
+        yield _nchw(name, peers.plain_non_local, ours)
 
 
 CASES = {
-    'criss_cross_operator': criss_cross_operator,
+    'criss_cross': criss_cross,
     'criss_cross_layer': criss_cross_layer,
+    'axial': axial,
+    'channelized_axial': channelized_axial,
+    'interlaced_sparse': interlaced_sparse,
+    'efficient_1_head': partial(_efficient, 1),
+    'efficient_8_heads': partial(_efficient, 8),
+    'linear': linear,
+    'linear_softplus': linear_softplus,
+    'channel_linear': channel_linear,
+    'non_local': non_local,
 }

@@ -1,31 +1,41 @@
 # Copyright (c) mmseg_attn contributors.
-"""Benchmark our operators and layers against the peers installed.
+"""Benchmark our operators and layers against their peers.
 
 For each size: check that all give the same output and gradients, then time
-forward and forward+backward in turns and measure peak memory. Prints a
-table; writes ``benchmark.json``, ``benchmark.md`` and ``benchmark.png``.
+forward and forward+backward in turns and measure memory. Prints a table;
+writes benchmark.json, benchmark.md, overview.png and a plot of each case
+after each case, so that a crash loses no more than one.
 
     python tools/benchmark/run.py --out benchmark
-    python tools/benchmark/run.py --sizes 1x128x256 2x97x97 --repeat 15
+    python tools/benchmark/run.py --cases axial --sizes 1x128x256 2x97x97
+    python tools/benchmark/run.py --base HEAD~1 --cases criss_cross
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
+import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from base import Remote, base
 from cases import CASES
-from measure import Contestant, memory_bytes, time_in_turns, verify
+from measure import (
+    Skipped,
+    machine_peaks,
+    roofline_seconds,
+    time_in_turns,
+    verify,
+)
+from report import HEADER, lines, pixels, save
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-SIZES = (
-    '1x8x8 2x8x8 1x16x16 2x32x32 2x64x64 2x97x97 1x128x128 1x128x256 1x256x256'
-)
+SIZES = '1x32x32 1x64x64 1x97x97 2x97x97 1x128x128 1x128x256 1x256x512'
+# Largest error as a part of the largest value.
 TOLERANCE = {
     torch.float32: 1e-4,
     torch.float16: 2e-2,
@@ -33,199 +43,220 @@ TOLERANCE = {
 }
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+def size(text):
+    """Check an argument BxHxW."""
+    if re.fullmatch(r'[1-9]\d*(x[1-9]\d*){2}', text):
+        return text
+    raise argparse.ArgumentTypeError(f'{text!r} is not like 2x97x97 (BxHxW)')
+
+
+def parser(doc):
+    """Options that crossover.py shares."""
+    result = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        '--cases', nargs='+', choices=CASES, default=list(CASES)
-    )
-    parser.add_argument(
-        '--sizes', nargs='+', default=SIZES.split(), help='BxHxW ...'
-    )
-    parser.add_argument('--channels', type=int, default=512)
-    parser.add_argument(
+    result.add_argument('--channels', type=int, default=512)
+    result.add_argument(
         '--dtype',
         default='float32',
         choices=['float32', 'float16', 'bfloat16'],
     )
-    parser.add_argument(
+    result.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
     )
-    parser.add_argument('--threads', type=int, help='CPU threads')
-    parser.add_argument('--repeat', type=int, default=30)
-    parser.add_argument(
-        '--budget', type=float, default=15, help='seconds of timing per size'
+    result.add_argument('--threads', type=int, help='CPU threads')
+    result.add_argument('--repeat', type=int, default=30, help='most rounds')
+    result.add_argument('--out', type=Path, help='folder for the results')
+    return result
+
+
+def parse_args(arguments=None):
+    result = parser(__doc__)
+    result.add_argument(
+        '--cases', nargs='+', choices=CASES, default=list(CASES)
     )
-    parser.add_argument('--out', type=Path, help='folder for the results')
-    return parser.parse_args()
+    result.add_argument(
+        '--sizes',
+        nargs='+',
+        type=size,
+        default=SIZES.split(),
+        help=f'BxHxW ..., by default {SIZES}',
+    )
+    result.add_argument(
+        '--budget',
+        type=float,
+        default=6,
+        help='seconds of timing per case and size',
+    )
+    result.add_argument(
+        '--limit',
+        type=float,
+        default=10,
+        help='seconds: who would need more for one forward+backward,\n'
+        'judged by the last smaller size, is left out',
+    )
+    result.add_argument('--base', metavar='REV', help='git revision')
+    return result.parse_args(arguments)
 
 
-def machine(args):
+def setup(args):
+    """Apply the options; describe the machine, with its measured peaks."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+    dtype = getattr(torch, args.dtype)
+    peaks = machine_peaks(args.device, dtype)
     device = (
         torch.cuda.get_device_name()
         if args.device == 'cuda'
         else f'{platform.machine()}, {torch.get_num_threads()} threads, '
         f'{torch.backends.cpu.get_cpu_capability()}'
     )
-    return dict(
-        device=device,
-        torch=torch.__version__,
-        dtype=args.dtype,
-        channels=args.channels,
-    )
+    info = {
+        'device': device,
+        'torch': torch.__version__,
+        'dtype': args.dtype,
+        'channels': args.channels,
+        'peak GFLOP/s': round(peaks[0] / 1e9),
+        'peak GB/s': round(peaks[1] / 1e9, 1),
+    }
+    return dtype, peaks, info
 
 
-def measure(case, size, args):
-    """Rows of one case at one size, ours first."""
-    dtype = getattr(torch, args.dtype)
-    torch.manual_seed(0)
-    batch, height, width = map(int, size.split('x'))
-    offers = list(
-        CASES[case](
-            batch,
-            height,
-            width,
-            args.channels,
-            dtype=dtype,
-            device=args.device,
+def wide_console():
+    """A console as wide as the table where no terminal sets the width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=180)
+
+
+class Left(Exception):
+    """Why a contestant is left out at a size."""
+
+
+class Runner:
+    """Measures cases; remembers how long each contestant took.
+
+    Args:
+        args: The options.
+        dtype: Of the inputs.
+        peaks: FLOP/s and bytes/s of the machine.
+        at_base: Ours -> the same at another revision, or None.
+    """
+
+    def __init__(self, args, dtype, peaks, at_base=None):
+        self.args = args
+        self.dtype = dtype
+        self.peaks = peaks
+        self.at_base = at_base
+        self.slow = {}
+        self.wrong = False
+
+    def measure(self, case, size):
+        """Rows of one case at one size, ours first."""
+        rows, fit = {}, []
+        try:
+            offers = self._offers(case, size)
+            expected = self._run(case, size, offers[0], offers[0].results)
+        except Left as reason:
+            return [dict(case=case, size=size, name='ours', note=str(reason))]
+        for offer in offers:
+            row = rows[offer.name] = dict(
+                case=case, size=size, name=offer.name
+            )
+            try:
+                row.update(self._check(case, size, offer, expected))
+                fit.append(offer)
+            except Left as reason:
+                row['note'] = str(reason)
+        del expected
+        times = time_in_turns(fit, self.args.repeat, self.args.budget)
+        work = offers[0].work
+        least = work and roofline_seconds(work, self.peaks)
+        for name, summary in times.items():
+            share = work and least / summary['forward']['median']
+            rows[name].update(summary, roofline=share)
+            self.slow[case, name] = size, summary['total']['median']
+        return list(rows.values())
+
+    def _offers(self, case, size):
+        torch.manual_seed(0)
+        offers = self._run(
+            case,
+            size,
+            Skipped('ours', ''),
+            lambda: list(
+                CASES[case](
+                    *map(int, size.split('x')),
+                    self.args.channels,
+                    dtype=self.dtype,
+                    device=self.args.device,
+                )
+            ),
         )
+        if self.at_base:
+            offers.insert(1, self.at_base(offers[0]))
+        return offers
+
+    def _check(self, case, size, offer, expected):
+        """Memory of a contestant that agrees with ours."""
+        if isinstance(offer, Skipped):
+            raise Left(offer.reason)
+        if offer.name != 'ours':
+            tolerance = TOLERANCE[self.dtype]
+            try:
+                self._run(
+                    case,
+                    size,
+                    offer,
+                    lambda: verify(offer, expected, tolerance),
+                )
+            except AssertionError as error:
+                self.wrong = True
+                raise Left(str(error)) from None
+        peak, extra = self._run(case, size, offer, offer.memory)
+        return dict(peak=peak, extra=extra)
+
+    def _run(self, case, size, offer, function):
+        """Call what may take too long or run out of memory."""
+        before, seconds = self.slow.get((case, offer.name), (size, 0))
+        if seconds * pixels(size) / pixels(before) > self.args.limit:
+            raise Left(f'took {seconds:.1f} s at {before}: too long here')
+        try:
+            return function()
+        except RuntimeError as error:
+            if 'memory' in str(error):
+                raise Left('out of memory') from None
+            if isinstance(offer, Remote):
+                raise Left(str(error)) from None
+            raise
+
+
+def main(arguments=None):
+    args = parse_args(arguments)
+    console = wide_console()
+    with base(args.base) if args.base else nullcontext() as at_base:
+        dtype, peaks, info = setup(args)
+        runner = Runner(args, dtype, peaks, at_base)
+        sizes = sorted(args.sizes, key=pixels)
+        rows = []
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task('', total=len(args.cases) * len(sizes))
+            for case in args.cases:
+                for size in sizes:
+                    progress.update(task, description=f'{case} {size}')
+                    rows += runner.measure(case, size)
+                    progress.advance(task)
+                if args.out:
+                    save(rows, info, args.out)
+    table = Table(
+        *HEADER, title=', '.join(f'{k} {v}' for k, v in info.items())
     )
-    contestants = [Contestant(*o) for o in offers if o[1] is not None]
-    verify(contestants, TOLERANCE[dtype])
-    times = time_in_turns(contestants, args.device, args.repeat, args.budget)
-    rows = []
-    for c in contestants:
-        peak, extra = memory_bytes(c, args.device)
-        record = dict(case=case, size=size, name=c.name, peak=peak)
-        rows.append(dict(**record, extra=extra, **times[c.name]))
-    rows += [
-        dict(case=case, size=size, name=o[0]) for o in offers if o[1] is None
-    ]
-    return rows
-
-
-def cells(row, ours):
-    """Columns of a row: times in ms, memory in MiB, and ratios to ours."""
-    if 'total' not in row:
-        return [row['case'], row['size'], row['name'], *['-'] * 7]
-    numbers = []
-    for kind in ('forward', 'total'):
-        value, base = row[kind]['median'], ours[kind]['median']
-        numbers += [
-            f'{1e3 * value:.2f} ±{5e2 * row[kind]["iqr"]:.2f}',
-            f'{value / base:.2f}',
-        ]
-    return [
-        row['case'],
-        row['size'],
-        row['name'],
-        *numbers,
-        f'{row["peak"] / 2**20:.1f}',
-        f'{row["extra"] / 2**20:.1f}',
-        f'{row["extra"] / ours["extra"]:.2f}',
-    ]
-
-
-HEADER = [
-    'case',
-    'BxHxW',
-    'contestant',
-    'forward ms',
-    'x ours',
-    'forward+backward ms',
-    'x ours',
-    'peak MiB',
-    'extra MiB',
-    'x ours',
-]
-
-
-def report(rows, info, console, out):
-    lines = []
-    for row in rows:
-        if row['name'] == 'ours':
-            ours = row
-        lines.append(cells(row, ours))
-    title = ', '.join(f'{k} {v}' for k, v in info.items())
-    table = Table(*HEADER, title=title)
-    for line in lines:
+    for line in lines(rows):
         table.add_row(*line)
     console.print(table)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dict(machine=info, rows=rows), indent=1)
-        (out / 'benchmark.json').write_text(text)
-        rule = ['---'] * len(HEADER)
-        body = '\n'.join(
-            f'| {" | ".join(line)} |' for line in [HEADER, rule, *lines]
-        )
-        note = (
-            'Median of rounds in turns, ± half the interquartile range. '
-            'Extra memory: beyond the output and the gradients.'
-        )
-        (out / 'benchmark.md').write_text(f'{title}. {note}\n\n{body}\n')
-        plot(rows, title, out / 'benchmark.png')
-
-
-def plot(rows, title, path):
-    """Time and memory against pixels, a line per contestant."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    rows = [r for r in rows if 'total' in r]
-    cases = list(dict.fromkeys(r['case'] for r in rows))
-    figure, axes = plt.subplots(
-        len(cases),
-        2,
-        figsize=(10, 3.6 * len(cases)),
-        squeeze=False,
-        layout='constrained',
-    )
-    for case, (left, right) in zip(cases, axes, strict=True):
-        names = dict.fromkeys(r['name'] for r in rows if r['case'] == case)
-        for name in names:
-            chosen = [
-                r for r in rows if (r['case'], r['name']) == (case, name)
-            ]
-            points = sorted(
-                (
-                    torch.Size(map(int, r['size'].split('x'))).numel(),
-                    1e3 * r['total']['median'],
-                    r['extra'] / 2**20,
-                )
-                for r in chosen
-            )
-            pixels, milliseconds, mebibytes = zip(*points, strict=True)
-            left.loglog(pixels, milliseconds, 'o-', label=name)
-            right.loglog(pixels, mebibytes, 'o-', label=name)
-        left.set_ylabel('forward + backward, ms')
-        right.set_ylabel('extra memory, MiB')
-        for ax in (left, right):
-            ax.set(title=case.replace('_', ' '), xlabel='pixels in the batch')
-            ax.grid(True, which='both', alpha=0.3)
-            ax.legend()
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def main():
-    args = parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    console = Console()
-    rows = []
-    jobs = [(case, size) for case in args.cases for size in args.sizes]
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task('measuring', total=len(jobs))
-        for case, size in jobs:
-            progress.update(task, description=f'{case} {size}')
-            rows += measure(case, size, args)
-            progress.advance(task)
-    report(rows, machine(args), console, args.out)
+    if runner.wrong:
+        raise SystemExit('some contestants differ from ours: see the table')
 
 
 if __name__ == '__main__':

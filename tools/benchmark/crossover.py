@@ -1,0 +1,106 @@
+# Copyright (c) mmseg_attn contributors.
+"""From which size on each operator is faster than dense attention.
+
+Times forward+backward of each operator and of non_local_attention, which is
+torch's scaled_dot_product_attention, in turns on the same query, key and
+value, on square maps that grow. Below the crossover plain SDPA wins.
+
+    python tools/benchmark/crossover.py --out crossover
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from cases import CASES
+from measure import Contestant, time_in_turns, to_nchw
+from report import markdown, replace_file
+from rich.progress import Progress
+from rich.table import Table
+from run import parser, setup, wide_console
+
+from mmseg_attn.ops import non_local_attention
+
+SIDES = [4, 6, 8, 12, 16, 24, 32, 48, 64]
+NAMES = [n for n in CASES if n not in ('criss_cross_layer', 'non_local')]
+NOTE = (
+    'Forward+backward of the operator on a square map, as a multiple of that '
+    'of dense attention (scaled_dot_product_attention) at the same widths, '
+    'by the side of the map, one picture; below 1 the operator is faster. '
+    'Interlaced sparse is both halves; channel linear, which has no query '
+    'and key, is compared with a map that attends to itself.'
+)
+
+
+def parse_args(arguments=None):
+    result = parser(__doc__)
+    result.add_argument('--sides', nargs='+', type=int, default=SIDES)
+    result.add_argument(
+        '--budget',
+        type=float,
+        default=2,
+        help='seconds of timing per operator and size',
+    )
+    return result.parse_args(arguments)
+
+
+def ratio(name, side, args, dtype):
+    """Time of the operator divided by that of dense attention."""
+    torch.manual_seed(0)
+    sizes = 1, side, side, args.channels
+    ours = next(CASES[name](*sizes, dtype=dtype, device=args.device))
+    qkv = (ours.inputs * 3)[:3]
+    dense = Contestant('dense', non_local_attention, qkv, to_nchw)
+    times = time_in_turns([ours, dense], args.repeat, args.budget)
+    ours, dense = (times[c]['total']['median'] for c in ('ours', 'dense'))
+    return ours / dense
+
+
+def crossover(ratios):
+    """The smallest side from which on all ratios are below 1, or None.
+
+    Args:
+        ratios: side -> ratio.
+    """
+    result = None
+    for side in sorted(ratios, reverse=True):
+        if ratios[side] >= 1:
+            break
+        result = side
+    return result
+
+
+def main(arguments=None):
+    args = parse_args(arguments)
+    console = wide_console()
+    dtype, _, info = setup(args)
+    sides = sorted(args.sides)
+    found = {name: {} for name in NAMES}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task('', total=len(NAMES) * len(sides))
+        for name in NAMES:
+            for side in sides:
+                progress.update(task, description=f'{name} {side}x{side}')
+                found[name][side] = ratio(name, side, args, dtype)
+                progress.advance(task)
+    header = ['operator', 'faster from', *(f'{s}x{s}' for s in sides)]
+    body = []
+    for name, ratios in found.items():
+        side = crossover(ratios)
+        first = f'{side}x{side}' if side else f'above {sides[-1]}x{sides[-1]}'
+        body.append([name, first, *(f'{r:.2f}' for r in ratios.values())])
+    title = ', '.join(f'{k} {v}' for k, v in info.items())
+    table = Table(*header, title=title)
+    for line in body:
+        table.add_row(*line)
+    console.print(table)
+    if args.out:
+        text = f'{title}.\n\n{NOTE}\n\n{markdown(header, body)}'
+        data = json.dumps(dict(machine=info, ratios=found), indent=1) + '\n'
+        replace_file(args.out / 'crossover.md', lambda p: p.write_text(text))
+        replace_file(args.out / 'crossover.json', lambda p: p.write_text(data))
+
+
+if __name__ == '__main__':
+    main()
