@@ -1,5 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 
 
@@ -7,3 +12,18 @@ from mmengine.registry import init_default_scope
 def mmseg_scope():
     """Each test starts in mmseg's scope, whatever one before it chose."""
     init_default_scope('mmseg')
+
+
+@pytest.fixture
+def golden():
+    """Loads outputs of the papers' own code; they are not in the project."""
+    real = os.environ.get('MMSEG_ATTN_REAL_DATA')
+    folder = real and Path(real).parent / 'golden'
+    if not folder or not folder.is_dir():
+        pytest.skip("no folder 'golden' beside $MMSEG_ATTN_REAL_DATA")
+
+    def load(name):
+        with np.load(folder / f'{name}.npz') as arrays:
+            return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
+
+    return load

@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import criss_cross_attention
-from ..ops._backends import select
+from ..ops._operators import check_backend
 from ..registry import MODELS
 from ._criss_cross_cpu import FusedCrissCross, can_fuse
 from ._layout import channels_first, channels_last, project
@@ -69,7 +69,7 @@ class CrissCrossAttention(BaseModule):
                 f'{in_channels} and reduction={reduction}: query and key '
                 'would have no channel'
             )
-        select('criss_cross_attention', backend)  # raises if unknown
+        check_backend('criss_cross_attention', backend)
         conv = _CONVS[spatial_dims]
         self.in_channels = in_channels
         self.spatial_dims = spatial_dims

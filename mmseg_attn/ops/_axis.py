@@ -1,89 +1,32 @@
 # Copyright (c) mmseg_attn contributors.
-"""Softmax attention over lines of a grid, merged over several axes.
+"""Attention along one or several axes of a grid.
 
-The softmax over the union of several axes' keys is the merge of the axes' own
-softmaxes by their log-sum-exp (lse). With the scores s of a query along axis
-a and l_a = lse(s),
-
-    lse = logaddexp over a of l_a,
-    out = sum over a of exp(l_a - lse) * softmax(s) @ value.
-
-The backward gives every axis the *joint* out and lse, so that each axis' own
-backward adds up to the exact gradient:
-
-    p = exp(s - lse),   dvalue += p^T @ g,
-    ds = p * (g @ value^T - <g, out>),
-    dquery += scale * ds @ key,   dkey += scale * ds^T @ query.
-
-Scores are recomputed in the backward: no affinity outlives its block of
-lines. A block is small enough to stay in the processor's cache, where its
-lines are made contiguous for the matrix products; the results are written
-through strided views.
+Along one it is axial attention, along all criss-cross attention. This file
+turns axes into patterns of groups (:mod:`._groups`) and offers the same sum
+to autograd, to torch.compile as an operator, and to exporters as plain steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ._matmul import bmm, bmm_into
-
-# Elements of scores and values in one block. On a CPU 2**19 and 2**20 (2 and
-# 4 MiB of fp32) were the fastest of 2**17 .. 2**23; a GPU wants few large
-# launches instead.
-_CPU_BLOCK = 2**19
-_GPU_BLOCK = 2**26
+from . import _groups
+from ._autograd import Attention, Engine, backward, forward, widen
+from ._operators import Backend
 
 
-def _blocks(axis: int, *tensors: Tensor | None) -> Iterator[list]:
-    """Yield views (groups, lines, length, dim) of lines along an axis.
-
-    The tensors are (B, *spatial, heads, dim) and contiguous but for the
-    last axis' padding. Being views, the blocks can be written to. None stays
-    None.
-    """
-    shape = tensors[0].shape
-    length = shape[1 + axis]
-    before = shape[: 1 + axis].numel()
-    after = shape[2 + axis : -1].numel()
-    # A line has an index before the axis and one after it. A block takes
-    # lines of the longer one, and of several of the other if the map is small.
-    swap = before > after
-    grids = []
-    for x in tensors:
-        if x is not None:
-            x = x.view(before, length, after, x.shape[-1])
-            x = x.transpose(0, 2) if swap else x
-        grids.append(x)
-    outer, inner = sorted((before, after))
-    limit = _CPU_BLOCK if tensors[0].device.type == 'cpu' else _GPU_BLOCK
-    width = max(x.shape[-1] for x in tensors if x is not None)
-    step = max(1, limit // (length * (length + width)))
-    groups = max(1, step // inner)
-    for i in range(0, outer, groups):
-        for j in range(0, inner, step):
-            yield [
-                g
-                if g is None
-                else g[i : i + groups, :, j : j + step].transpose(1, 2)
-                for g in grids
-            ]
-
-
-def _lines(x):
-    """A block as contiguous lines for the products, (lines, length, dim)."""
-    return x if x is None else x.flatten(0, 1).contiguous()
-
-
-def _scores(query, key, scale, exclude_self):
-    scores = bmm(query, key.mT)
-    if scale != 1.0:
-        scores.mul_(scale)
-    if exclude_self:
-        scores.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-    return scores
+def _along(axis: int, x: Tensor) -> Tensor:
+    """View (B, *spatial, heads, dim) as lines (m, n, length, dim), m <= n."""
+    before, length = x.shape[: 1 + axis].numel(), x.shape[1 + axis]
+    lines = x.view(before, length, -1, x.shape[-1])
+    if before > lines.shape[2]:
+        lines = lines.transpose(0, 2)
+    return lines.transpose(1, 2)
 
 
 def _used_axes(axes, shape):
@@ -97,13 +40,20 @@ def _used_axes(axes, shape):
     return [(first, False)] + [(a, True) for a in others if shape[1 + a] > 1]
 
 
+def _patterns(axes, shape):
+    return [
+        (partial(_along, axis), 1, exclude_self)
+        for axis, exclude_self in _used_axes(axes, shape)
+    ]
+
+
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, axes, scale: float
+    query: Tensor, key: Tensor, value: Tensor, axes: Sequence[int], scale
 ) -> tuple[Tensor, Tensor]:
     """Attention of each position over its lines along the given axes.
 
     Args:
-        query, key: (B, *spatial, heads, dim).
+        query, key: (B, *spatial, heads, dim), pixels being rows of a matrix.
         value: (B, *spatial, heads, value_dim).
         axes: Spatial axes, counted from 0. The own position counts once.
         scale: Factor of the scores.
@@ -112,69 +62,168 @@ def attend(
         The output, of value's shape, and the log-sum-exp of the scores,
         (B, *spatial, heads, 1).
     """
-    out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-    lse = out.new_empty(*out.shape[:-1], 1)
-    for axis, exclude_self in _used_axes(axes, query.shape):
-        for *qkv, o, joint in _blocks(axis, query, key, value, out, lse):
-            q, k, v = map(_lines, qkv)
-            s = _scores(q, k, scale, exclude_self)
-            peak = s.amax(-1, keepdim=True)
-            p = s.softmax(-1)
-            # The largest weight is exp(peak - lse): no second exponential.
-            own = peak.sub_(p.amax(-1, keepdim=True).log_())
-            own = own.view(joint.shape)
-            if not exclude_self:
-                joint.copy_(own)
-                bmm_into(o, p, v)
-            else:
-                # exp(own - joint), but the parts add up to 1 in any dtype.
-                part = torch.sigmoid(own - joint)
-                torch.logaddexp(joint, own, out=joint)
-                o.mul_(1 - part)
-                p.mul_(part.view(-1, part.shape[-2], 1))
-                bmm_into(o, p, v, accumulate=True)
-    return out, lse
-
-
-def dots(a: Tensor, b: Tensor) -> Tensor:
-    """Scalar products along the last axis, (..., 1), without a large a * b."""
-    rows = zip(*(x.flatten(0, -2).split(1024) for x in (a, b)), strict=True)
-    return torch.cat([(x * y).sum(-1) for x, y in rows]).view(*a.shape[:-1], 1)
+    patterns = _patterns(axes, query.shape)
+    return _groups.attend(query, key, value, patterns, scale)
 
 
 def attend_backward(
+    grad, query, key, value, delta, lse, axes, scale, out
+) -> None:
+    """Write the gradients of :func:`attend` to out.
+
+    Arguments as in :func:`._groups.attend_backward`, with axes.
+    """
+    patterns = _patterns(axes, query.shape)
+    _groups.attend_backward(
+        grad, query, key, value, delta, lse, patterns, scale, out
+    )
+
+
+def _engine(axes, scale, backend):
+    if backend == 'triton':
+        from . import _triton_axis as module
+    else:
+        module = sys.modules[__name__]
+    return Engine(
+        partial(module.attend, axes=axes, scale=scale),
+        partial(module.attend_backward, axes=axes, scale=scale),
+        widens=backend == 'torch',
+    )
+
+
+def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
+    """Attention along axes for autograd, compilers and exporters.
+
+    Args:
+        query, key, value: As in :func:`attend`, of any strides.
+        backend: 'torch' or 'triton'.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return _exportable(query, key, value, axes, scale)
+    if torch.compiler.is_compiling():
+        return _operator(query, key, value, axes, scale, backend)[0]
+    engine = _engine(axes, scale, backend)
+    return Attention.apply(query, key, value, engine)
+
+
+def _exportable(query, key, value, axes, scale):
+    """The same sum with whole tensors, of standard operators alone."""
+    lengths = [query.shape[1 + axis] for axis in axes]
+    parts = []
+    for axis, length in zip(axes, lengths, strict=True):
+        # (B, *other axes, heads, length, dim)
+        q, k = (x.movedim(1 + axis, -2) for x in (widen(query), widen(key)))
+        s = scale * q @ k.mT
+        if parts:  # the own position was counted
+            own = torch.eye(length, dtype=torch.bool, device=s.device)
+            s = s.masked_fill(own, -torch.inf)
+        parts.append(s.movedim(-2, 1 + axis))
+    weights = torch.cat(parts, -1).softmax(-1).split(lengths, -1)
+    out = 0
+    for axis, w in zip(axes, weights, strict=True):
+        v = widen(value).movedim(1 + axis, -2)
+        out = out + (w.movedim(1 + axis, -2) @ v).movedim(-2, 1 + axis)
+    return out.to(value.dtype)
+
+
+@torch.library.custom_op('mmseg_attn::axis_attention', mutates_args=())
+def _operator(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    axes: Sequence[int],
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return forward(_engine(axes, scale, backend), query, key, value)
+
+
+@_operator.register_fake
+def _(query, key, value, axes, scale, backend):
+    lse = torch.promote_types(value.dtype, torch.float32)
+    shape = value.shape
+    return (
+        torch.empty(shape, dtype=value.dtype, device=value.device),
+        torch.empty((*shape[:-1], 1), dtype=lse, device=value.device),
+    )
+
+
+@torch.library.custom_op(
+    'mmseg_attn::axis_attention_backward', mutates_args=()
+)
+def _operator_backward(
     grad: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    delta: Tensor,
+    out: Tensor,
     lse: Tensor,
-    axes,
+    axes: Sequence[int],
     scale: float,
-    out: tuple[Tensor | None, Tensor | None, Tensor | None],
-) -> None:
-    """Write the gradients of :func:`attend` for query, key and value to out.
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    engine = _engine(axes, scale, backend)
+    return tuple(backward(engine, grad, query, key, value, out, lse))
+
+
+@_operator_backward.register_fake
+def _(grad, query, key, value, out, lse, axes, scale, backend):
+    return tuple(
+        torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for x in (query, key, value)
+    )
+
+
+def _setup(ctx, inputs, output):
+    *qkv, ctx.axes, ctx.scale, ctx.backend = inputs
+    ctx.save_for_backward(*qkv, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _compiled_backward(ctx, grad, _):
+    grads = _operator_backward(
+        grad, *ctx.saved_tensors, ctx.axes, ctx.scale, ctx.backend
+    )
+    return *grads, None, None, None
+
+
+_operator.register_autograd(_compiled_backward, setup_context=_setup)
+
+
+def axis_backends(axes_of) -> dict[str, Backend]:
+    """Backends of an operator along axes, but for its reference.
 
     Args:
-        delta: <grad, output of attend> at each position,
-            (B, *spatial, heads, 1).
-        out: Where to; None leaves a gradient out. That of value may be
-            written over value once the other two are known.
+        axes_of: (query, options) -> axes, the options being those after
+            scale.
     """
-    for_scores = out[0] is not None or out[1] is not None
-    tensors = (query, key, grad, lse, value if for_scores else None, delta)
-    for axis, exclude_self in _used_axes(axes, query.shape):
-        for *lines, dq, dk, dv in _blocks(axis, *tensors, *out):
-            q, k, g, joint, v, d = map(_lines, lines)
-            p = _scores(q, k, scale, exclude_self).sub_(joint).exp_()
-            if dv is not None:
-                bmm_into(dv, p.mT, g, accumulate=exclude_self)
-            if not for_scores:
-                continue
-            ds = bmm(g, v.mT).sub_(d).mul_(p)
-            if scale != 1.0:
-                ds.mul_(scale)
-            if dq is not None:
-                bmm_into(dq, ds, k, accumulate=exclude_self)
-            if dk is not None:
-                bmm_into(dk, ds.mT, q, accumulate=exclude_self)
+
+    def backend(name):
+        def run(query, key, value, scale, *options):
+            axes = axes_of(query, *options)
+            return axis_attention(query, key, value, axes, scale, name)
+
+        return run
+
+    return dict(
+        triton=Backend(
+            backend('triton'),
+            _triton_reason,
+            _triton_limits,
+            # Its interpreter, on the CPU, is for tests.
+            by_default=lambda device: device.type == 'cuda',
+        ),
+        torch=Backend(backend('torch')),
+    )
+
+
+def _triton_reason(device):
+    from . import _triton_axis
+
+    return _triton_axis.reason(device)
+
+
+def _triton_limits(query, key, value):
+    from . import _triton_axis
+
+    return _triton_axis.limits(query, key, value)

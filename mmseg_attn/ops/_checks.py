@@ -5,9 +5,17 @@ from torch import Tensor
 
 
 def check_qkv(
-    operator: str, query: Tensor, key: Tensor, value: Tensor, scale: float
+    operator: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float = 1.0,
+    cross: bool = False,
 ):
-    """Check tensors (B, *spatial, heads, dim) of self-attention on a grid.
+    """Check tensors (B, *spatial, heads, dim) of attention on a grid.
+
+    Args:
+        cross: Whether keys and values may be of another grid than queries.
 
     Raises:
         TypeError: Not tensors, not of one floating point dtype, or a scale
@@ -25,21 +33,29 @@ def check_qkv(
             raise TypeError(
                 f'{operator}: {name} must be a tensor, got {type(x).__name__}'
             )
-    shapes = ', '.join(f'{n} {tuple(x.shape)}' for n, x in qkv.items())
-    if query.ndim < 4 or any(x.ndim != query.ndim for x in (key, value)):
+    if min(x.ndim for x in qkv.values()) < 4 or (
+        not cross and len({x.ndim for x in qkv.values()}) > 1
+    ):
         raise ValueError(
             f'{operator}: expected tensors (B, *spatial, heads, dim) with at '
-            f'least one spatial axis, all of the same rank, got {shapes}. A '
-            'map (B, C, H, W) becomes one by '
+            'least one spatial axis, all of the same rank, got '
+            f'{_shapes(qkv)}. A map (B, C, H, W) becomes one by '
             'x.movedim(1, -1).unsqueeze(-2)'
         )
-    if query.shape != key.shape or query.shape[:-1] != value.shape[:-1]:
+    if key.shape[:-1] != value.shape[:-1] or (
+        _batch_heads_dim(query) != _batch_heads_dim(key)
+        if cross
+        else query.shape != key.shape
+    ):
+        same = 'batch, heads and dim' if cross else 'shape'
         raise ValueError(
-            f'{operator}: query and key must have the same shape and value '
-            f'may differ from them in the last axis only, got {shapes}'
+            f'{operator}: query and key must have the same {same}, and value '
+            f'may differ from key in the last axis only, got {_shapes(qkv)}'
         )
-    if not all(query.shape) or not value.shape[-1]:
-        raise ValueError(f'{operator}: no axis may be empty, got {shapes}')
+    if not all(query.shape + key.shape + value.shape):
+        raise ValueError(
+            f'{operator}: no axis may be empty, got {_shapes(qkv)}'
+        )
     dtypes = {x.dtype for x in qkv.values()}
     if len(dtypes) > 1 or not query.is_floating_point():
         raise TypeError(
@@ -56,3 +72,45 @@ def check_qkv(
             f'{operator}: tensors on the meta device hold no values. Trace '
             'with torch.export or torch.compile instead'
         )
+
+
+def check_axis(operator: str, axis: int, query: Tensor) -> int:
+    """A spatial axis counted from 0; negative ones count from the last.
+
+    Raises:
+        TypeError: Not an integer.
+        ValueError: No such spatial axis.
+    """
+    count = query.ndim - 3
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        raise TypeError(
+            f'{operator}: axis must be an integer, got {type(axis).__name__}'
+        )
+    if not -count <= axis < count:
+        raise ValueError(
+            f'{operator}: axis counts the {count} spatial axes of query '
+            f'{tuple(query.shape)}: expected {-count} to {count - 1}, got '
+            f'{axis}'
+        )
+    return axis % count
+
+
+def check_choice(operator: str, name: str, value: str, choices) -> None:
+    """Check an option against the values it may have.
+
+    Raises:
+        ValueError: Another value.
+    """
+    if value not in choices:
+        raise ValueError(
+            f'{operator}: {name} must be one of '
+            f'{", ".join(map(repr, choices))}, got {value!r}'
+        )
+
+
+def _shapes(tensors):
+    return ', '.join(f'{n} {tuple(x.shape)}' for n, x in tensors.items())
+
+
+def _batch_heads_dim(x):
+    return x.shape[0], *x.shape[-2:]

@@ -6,7 +6,8 @@ units of processors other than its maker's unused. oneDNN, also part of
 torch, uses them; torch offers it for fp32 only through an operator of its
 compiler. So it is looked up with care: where it is missing or does not do
 what it did, it is the BLAS. Small products are faster in the BLAS anyway,
-which takes a whole batch at once.
+which takes a whole batch at once, and so are matrices with gaps between
+their rows, on which oneDNN is very slow.
 """
 
 from __future__ import annotations
@@ -23,18 +24,12 @@ _MIN_SIDE = 112
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    """(i, k) times (k, j), without autograd.
-
-    Fastest if each matrix or its transpose is contiguous.
-    """
+    """(i, k) times (k, j), without autograd."""
     return _onednn(a, b) if _use_onednn(a, b) else torch.mm(a, b)
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """(n, i, k) times (n, k, j), without autograd.
-
-    Fastest if each matrix or its transpose is contiguous.
-    """
+    """(n, i, k) times (n, k, j), without autograd."""
     if not _use_onednn(a, b):
         return torch.bmm(a, b)
     product = a.new_empty(len(a), a.shape[1], b.shape[2])
@@ -45,15 +40,25 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
 def bmm_into(
     target: Tensor, a: Tensor, b: Tensor, accumulate: bool = False
 ) -> Tensor:
-    """Write (n, i, k) times (n, k, j) to a target (m, n / m, i, j), or add."""
+    """Write (n, i, k) times (n, k, j) to a target, or add it.
+
+    Args:
+        target: (m, n / m, *rows, j), any number of axes counting the i rows.
+    """
     if not _use_onednn(a, b):
         product = torch.bmm(a, b).view(target.shape)
         return target.add_(product) if accumulate else target.copy_(product)
-    lines = (t for group in target for t in group)
-    for t, x, y in zip(lines, a, b, strict=True):
-        product = _onednn(x, y)
+    places = (t for group in target for t in group)
+    for t, x, y in zip(places, a, b, strict=True):
+        product = _onednn(x, y).view(t.shape)
         t.add_(product) if accumulate else t.copy_(product)
     return target
+
+
+def _is_dense(x):
+    """Whether each matrix of a batch, or its transpose, is contiguous."""
+    rows, columns = x.shape[-2:]
+    return x.stride()[-2:] in ((columns, 1), (1, rows))
 
 
 def _use_onednn(a, b):
@@ -62,6 +67,8 @@ def _use_onednn(a, b):
         and a.dtype == torch.float32
         and min(a.shape[-2:]) >= _MIN_SIDE
         and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _MIN_SIZE
+        and _is_dense(a)
+        and _is_dense(b)
         and _onednn_works()
     )
 

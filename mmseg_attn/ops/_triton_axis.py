@@ -128,7 +128,7 @@ def _narrow(x, dtype: tl.constexpr):
     """
     if dtype == tl.float16:
         factor = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), 1e-30)
-        return (x / factor).to(dtype), factor
+        return (x * (1 / factor)).to(dtype), factor
     else:
         return x.to(dtype), 1.0
 
@@ -323,22 +323,30 @@ def _plan(query, value, length, backward):
     """Tiles of M own rows and N others, warps and stages of the kernels.
 
     Tiles are powers of two and at least 16, as tl.dot has it. A line of at
-    most N positions is one tile. The scores, their gradients and a chunk of C
-    channels must fit the registers; fp32 operands, twice as wide, also the
-    100 KiB or so of shared memory.
+    most N positions is one tile. The sizes are those with which no kernel
+    spills much of its registers when compiled for sm_80 and sm_90, and none
+    needs more than 100 KiB or so of shared memory: IEEE products of fp32 hold
+    whole rows of their operands in registers, tf32 is twice as wide as fp16.
     """
     width, value_width = query.shape[-1], value.shape[-1]
-    fp32 = query.dtype == torch.float32
-    n = min(_power(length), 64 if fp32 else 128)
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    precision = 'ieee'
+    if query.dtype != torch.float32:
+        most = 128 if length <= 128 else 64
+        chunk = 32 if backward else 128
+    elif torch.backends.cuda.matmul.allow_tf32:
+        most, chunk, precision = 64, 32, 'tf32'
+    else:
+        most, chunk = 32 if width <= 64 else 16, 64
+    n = min(_power(length), most)
+    wide = most <= 32 or (backward and n == 128)
     return min(n, 64), dict(
         WIDTH=width,
         VALUE_WIDTH=value_width,
         N=n,
         D=_power(width),
-        C=min(_power(value_width), 32 if fp32 else 64 if backward else 128),
-        PRECISION='tf32' if fp32 and tf32 else 'ieee',
-        num_warps=8 if backward and n == 128 else 4,
+        C=min(_power(value_width), chunk),
+        PRECISION=precision,
+        num_warps=8 if wide else 4,
         num_stages=2,
     )
 
@@ -421,36 +429,34 @@ def attend_backward(
             known.
     """
     dq, dk, dv = out
+    width = value.shape[-1]
     for axis, later in _used_axes(axes, query.shape):
         lines, length, after = _geometry(query.shape, axis)
         m, plan = _plan(query, value, length, backward=True)
         line = length, after, float(scale)
-        plan['LATER'] = later
         with torch.cuda.device_of(query):
             if length <= plan['N']:
                 rows = grad, query, key, value
                 _backward_line[(lines,)](
                     *rows, delta, lse, *out, *_steps(*rows, *out), *line,
-                    **plan,
+                    LATER=later, **plan,
                 )  # fmt: skip
                 continue
-            plan['M'] = m
             tiles = lines * triton.cdiv(length, m)
-            if dq is not None:
-                rows = query, key, grad, value
-                _backward_scores[(tiles,)](
-                    *rows, delta, lse, dq, *_steps(*rows, dq), *line,
-                    KEYS=False, **plan,
-                )  # fmt: skip
-            if dk is not None:
-                rows = key, query, value, grad
-                _backward_scores[(tiles,)](
-                    *rows, delta, lse, dk, *_steps(*rows, dk), *line,
-                    KEYS=True, **plan,
-                )  # fmt: skip
-            if dv is not None:
-                chunks = triton.cdiv(value.shape[-1], plan['C'])
+            for keys, dx, *rows in (
+                (False, dq, query, key, grad, value),
+                (True, dk, key, query, value, grad),
+            ):
+                if dx is not None:
+                    _backward_scores[(tiles,)](
+                        *rows, delta, lse, dx, *_steps(*rows, dx), *line,
+                        M=m, KEYS=keys, LATER=later, **plan,
+                    )  # fmt: skip
+            if dv is not None:  # weights times channels, as in the forward
+                m, plan = _plan(query, value, length, backward=False)
+                tiles = lines * triton.cdiv(length, m)
                 rows = grad, query, key
-                _backward_values[(tiles, chunks)](
-                    *rows, lse, dv, *_steps(*rows, dv), *line, **plan
-                )
+                _backward_values[(tiles, triton.cdiv(width, plan['C']))](
+                    *rows, lse, dv, *_steps(*rows, dv), *line,
+                    M=m, LATER=later, **plan,
+                )  # fmt: skip

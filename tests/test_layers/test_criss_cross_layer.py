@@ -1,30 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
 import copy
-import os
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 
 from mmseg_attn.layers import CrissCrossAttention
 from mmseg_attn.ops import criss_cross_attention
-
-
-@pytest.fixture
-def golden():
-    """Loads outputs of the papers' own code; they are not in the project."""
-    real = os.environ.get('MMSEG_ATTN_REAL_DATA')
-    folder = real and Path(real).parent / 'golden'
-    if not folder or not folder.is_dir():
-        pytest.skip("no folder 'golden' beside $MMSEG_ATTN_REAL_DATA")
-
-    def load(name):
-        with np.load(folder / f'{name}.npz') as arrays:
-            return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
-
-    return load
 
 
 def double_layer(channels=16, spatial_dims=2, **kwargs):

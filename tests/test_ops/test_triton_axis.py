@@ -21,11 +21,15 @@ from mmseg_attn.ops import _axis, _triton_axis, criss_cross_attention
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 HALVES = [torch.bfloat16, torch.float16]
-pytestmark = pytest.mark.skipif(
-    _triton_axis.reason(DEVICE) is not None,
-    reason=f'{_triton_axis.reason(DEVICE)}; the interpreter needs '
-    'TRITON_INTERPRET=1 before triton is imported: run this file alone',
-)
+pytestmark = [
+    pytest.mark.skipif(
+        _triton_axis.reason(DEVICE) is not None,
+        reason=f'{_triton_axis.reason(DEVICE)}; the interpreter needs '
+        'TRITON_INTERPRET=1 before triton is imported: run this file alone',
+    ),
+    # NumPy on the infinity within a sigmoid, in the interpreter.
+    pytest.mark.filterwarnings('ignore:overflow encountered in exp'),
+]
 NAMES = 'out', 'lse', 'dq', 'dk', 'dv'
 
 
@@ -148,17 +152,18 @@ CASES = [
     ((1, 9), 1, 8, 16, [0, 1]),
     ((9, 1), 1, 8, 16, [0, 1]),
     ((1, 1), 1, 8, 16, [0, 1]),
-    ((17, 5), 2, 24, 40, [0, 1]),
-    ((4, 18), 1, 40, 130, [0, 1]),
+    ((17, 3), 2, 24, 40, [0, 1]),
+    ((2, 18), 1, 40, 130, [0, 1]),
     ((5, 6), 2, 8, 16, [0]),
     ((5, 6), 2, 8, 16, [1]),
-    ((2, 3, 4), 2, 8, 10, [0, 1, 2]),
-    ((4, 1, 3), 1, 8, 10, [0, 1, 2]),
-    ((3, 2, 4), 1, 8, 10, [0, 2]),
-    # Longer than a tile, by a little and by a tile and more.
-    ((65,), 2, 8, 40, [0]),
-    ((66, 2), 1, 8, 16, [0, 1]),
-    ((150,), 1, 24, 130, [0]),
+    ((2, 3, 4), 1, 8, 10, [0, 1, 2]),
+    ((3, 1, 2), 2, 8, 10, [0, 1, 2]),
+    ((3, 2, 3), 1, 8, 10, [0, 2]),
+    # Longer than a tile, the last key alone in its tile.
+    ((33,), 2, 8, 40, [0]),
+    ((33, 2), 1, 8, 16, [0, 1]),
+    ((70,), 1, 24, 130, [0]),
+    ((40,), 1, 72, 16, [0]),
 ]
 
 
@@ -191,7 +196,7 @@ def test_error_of_each_dtype(spatial, dtype):
             assert relative_error(ours[i], truth[i]) <= limit, name
 
 
-@pytest.mark.parametrize('spatial', [(5, 6), (66,)], ids=str)
+@pytest.mark.parametrize('spatial', [(4, 5), (66,)], ids=str)
 @pytest.mark.parametrize('dtype', [torch.float32, *HALVES], ids=str)
 def test_extreme_scores_stay_finite(spatial, dtype):
     q, k, v, g = make(spatial, dtype=dtype)
@@ -205,14 +210,14 @@ def test_extreme_scores_stay_finite(spatial, dtype):
 def test_gradients_of_scores_may_leave_the_range_of_fp16(spatial):
     """A scaled loss: <grad, value> is beyond 65,504, the gradients are not."""
     q, k, v, g = make(spatial, 1, 8, 64, torch.float16)
-    inputs = q / 64, k / 64, v, g * 8192
+    inputs = q / 64, k / 64, v * 16, g * 8192
     truth = run(_axis, *(x.double() for x in inputs), range(len(spatial)))
-    assert (inputs[3].double() @ v.double().mT).max() > 65504
+    assert (inputs[3].double() * inputs[2]).sum(-1).max() > 10 * 65504
     assert max(x.abs().max() for x in truth) < 65504
     check(run(_triton_axis, *inputs, range(len(spatial))), truth, 3e-3)
 
 
-@pytest.mark.parametrize('spatial', [(4, 6), (66,)], ids=str)
+@pytest.mark.parametrize('spatial', [(3, 2), (33,)], ids=str)
 def test_gradients_may_be_left_out(spatial):
     *qkv, grad = make(spatial)
     axes = range(len(spatial))
@@ -229,7 +234,8 @@ def test_gradients_may_be_left_out(spatial):
             grad, *qkv, delta, lse, axes, 0.7, tuple(grads)
         )
         for a, b in zip(grads, expected, strict=True):
-            assert a is None or torch.equal(a, b)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_splits_of_one_projection():

@@ -1,0 +1,107 @@
+# Copyright (c) mmseg_attn contributors.
+"""One autograd step around attention that recomputes its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Engine(NamedTuple):
+    """A forward and backward without autograd.
+
+    Args:
+        attend: (query, key, value) -> (out, lse).
+        attend_backward: (grad, query, key, value, delta, lse, out), writing
+            the gradients to the tensors of out that are not None.
+        widens: Whether narrow floats must be made fp32 for it.
+    """
+
+    attend: Callable
+    attend_backward: Callable
+    widens: bool = True
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the sums: fp32 for narrower ones."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widen(x: Tensor) -> Tensor:
+    """To the dtype of the sums."""
+    return x.to(accumulator(x.dtype))
+
+
+def pixel_rows(x: Tensor) -> Tensor:
+    """The tensor itself if its pixels are rows of a matrix, else a copy."""
+    if x.stride(-1) == 1:
+        try:
+            x.view(-1, x.shape[-1])
+            return x
+        except RuntimeError:  # torch's only way to tell
+            pass
+    return x.contiguous()
+
+
+def dots(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products along the last axis, (..., 1), without a large a * b.
+
+    The sums of narrow floats are fp32.
+    """
+    step = 1024 if a.device.type == 'cpu' else 2**18
+    rows = zip(*(x.flatten(0, -2).split(step) for x in (a, b)), strict=True)
+    sums = [(widen(x) * y).sum(-1) for x, y in rows]
+    return torch.cat(sums).view(*a.shape[:-1], 1)
+
+
+def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
+    """Output in the dtype of value, and log-sum-exp."""
+    qkv = [pixel_rows(x) for x in (query, key, value)]
+    if engine.widens:
+        qkv = map(widen, qkv)
+    # Autocast would narrow the products of the fp32 work tensors.
+    with torch.autocast(query.device.type, enabled=False):
+        out, lse = engine.attend(*qkv)
+    return out.to(value.dtype), lse
+
+
+def backward(
+    engine: Engine, grad, query, key, value, out, lse, needed=(True,) * 3
+) -> list[Tensor | None]:
+    """Gradients of query, key and value, None where not needed."""
+    tensors = [pixel_rows(x) for x in (grad, query, key, value)]
+    with torch.autocast(grad.device.type, enabled=False):
+        delta = dots(tensors[0], out)
+        if engine.widens:
+            tensors = [widen(x) for x in tensors]
+        grads = [
+            x.new_empty(x.shape) if needs else None
+            for x, needs in zip(tensors[1:], needed, strict=True)
+        ]
+        engine.attend_backward(*tensors, delta, lse, out=grads)
+    return [x if x is None else x.to(grad.dtype) for x in grads]
+
+
+class Attention(torch.autograd.Function):
+    """``apply(query, key, value, engine)``; saves no scores."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, engine):
+        qkv = [pixel_rows(x) for x in (query, key, value)]
+        out, lse = forward(engine, *qkv)
+        ctx.save_for_backward(*qkv, out, lse)
+        ctx.engine = engine
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'this backend is differentiable once, but its gradient was '
+                "asked for with create_graph=True: use backend='reference'"
+            )
+        needed = ctx.needs_input_grad[:3]
+        return *backward(ctx.engine, grad, *ctx.saved_tensors, needed), None

@@ -1,0 +1,251 @@
+# Copyright (c) mmseg_attn contributors.
+"""Attention through a global context: linear in the number of positions.
+
+With feature maps a of the queries and b of the keys the dense attention
+``(a b^T) v`` is ``a (b^T v)``, whose inner product, the context G, is a
+matrix of key width times value width. So
+
+    G = r * b^T v,   s = sum of b,   out = a G / (a . s),
+
+where efficient attention has no denominator and linear attention no r. The
+Taylor similarity 1 + q . k is one of features too: a channel of ones beside
+q and k.
+
+Positions pass in chunks that stay in the processor's cache; all sums are at
+least fp32. Features are recomputed in the backward: only the inputs and the
+context are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._autograd import widen
+from ._matmul import bmm
+
+# Elements of a chunk's query, key or value.
+_CPU_CHUNK = 2**19
+_GPU_CHUNK = 2**26
+_MIN_NORM = 1e-6
+
+
+class Feature(NamedTuple):
+    """A feature map: x -> a, and (x, a, gradient of a) -> gradient of x."""
+
+    map: Callable
+    backward: Callable
+
+
+def _unit_and_one(x):
+    unit = F.normalize(x, dim=-1, eps=_MIN_NORM)
+    return torch.cat([unit, torch.ones_like(x[..., :1])], -1)
+
+
+def _unit_and_one_backward(x, a, g):
+    a, g = a[..., :-1], g[..., :-1]
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    along = a * (a * g).sum(-1, keepdim=True) * (norm > _MIN_NORM)
+    return (g - along) / norm.clamp_min(_MIN_NORM)
+
+
+def _softmax_backward(x, a, g):
+    return a * (g - (a * g).sum(-1, keepdim=True))
+
+
+IDENTITY = Feature(lambda x: x, lambda x, a, g: g)
+SOFTMAX = Feature(lambda x: x.softmax(-1), _softmax_backward)
+UNIT_AND_ONE = Feature(_unit_and_one, _unit_and_one_backward)
+SOFTPLUS = Feature(F.softplus, lambda x, a, g: g * x.sigmoid())
+
+
+class Rule(NamedTuple):
+    """Which attention it is.
+
+    Args:
+        query, key: Feature maps of the positions' channels.
+        over_positions: The keys' softmax over the positions instead of a
+            feature map.
+        divisor: Of the context.
+        normalizes: Whether there is a denominator.
+        eps: Added to the keys' sum, but not to that of a channel of ones.
+    """
+
+    query: Feature
+    key: Feature
+    over_positions: bool = False
+    divisor: float = 1.0
+    normalizes: bool = False
+    eps: float = 0.0
+
+
+def _chunks(x: Tensor, width: int):
+    """Slices of the positions of (B, n, heads, dim)."""
+    limit = _CPU_CHUNK if x.device.type == 'cpu' else _GPU_CHUNK
+    step = max(16, limit // (x.shape[0] * x.shape[2] * width))
+    return [slice(i, i + step) for i in range(0, x.shape[1], step)]
+
+
+def _heads(x: Tensor, part: slice) -> Tensor:
+    """Positions of (B, n, heads, dim) as (B * heads, part, dim), wide."""
+    return widen(x[:, part]).transpose(1, 2).flatten(0, 1)
+
+
+def _write(target: Tensor, part: slice, rows: Tensor) -> None:
+    """The reverse of :func:`_heads`."""
+    here = target[:, part].transpose(1, 2)
+    here.copy_(rows.view(here.shape))
+
+
+def _sum(total, term):
+    return term if total is None else total.add_(term)
+
+
+class Context(torch.autograd.Function):
+    """``apply(query, key, value, rule)`` on (B, n, heads, dim)."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, rule):
+        with torch.autocast(query.device.type, enabled=False):
+            state = _summary(key, value, rule)
+            out = value.new_empty(*query.shape[:-1], value.shape[-1])
+            for part in _chunks(query, value.shape[-1]):
+                a = rule.query.map(_heads(query, part))
+                if rule.normalizes:
+                    a = a / _denominator(a, state)
+                _write(out, part, bmm(a, state.context))
+        ctx.save_for_backward(query, key, value, *state)
+        ctx.rule = rule
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'this backend is differentiable once, but its gradient was '
+                "asked for with create_graph=True: use backend='reference'"
+            )
+        query, key, value, *state = ctx.saved_tensors
+        rule, state = ctx.rule, _State(*state)
+        with torch.autocast(grad.device.type, enabled=False):
+            grads = [x.new_empty(x.shape) for x in (query, key, value)]
+            context, keys = _query_backward(grad, query, rule, state, grads[0])
+            _key_backward(key, value, rule, state, context, keys, *grads[1:])
+        return *grads, None
+
+
+class _State(NamedTuple):
+    """What the keys and values are summed up to.
+
+    Args:
+        context: G, (B * heads, features, value_dim).
+        keys: s, (B * heads, 1, features), if there is a denominator.
+        factor: r, (B * heads, dim, 1), if it differs between channels.
+        shift: Taken from keys before exp, (B * heads, 1, dim).
+    """
+
+    context: Tensor
+    keys: Tensor | None
+    factor: Tensor | None
+    shift: Tensor | None
+
+
+def _key_feature(k, rule, shift):
+    return (k - shift).exp_() if rule.over_positions else rule.key.map(k)
+
+
+def _summary(key, value, rule):
+    context = keys = factor = shift = None
+    if rule.over_positions:
+        peak = widen(key.amax(1, keepdim=True))
+        shift = peak.transpose(1, 2).flatten(0, 1)
+    for part in _chunks(key, value.shape[-1]):
+        b = _key_feature(_heads(key, part), rule, shift)
+        context = _sum(context, bmm(b.mT, _heads(value, part)))
+        if rule.over_positions or rule.normalizes:
+            keys = _sum(keys, b.sum(1, keepdim=True))
+    if rule.over_positions:
+        factor, keys = 1 / keys.mT, None
+        context *= factor
+    if rule.divisor != 1:
+        context /= rule.divisor
+    if rule.normalizes:
+        keys[..., : key.shape[-1]] += rule.eps
+    return _State(context, keys, factor, shift)
+
+
+def _denominator(a, state):
+    return bmm(a, state.keys.mT)
+
+
+def _query_backward(grad, query, rule, state, target):
+    """Write the gradient of query; return those of the context and keys."""
+    context = keys = None
+    for part in _chunks(query, grad.shape[-1]):
+        q, g = _heads(query, part), _heads(grad, part)
+        a = scaled = rule.query.map(q)
+        da = bmm(g, state.context.mT)
+        if rule.normalizes:
+            denominator = _denominator(a, state)
+            scaled = a / denominator
+            # With <grad, out> = scaled . da, before da is divided.
+            dden = (scaled * da).sum(-1, keepdim=True).div_(denominator).neg_()
+            da = da.div_(denominator).add_(dden * state.keys)
+            keys = _sum(keys, bmm(dden.mT, a))
+        context = _sum(context, bmm(scaled.mT, g))
+        _write(target, part, rule.query.backward(q, a, da))
+    return context, keys
+
+
+def _key_backward(key, value, rule, state, context, keys, dkey, dvalue):
+    """Write the gradients of key and value."""
+    if rule.over_positions:
+        context = context * state.factor
+        # What the softmax's backward subtracts: the sum over n of b * db.
+        mean = (state.context * context).sum(-1, keepdim=True).mT
+    if rule.divisor != 1:
+        context = context / rule.divisor
+    for part in _chunks(key, value.shape[-1]):
+        k, v = _heads(key, part), _heads(value, part)
+        b = _key_feature(k, rule, state.shift)
+        _write(dvalue, part, bmm(b, context))
+        db = bmm(v, context.mT)
+        if rule.over_positions:
+            dk = db.sub_(mean).mul_(b)
+        else:
+            if rule.normalizes:
+                db += keys
+            dk = rule.key.backward(k, b, db)
+        _write(dkey, part, dk)
+
+
+def _exportable(query, key, value, rule):
+    """The same with whole tensors, of standard operators alone."""
+    q, k, v = (widen(x).transpose(1, 2) for x in (query, key, value))
+    a = rule.query.map(q)
+    b = k.softmax(-2) if rule.over_positions else rule.key.map(k)
+    out = a @ (b.mT @ v / rule.divisor)
+    if rule.normalizes:
+        eps = rule.eps * a[..., : k.shape[-1]].sum(-1, keepdim=True)
+        out = out / (a @ b.sum(-2, keepdim=True).mT + eps)
+    return out.transpose(1, 2).to(value.dtype)
+
+
+def context_attention(query, key, value, rule: Rule) -> Tensor:
+    """Attention by a rule for autograd, compilers and exporters.
+
+    Args:
+        query: (B, *spatial, heads, dim).
+        key, value: (B, *key_spatial, heads, dim or value_dim).
+
+    Returns:
+        (B, *spatial, heads, value_dim).
+    """
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    run = _exportable if tracing else Context.apply
+    out = run(*(x.flatten(1, -3) for x in (query, key, value)), rule)
+    return out.view(*query.shape[:-1], value.shape[-1])

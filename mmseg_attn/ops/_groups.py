@@ -1,0 +1,171 @@
+# Copyright (c) mmseg_attn contributors.
+"""Softmax attention within groups of positions, merged over several patterns.
+
+A pattern divides the positions of a grid into groups of equal size: the lines
+along an axis, windows, strided grids. The softmax over the union of several
+patterns' keys is the merge of their own softmaxes by the log-sum-exp (lse).
+With the scores s of a query in its group of pattern a and l_a = lse(s),
+
+    lse = logaddexp over a of l_a,
+    out = sum over a of exp(l_a - lse) * softmax(s) @ value.
+
+The backward gives every pattern the *joint* out and lse, so that each one's
+own backward adds up to the exact gradient:
+
+    p = exp(s - lse),   dvalue += p^T @ g,
+    ds = p * (g @ value^T - <g, out>),
+    dquery += scale * ds @ key,   dkey += scale * ds^T @ query.
+
+Scores are recomputed in the backward: no affinity outlives its block of
+groups. A block is small enough to stay in the processor's cache, where its
+groups are made contiguous for the matrix products; the results are written
+through strided views.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ._matmul import bmm, bmm_into
+
+# A function (B, *spatial, heads, dim) -> view (*lead, *members, dim) with at
+# least two lead axes, which count the groups; how many axes count a group's
+# members; and whether a query leaves out its own position.
+Pattern = tuple[Callable[[Tensor], Tensor], int, bool]
+
+# Elements of scores and values in one block. On a CPU 2**19 and 2**20 (2 and
+# 4 MiB of fp32) were the fastest of 2**17 .. 2**23; a GPU wants few large
+# launches instead.
+_CPU_BLOCK = 2**19
+_GPU_BLOCK = 2**26
+
+
+def _blocks(pattern: Pattern, *tensors: Tensor | None) -> Iterator[list]:
+    """Yield views (n, m, *members, dim) of n * m groups; None stays None."""
+    split, members, _ = pattern
+    views = [x if x is None else split(x) for x in tensors]
+    *outer, rows, columns = views[0].shape[: -1 - members]
+    size = views[0].shape[-1 - members : -1].numel()
+    width = max(x.shape[-1] for x in views if x is not None)
+    limit = _CPU_BLOCK if tensors[0].device.type == 'cpu' else _GPU_BLOCK
+    # A block takes groups along the last lead axis, and along the one before
+    # if these are few.
+    step = max(1, limit // (size * (size + width)))
+    several = max(1, step // columns)
+    for index in itertools.product(
+        *map(range, outer), range(0, rows, several), range(0, columns, step)
+    ):
+        *fixed, i, j = index
+        where = (*fixed, slice(i, i + several), slice(j, j + step))
+        yield [x if x is None else x[where] for x in views]
+
+
+def _flat(block):
+    """A block as contiguous groups for the products, (groups, size, dim)."""
+    if block is None:
+        return None
+    groups = block.shape[0] * block.shape[1]
+    return block.reshape(groups, -1, block.shape[-1]).contiguous()
+
+
+def _scores(query, key, bias, scale, exclude_self):
+    scores = bmm(query, key.mT)
+    if scale != 1.0:
+        scores.mul_(scale)
+    if bias is not None:
+        scores.add_(bias.mT)
+    if exclude_self:
+        scores.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    return scores
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    patterns: Sequence[Pattern],
+    scale: float,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attention of each position over its groups in all patterns.
+
+    Args:
+        query, key: (B, *spatial, heads, dim).
+        value: (B, *spatial, heads, value_dim).
+        patterns: The first must count the own position, the others not.
+        scale: Factor of the scores.
+        bias: Added to the scores of each key, (B, *spatial, heads, 1).
+
+    Returns:
+        The output, of value's shape, and the log-sum-exp of the scores,
+        (B, *spatial, heads, 1).
+    """
+    out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+    lse = out.new_empty(*out.shape[:-1], 1)
+    for pattern in patterns:
+        exclude_self = pattern[2]
+        for *inputs, o, joint in _blocks(
+            pattern, query, key, value, bias, out, lse
+        ):
+            q, k, v, b = map(_flat, inputs)
+            s = _scores(q, k, b, scale, exclude_self)
+            peak = s.amax(-1, keepdim=True)
+            p = s.softmax(-1)
+            # The largest weight is exp(peak - lse): no second exponential.
+            own = peak.sub_(p.amax(-1, keepdim=True).log_())
+            own = own.view(joint.shape)
+            if not exclude_self:
+                joint.copy_(own)
+                bmm_into(o, p, v)
+            else:
+                # exp(own - joint), but the parts add up to 1 in any dtype.
+                part = torch.sigmoid(own - joint)
+                torch.logaddexp(joint, own, out=joint)
+                o.mul_(1 - part)
+                p.mul_(part.view(*p.shape[:2], 1))
+                bmm_into(o, p, v, accumulate=True)
+    return out, lse
+
+
+def attend_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    delta: Tensor,
+    lse: Tensor,
+    patterns: Sequence[Pattern],
+    scale: float,
+    out: Sequence[Tensor | None],
+    bias: Tensor | None = None,
+) -> None:
+    """Write the gradients of :func:`attend` for query, key and value to out.
+
+    Args:
+        delta: <grad, output of attend> at each position,
+            (B, *spatial, heads, 1).
+        out: Where to; None leaves a gradient out. That of value may be
+            written over value once the other two are known.
+    """
+    for_scores = out[0] is not None or out[1] is not None
+    tensors = (query, key, grad, lse, value if for_scores else None, delta)
+    for pattern in patterns:
+        again = pattern[2]
+        for *inputs, dq, dk, dv in _blocks(pattern, *tensors, bias, *out):
+            q, k, g, joint, v, d, b = map(_flat, inputs)
+            p = _scores(q, k, b, scale, again).sub_(joint).exp_()
+            if dv is not None:
+                bmm_into(dv, p.mT, g, accumulate=again)
+            if not for_scores:
+                continue
+            ds = bmm(g, v.mT).sub_(d).mul_(p)
+            if scale != 1.0:
+                ds.mul_(scale)
+            if dq is not None:
+                bmm_into(dq, ds, k, accumulate=again)
+            if dk is not None:
+                bmm_into(dk, ds.mT, q, accumulate=again)

@@ -1,0 +1,196 @@
+# Copyright (c) mmseg_attn contributors.
+"""What there is to know of each operator, declared once.
+
+The tests, the benchmark, ``python -m mmseg_attn info`` and the README's
+support table read these declarations. An operator's file makes its own by
+:func:`register`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an operator.
+
+    Args:
+        run: The implementation. Takes the operator's tensors, then its
+            options in the order of the signature.
+        reason: Device -> why the backend cannot run on it, None if it can.
+        limits: The operator's tensors -> why it cannot run on these.
+        by_default: Device -> whether backend=None may take it there.
+    """
+
+    run: Callable
+    reason: Callable[[torch.device], str | None] = lambda device: None
+    limits: Callable[..., str | None] = lambda *tensors: None
+    by_default: Callable[[torch.device], bool] = lambda device: True
+
+    def refuses(self, *tensors: Tensor) -> str | None:
+        """Why it cannot run on these tensors, None if it can."""
+        return self.reason(tensors[0].device) or self.limits(*tensors)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes and options of one call, for tests and benchmarks.
+
+    Args:
+        spatial: Lengths of the spatial axes.
+        heads, dim, value_dim, batch: As in the operators' layout
+            (batch, *spatial, heads, dim).
+        key_spatial: Of keys and values, if they are of another grid.
+        options: Keyword arguments of the operator.
+    """
+
+    spatial: tuple[int, ...]
+    heads: int = 1
+    dim: int = 3
+    value_dim: int = 5
+    batch: int = 2
+    key_spatial: tuple[int, ...] | None = None
+    options: dict = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of query, key and value."""
+        keys = self.key_spatial or self.spatial
+        return dict(
+            query=(self.batch, *self.spatial, self.heads, self.dim),
+            key=(self.batch, *keys, self.heads, self.dim),
+            value=(self.batch, *keys, self.heads, self.value_dim),
+        )
+
+    @property
+    def positions(self) -> int:
+        """Query positions of all pictures and heads."""
+        return self.batch * math.prod(self.spatial) * self.heads
+
+
+def attention_flops(case: Case, keys: int) -> int:
+    """Of two products over so many keys per query; 2 per multiply-add."""
+    return 2 * case.positions * keys * (case.dim + case.value_dim)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Declaration of an operator.
+
+    Args:
+        function: The public function.
+        paper: Whose equations it computes: name and address.
+        backends: Name -> backend, the preferred first, 'reference' last:
+            the paper's equation, dense and readable.
+        cases: Small problems on which all backends must agree.
+        benchmark: (batch, height, width, channels) -> the problem at the
+            widths of the paper's network.
+        flops: Case -> floating point operations of the forward, 2 per
+            multiply-add, counted for the products alone.
+        tensors: Names of the tensor arguments.
+        exports: Whether torch.export and ONNX with dynamic sizes hold.
+    """
+
+    function: Callable
+    paper: str
+    backends: dict[str, Backend]
+    cases: tuple[Case, ...]
+    benchmark: Callable[[int, int, int, int], Case]
+    flops: Callable[[Case], int]
+    tensors: tuple[str, ...] = ('query', 'key', 'value')
+    exports: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def inputs(self, case: Case, **kwargs) -> list[Tensor]:
+        """Random tensors of a case; kwargs as for torch.randn."""
+        shapes = case.shapes
+        return [torch.randn(shapes[name], **kwargs) for name in self.tensors]
+
+    def bytes(self, case: Case, itemsize: int) -> int:
+        """That the forward must move: each tensor in and out once."""
+        shapes = case.shapes
+        output = (*shapes['query'][:-1], shapes[self.tensors[-1]][-1])
+        return itemsize * (
+            sum(math.prod(shapes[name]) for name in self.tensors)
+            + math.prod(output)
+        )
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def register(**declaration) -> None:
+    """Declare an operator, with the arguments of :class:`Operator`."""
+    operator = Operator(**declaration)
+    OPERATORS[operator.name] = operator
+
+
+def backends(
+    device: torch.device | str | None = None,
+) -> dict[str, dict[str, str | None]]:
+    """Operators and their backends on a device.
+
+    Args:
+        device: By default CUDA if there is one, else the CPU.
+
+    Returns:
+        operator -> backend -> why it cannot run here (None: it can). The
+        first that can run is the one that ``backend=None`` takes.
+    """
+    device = torch.device(device or _default_device())
+    return {
+        name: {b: found.reason(device) for b, found in o.backends.items()}
+        for name, o in OPERATORS.items()
+    }
+
+
+def _default_device():
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def check_backend(operator: str, name: str | None) -> None:
+    """Raise as :func:`select` would, before there are tensors."""
+    device = torch.device(_default_device())
+    _named(operator, name, device, lambda backend: backend.reason(device))
+
+
+def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
+    """Implementation of an operator: the named one, or the best that runs.
+
+    Raises:
+        ValueError: No backend has this name.
+        RuntimeError: The named backend cannot run on these tensors.
+    """
+    return _named(
+        operator, name, tensors[0].device, lambda b: b.refuses(*tensors)
+    )
+
+
+def _named(operator, name, device, refusal):
+    table = OPERATORS[operator].backends
+    if name is None:
+        return next(
+            b.run
+            for b in table.values()
+            if b.by_default(device) and not refusal(b)
+        )
+    if name not in table:
+        raise ValueError(
+            f'{operator} has no backend {name!r}: expected one of '
+            f'{", ".join(map(repr, table))}, or None for the best one'
+        )
+    if reason := refusal(table[name]):
+        raise RuntimeError(
+            f'backend {name!r} of {operator} cannot run here: {reason}. '
+            'Use backend=None for the best one that can'
+        )
+    return table[name].run

@@ -1,0 +1,121 @@
+# Copyright (c) mmseg_attn contributors.
+"""Efficient attention: a context first, then a look at it per position."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ._checks import check_choice, check_qkv
+from ._context import IDENTITY, SOFTMAX, Rule, context_attention
+from ._operators import Backend, Case, register, select
+from ._reference import by_heads, like_query
+
+NORMALIZATIONS = ('softmax', 'scaling')
+
+
+def efficient_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    normalization: str = 'softmax',
+    divisor: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Attention whose cost is linear in the number of positions.
+
+    ``rho_q(Q) (rho_k(K)^T V)``, in this order, per head.
+
+    Args:
+        query: (B, *spatial, heads, dim), with one or more spatial axes.
+        key: (B, *key_spatial, heads, dim); the keys may be of another grid.
+        value: (B, *key_spatial, heads, value_dim).
+        normalization: ``'softmax'``: rho_q is the softmax over the channels
+            of each query and rho_k that over the positions of each key
+            channel. ``'scaling'``: the scores are divided by ``divisor``.
+        divisor: Of 'scaling'; by default the number of keys, which is the
+            paper's. The author has also named sqrt(dim).
+        backend: ``'torch'`` (keeps only its inputs for the backward;
+            differentiable once), ``'reference'`` (dense) or None for the
+            best that can run.
+
+    Returns:
+        (B, *spatial, heads, value_dim), in the dtype of the inputs. All sums
+        of fp16 and bf16 inputs are in fp32.
+
+    Raises:
+        TypeError: Inputs are not tensors of one floating point dtype.
+        ValueError: Shapes that do not fit, an unknown normalization or
+            backend, a divisor that is 0 or not for 'scaling'.
+        RuntimeError: The named backend cannot run here.
+
+    Efficient Attention, https://arxiv.org/abs/1812.01243, section 3.2.
+    """
+    name = 'efficient_attention'
+    check_qkv(name, query, key, value, cross=True)
+    check_choice(name, 'normalization', normalization, NORMALIZATIONS)
+    if divisor is not None and (normalization != 'scaling' or not divisor):
+        raise ValueError(
+            f"{name}: divisor is for normalization='scaling' and must not be "
+            f'0, got divisor={divisor!r} with normalization='
+            f'{normalization!r}'
+        )
+    run = select(name, backend, query, key, value)
+    return run(query, key, value, normalization, divisor)
+
+
+def _count(x):
+    return math.prod(x.shape[1:-2])
+
+
+def _reference(query, key, value, normalization, divisor):
+    q, k, v = map(by_heads, (query, key, value))
+    if normalization == 'softmax':
+        weights = q.softmax(-1) @ k.softmax(-2).mT
+    else:
+        weights = q @ k.mT / (divisor or _count(key))
+    return like_query(weights @ v, query)
+
+
+def _torch(query, key, value, normalization, divisor):
+    if normalization == 'softmax':
+        rule = Rule(SOFTMAX, IDENTITY, over_positions=True)
+    else:
+        rule = Rule(IDENTITY, IDENTITY, divisor=divisor or _count(key))
+    return context_attention(query, key, value, rule)
+
+
+def context_flops(case: Case) -> int:
+    """Of the context and of its products with the queries."""
+    keys = math.prod(case.key_spatial or case.spatial) * case.batch
+    positions = case.positions + keys * case.heads
+    return 2 * positions * case.dim * case.value_dim
+
+
+register(
+    function=efficient_attention,
+    paper='Efficient Attention, https://arxiv.org/abs/1812.01243',
+    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    cases=tuple(
+        Case(*sizes, options=dict(normalization=normalization))
+        for normalization in NORMALIZATIONS
+        for sizes in (
+            ((4, 7), 2),
+            ((7,),),
+            ((4, 7), 2, 3, 5, 2, (3, 2)),
+            ((1, 5),),
+            ((3, 2, 4), 2, 2, 3, 1),
+            ((33, 17), 2, 16, 24),
+        )
+    ),
+    benchmark=lambda batch, height, width, channels: Case(
+        (height, width),
+        heads=8,
+        dim=channels // 16,
+        value_dim=channels // 8,
+        batch=batch,
+    ),
+    flops=context_flops,
+)

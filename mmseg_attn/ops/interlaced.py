@@ -1,0 +1,255 @@
+# Copyright (c) mmseg_attn contributors.
+"""Interlaced sparse self-attention: within strided grids or windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _groups
+from ._autograd import Attention, Engine, widen
+from ._checks import check_choice, check_qkv
+from ._operators import Backend, Case, attention_flops, register, select
+from ._reference import masked_attention, positions
+
+SPANS = ('long', 'short')
+PADDINGS = ('attend', 'mask')
+
+
+def interlaced_sparse_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    partition: Sequence[int],
+    span: str,
+    padding: str = 'attend',
+    scale: float = 1.0,
+    backend: str | None = None,
+) -> Tensor:
+    """One of the two halves of interlaced sparse self-attention.
+
+    With a partition of P along an axis, position y belongs to cell y // P of
+    the axis and has the place y % P in it. ``span='long'``: a position
+    attends to those of the same place in all cells, a strided grid.
+    ``span='short'``: to its own cell, a window of P positions a side. The
+    paper does the long, then the short, each with its own projections, so
+    that every output sees every input.
+
+    Args:
+        query: (B, *spatial, heads, dim), with one or more spatial axes.
+        key: (B, *spatial, heads, dim).
+        value: (B, *spatial, heads, value_dim).
+        partition: P of each spatial axis.
+        span: ``'long'`` or ``'short'``.
+        padding: A grid that P does not divide is padded, half before and
+            half (the larger) behind, and the output is cropped.
+            ``'attend'``: the padded zeros are keys and values like others,
+            as in the official code. ``'mask'``: nothing attends to them.
+        scale: Factor of the scores before the softmax, a number. The paper's
+            is dim ** -0.5.
+        backend: ``'torch'`` (keeps no affinity for the backward;
+            differentiable once), ``'reference'`` (dense attention with a
+            mask) or None for the best that can run.
+
+    Returns:
+        (B, *spatial, heads, value_dim), in the dtype of the inputs. The
+        softmax and all sums of fp16 and bf16 inputs are in fp32.
+
+    Raises:
+        TypeError: Inputs are not tensors of one floating point dtype.
+        ValueError: Shapes, partition, span or padding that do not fit, or an
+            unknown backend.
+        RuntimeError: The named backend cannot run here.
+
+    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273,
+    section 3.2. The official module pads the map before it projects query,
+    key and value: to reproduce it on sizes that do not divide, pad there.
+    """
+    name = 'interlaced_sparse_attention'
+    check_qkv(name, query, key, value, scale)
+    check_choice(name, 'span', span, SPANS)
+    check_choice(name, 'padding', padding, PADDINGS)
+    partition = _checked_partition(name, partition, query)
+    run = select(name, backend, query, key, value)
+    return run(query, key, value, scale, partition, span, padding)
+
+
+def _checked_partition(operator, partition, query):
+    axes = query.ndim - 3
+    if (
+        not isinstance(partition, Sequence)
+        or len(partition) != axes
+        or not all(isinstance(p, int) and p > 0 for p in partition)
+    ):
+        raise ValueError(
+            f'{operator}: partition must be {axes} positive integers, one '
+            f'for each spatial axis of query {tuple(query.shape)}, got '
+            f'{partition!r}'
+        )
+    return tuple(partition)
+
+
+def _pads(spatial, partition):
+    """(before, behind) of each axis, the smaller half before."""
+    # Not -n % p, of which exporters cannot tell that it fills up to a
+    # multiple of p.
+    pads = [
+        (n + p - 1) // p * p - n
+        for n, p in zip(spatial, partition, strict=True)
+    ]
+    return [(pad // 2, pad - pad // 2) for pad in pads]
+
+
+def _pad(x, pads):
+    # F.pad counts the axes from the last.
+    return F.pad(x, (0, 0, 0, 0, *(n for pair in pads[::-1] for n in pair)))
+
+
+def _crop(x, pads, spatial):
+    for axis, ((before, _), n) in enumerate(zip(pads, spatial, strict=True)):
+        x = x.narrow(1 + axis, before, n)
+    return x
+
+
+def _key_bias(query, pads):
+    """0 for keys, a large negative number for the padding around them.
+
+    Finite, so that a group of nothing but padding has no NaN.
+    """
+    ones = torch.ones_like(widen(query[..., :1]))
+    return (1 - _pad(ones, pads)) * (torch.finfo(ones.dtype).min / 4)
+
+
+def _order(axes, span):
+    """Order of (B, cell, place, cell, place, ..., heads, dim) in groups."""
+    cells, places = range(1, 1 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
+    lead, members = (places, cells) if span == 'long' else (cells, places)
+    return 0, 1 + 2 * axes, *lead, *members, 2 + 2 * axes
+
+
+def _split(partition, span, x):
+    """View (B, *spatial, heads, dim) as (B, heads, *groups, *members, dim)."""
+    halves = [
+        length
+        for n, p in zip(x.shape[1:-2], partition, strict=True)
+        for length in (n // p, p)
+    ]
+    x = x.view(x.shape[0], *halves, *x.shape[-2:])
+    return x.permute(_order(len(partition), span))
+
+
+def _reference(query, key, value, scale, partition, span, padding):
+    spatial = query.shape[1:-2]
+    pads = _pads(spatial, partition)
+    q, k, v = (_pad(x, pads) for x in (query, key, value))
+    sides = torch.tensor(partition, device=query.device)
+    grid = positions(q)
+    mark = grid % sides if span == 'long' else grid // sides
+    mask = (mark[:, None] == mark[None]).all(-1)
+    if padding == 'mask':
+        real = _key_bias(query[:1, ..., :1, :], pads).flatten() == 0
+        mask &= real | ~real[:, None]
+    return _crop(masked_attention(q, k, v, mask, scale), pads, spatial)
+
+
+def _torch(query, key, value, scale, partition, span, padding):
+    spatial = query.shape[1:-2]
+    pads = _pads(spatial, partition)
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not tracing and not any(map(any, pads)):
+        return _attend(query, key, value, scale, partition, span, None)
+    bias = _key_bias(query, pads) if padding == 'mask' else None
+    qkv = [_pad(x, pads) for x in (query, key, value)]
+    if tracing:
+        out = _exportable(*qkv, scale, partition, span, bias)
+        return _positions_of(out, pads, spatial, partition).to(value.dtype)
+    return _crop(_attend(*qkv, scale, partition, span, bias), pads, spatial)
+
+
+def _attend(query, key, value, scale, partition, span, bias):
+    pattern = partial(_split, partition, span), len(partition), False
+    given = dict(patterns=[pattern], scale=scale, bias=bias)
+    engine = Engine(
+        partial(_groups.attend, **given),
+        partial(_groups.attend_backward, **given),
+    )
+    return Attention.apply(query, key, value, engine)
+
+
+def _exportable(query, key, value, scale, partition, span, bias):
+    """The same sum of standard operators alone, for tracers."""
+    axes = len(partition)
+
+    def split(x):
+        # Contiguous first: exporters cannot tell how else it would flatten.
+        return _split(partition, span, x.contiguous()).contiguous()
+
+    q, k, v = (split(widen(x)) for x in (query, key, value))
+    shape = v.shape
+    q, k, v = (x.flatten(-1 - axes, -2) for x in (q, k, v))
+    scores = scale * q @ k.mT
+    if bias is not None:
+        scores = scores + split(bias).flatten(-1 - axes, -2).mT
+    out = (scores.softmax(-1) @ v).view(shape)
+    order = _order(axes, span)
+    return out.permute(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _positions_of(x, pads, spatial, partition):
+    """(B, cell, place, cell, place, ..., heads, dim) at the real positions.
+
+    By index: of views and slices exporters would have to prove that they fit
+    every size.
+    """
+    index = []
+    for axis, p in enumerate(partition):
+        position = torch.arange(spatial[axis], device=x.device)
+        position = position + pads[axis][0]
+        position = position.view(-1, *[1] * (len(partition) - 1 - axis))
+        index += [position // p, position % p]
+    return x[(slice(None), *index)]
+
+
+def _flops(case):
+    partition, span = case.options['partition'], case.options['span']
+    spatial = case.spatial
+    padded = [-(-n // p) * p for n, p in zip(spatial, partition, strict=True)]
+    keys = math.prod(partition)
+    if span == 'long':
+        keys = math.prod(padded) // keys
+    return attention_flops(replace(case, spatial=tuple(padded)), keys)
+
+
+register(
+    function=interlaced_sparse_attention,
+    paper='Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273',
+    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    cases=tuple(
+        Case(spatial, options=dict(partition=p, span=span, **options), **sizes)
+        for span in SPANS
+        for spatial, p, options, sizes in (
+            ((4, 6), (2, 3), dict(scale=0.7), dict(heads=2)),
+            ((5, 7), (3, 4), dict(), dict()),
+            ((5, 7), (3, 4), dict(padding='mask'), dict(heads=2)),
+            ((1, 6), (4, 4), dict(padding='mask'), dict()),
+            ((7,), (3,), dict(), dict()),
+            ((3, 2, 4), (2, 2, 2), dict(), dict(heads=2, batch=1)),
+            ((33, 17), (4, 8), dict(), dict(dim=16, value_dim=24)),
+        )
+    ),
+    benchmark=lambda batch, height, width, channels: Case(
+        (height, width),
+        dim=channels // 2,
+        value_dim=channels,
+        batch=batch,
+        options=dict(partition=(8, 8), span='long'),
+    ),
+    flops=_flops,
+)

@@ -1,0 +1,227 @@
+# Copyright (c) mmseg_attn contributors.
+"""Linear attention: of positions, and of channels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._autograd import widen
+from ._checks import check_choice, check_qkv
+from ._context import SOFTPLUS, UNIT_AND_ONE, Rule, context_attention
+from ._operators import Backend, Case, register, select
+from ._reference import by_heads, like_query
+from .efficient import context_flops
+
+FEATURE_MAPS = ('taylor', 'softplus')
+VARIANTS = ('official', 'corrected')
+
+
+def linear_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    feature_map: str = 'taylor',
+    eps: float = 1e-6,
+    backend: str | None = None,
+) -> Tensor:
+    """Attention with a similarity that splits into a product of features.
+
+    Args:
+        query: (B, *spatial, heads, dim), with one or more spatial axes.
+        key: (B, *key_spatial, heads, dim); the keys may be of another grid.
+        value: (B, *key_spatial, heads, value_dim).
+        feature_map: ``'taylor'``: similarity 1 + q . k of query and key of
+            unit length, the first order of exp (Linear Attention Mechanism).
+            ``'softplus'``: softplus(q) . softplus(k) (MANet's kernel
+            attention).
+        eps: Added to each channel of the sum of the keys' features, as in
+            the official code. Vectors shorter than 1e-6 are not scaled to
+            unit length, so that a zero vector gives no NaN.
+        backend: ``'torch'`` (keeps only its inputs for the backward;
+            differentiable once), ``'reference'`` (dense) or None for the
+            best that can run.
+
+    Returns:
+        (B, *spatial, heads, value_dim), in the dtype of the inputs. All sums
+        of fp16 and bf16 inputs are in fp32.
+
+    Raises:
+        TypeError: Inputs are not tensors of one floating point dtype.
+        ValueError: Shapes that do not fit, an unknown feature map or
+            backend, a negative eps.
+        RuntimeError: The named backend cannot run here.
+
+    Linear Attention Mechanism, https://arxiv.org/abs/2007.14902; kernel
+    attention: MANet, https://arxiv.org/abs/2009.02130.
+    """
+    name = 'linear_attention'
+    check_qkv(name, query, key, value, cross=True)
+    check_choice(name, 'feature_map', feature_map, FEATURE_MAPS)
+    _check_eps(name, eps)
+    run = select(name, backend, query, key, value)
+    return run(query, key, value, feature_map, eps)
+
+
+def _check_eps(operator, eps):
+    if not isinstance(eps, (int, float)) or not eps >= 0:
+        raise ValueError(
+            f'{operator}: eps must be a number not below 0, got {eps!r}'
+        )
+
+
+def _reference(query, key, value, feature_map, eps):
+    q, k, v = map(by_heads, (query, key, value))
+    if feature_map == 'taylor':
+        q, k = (F.normalize(x, dim=-1, eps=1e-6) for x in (q, k))
+        similarity = 1 + q @ k.mT
+    else:
+        q, k = F.softplus(q), F.softplus(k)
+        similarity = q @ k.mT
+    # eps stands in the sum of keys: eps * sum over channels of q.
+    total = similarity.sum(-1, keepdim=True) + eps * q.sum(-1, keepdim=True)
+    return like_query(similarity @ v / total, query)
+
+
+def _torch(query, key, value, feature_map, eps):
+    feature = UNIT_AND_ONE if feature_map == 'taylor' else SOFTPLUS
+    rule = Rule(feature, feature, normalizes=True, eps=eps)
+    return context_attention(query, key, value, rule)
+
+
+def channel_linear_attention(
+    value: Tensor,
+    *,
+    variant: str = 'official',
+    eps: float = 1e-6,
+    backend: str | None = None,
+) -> Tensor:
+    """Linear attention between the channels of a map.
+
+    With X the map, (n, C), n positions and C channels of one head:
+
+    - ``'official'``, as the authors' code computes it: U is X with each
+      position scaled to unit length, and channel c becomes
+      ``(sum over c' of X_c' + U (U^T X)_c) / (n + U_c . (sum over c' of
+      U_c' + eps))``.
+    - ``'corrected'``, the mirror image of :func:`linear_attention`: U is X
+      with each channel scaled to unit length and channel c becomes
+      ``(sum over c' of X_c' + X (U^T U)_c) / (C + U_c . (sum over c' of
+      U_c' + eps))``.
+
+    Args:
+        value: (B, *spatial, heads, C), with one or more spatial axes. The
+            channels of a head attend to each other.
+        variant: ``'official'`` or ``'corrected'``.
+        eps: See the formulas.
+        backend: ``'torch'``, ``'reference'`` (loops over channels) or None
+            for the best that can run.
+
+    Returns:
+        Of value's shape and dtype. All sums of fp16 and bf16 inputs are in
+        fp32.
+
+    Raises:
+        TypeError: The input is not a floating point tensor.
+        ValueError: A shape that does not fit, an unknown variant or backend,
+            a negative eps.
+        RuntimeError: The named backend cannot run here.
+
+    Linear Attention Mechanism, https://arxiv.org/abs/2007.14902.
+    """
+    name = 'channel_linear_attention'
+    check_qkv(name, value, value, value)
+    check_choice(name, 'variant', variant, VARIANTS)
+    _check_eps(name, eps)
+    return select(name, backend, value)(value, variant, eps)
+
+
+def _channel_torch(value, variant, eps):
+    with torch.autocast(value.device.type, enabled=False):
+        return _channels(value, variant, eps)
+
+
+def _channels(value, variant, eps):
+    x = widen(value.flatten(1, -3).transpose(1, 2))  # (B, heads, n, C)
+    official = variant == 'official'
+    unit = F.normalize(x, dim=-1 if official else -2, eps=1e-6)
+    count = x.shape[-2] if official else x.shape[-1]
+    mixed = unit @ (unit.mT @ x) if official else x @ (unit.mT @ unit)
+    numerator = x.sum(-1, keepdim=True) + mixed
+    total = unit.sum(-1, keepdim=True) + eps
+    denominator = count + (unit * total).sum(-2, keepdim=True)
+    out = (numerator / denominator).transpose(1, 2)
+    return out.reshape(value.shape).to(value.dtype)
+
+
+def _channel_reference(value, variant, eps):
+    x = by_heads(value)
+    norm = x.norm(dim=-1 if variant == 'official' else -2, keepdim=True)
+    u = x / norm.clamp_min(1e-6)
+    columns = []
+    for c in range(x.shape[-1]):
+        out, similar = 0, 0
+        for d in range(x.shape[-1]):
+            if variant == 'official':
+                weight = (x[..., c] * u[..., d]).sum(-1, keepdim=True)
+                out = out + x[..., d] + weight * u[..., d]
+            else:
+                weight = (u[..., c] * u[..., d]).sum(-1, keepdim=True)
+                out = out + (1 + weight) * x[..., d]
+            similar = similar + u[..., d]
+        count = x.shape[-2] if variant == 'official' else x.shape[-1]
+        total = (u[..., c] * (similar + eps)).sum(-1, keepdim=True)
+        columns.append(out / (count + total))
+    return like_query(torch.stack(columns, -1), value)
+
+
+register(
+    function=linear_attention,
+    paper='Linear Attention Mechanism, https://arxiv.org/abs/2007.14902',
+    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    cases=tuple(
+        Case(*sizes, options=dict(feature_map=feature_map))
+        for feature_map in FEATURE_MAPS
+        for sizes in (
+            ((4, 7), 2),
+            ((7,),),
+            ((4, 7), 2, 3, 5, 2, (3, 2)),
+            ((1, 5),),
+            ((3, 2, 4), 2, 2, 3, 1),
+            ((33, 17), 2, 16, 24),
+        )
+    ),
+    benchmark=lambda batch, height, width, channels: Case(
+        (height, width), dim=channels // 8, value_dim=channels, batch=batch
+    ),
+    flops=context_flops,
+)
+
+register(
+    function=channel_linear_attention,
+    paper='Linear Attention Mechanism, https://arxiv.org/abs/2007.14902',
+    backends=dict(
+        torch=Backend(_channel_torch), reference=Backend(_channel_reference)
+    ),
+    tensors=('value',),
+    cases=tuple(
+        Case(*sizes, options=dict(variant=variant))
+        for variant in VARIANTS
+        for sizes in (((4, 7), 2), ((7,),), ((1, 5),), ((3, 2, 4), 1, 2, 3))
+    ),
+    benchmark=lambda batch, height, width, channels: Case(
+        (height, width), dim=channels, value_dim=channels, batch=batch
+    ),
+    # Channels times channels, twice.
+    flops=lambda case: (
+        4
+        * case.batch
+        * case.heads
+        * math.prod(case.spatial)
+        * case.value_dim**2
+    ),
+)

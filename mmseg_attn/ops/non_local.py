@@ -1,0 +1,89 @@
+# Copyright (c) mmseg_attn contributors.
+"""Dense attention of all to all: the yardstick of the others."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._checks import check_qkv
+from ._operators import Backend, Case, attention_flops, register, select
+from ._reference import masked_attention
+
+
+def non_local_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float = 1.0,
+    backend: str | None = None,
+) -> Tensor:
+    """Attention of each position to all positions.
+
+    Args:
+        query: (B, *spatial, heads, dim), with one or more spatial axes.
+        key: (B, *key_spatial, heads, dim); the keys may be of another grid.
+        value: (B, *key_spatial, heads, value_dim).
+        scale: Factor of the scores before the softmax, a number.
+        backend: ``'torch'`` (scaled_dot_product_attention, which keeps no
+            affinity where torch has a fused kernel), ``'reference'`` or None
+            for the best that can run.
+
+    Returns:
+        (B, *spatial, heads, value_dim), in the dtype of the inputs.
+
+    Raises:
+        TypeError: Inputs are not tensors of one floating point dtype.
+        ValueError: Shapes that do not fit, or an unknown backend.
+        RuntimeError: The named backend cannot run here.
+
+    Non-local Neural Networks, https://arxiv.org/abs/1711.07971, equation 1
+    with the (embedded) Gaussian of section 3.2.
+    """
+    name = 'non_local_attention'
+    check_qkv(name, query, key, value, scale, cross=True)
+    run = select(name, backend, query, key, value)
+    return run(query, key, value, scale)
+
+
+def _reference(query, key, value, scale):
+    return masked_attention(query, key, value, None, scale)
+
+
+def _torch(query, key, value, scale):
+    width = value.shape[-1]
+    # The fused kernel of the CPU wants one width; zeros change no score.
+    wide = max(query.shape[-1], width)
+    q, k, v = (
+        F.pad(x, (0, wide - x.shape[-1])).flatten(1, -3).transpose(1, 2)
+        for x in (query, key, value)
+    )
+    out = F.scaled_dot_product_attention(q, k, v, scale=scale)
+    out = out[..., :width].transpose(1, 2)
+    return out.reshape(*query.shape[:-1], width)
+
+
+register(
+    function=non_local_attention,
+    paper='Non-local Neural Networks, https://arxiv.org/abs/1711.07971',
+    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    cases=(
+        Case((4, 7), heads=2, options=dict(scale=0.7)),
+        Case((4, 7), key_spatial=(3, 2)),
+        Case((7,)),
+        Case((3, 2, 4), heads=2, batch=1),
+        Case((33, 17), dim=16, value_dim=24),
+    ),
+    benchmark=lambda batch, height, width, channels: Case(
+        (height, width),
+        dim=channels // 8,
+        value_dim=channels,
+        batch=batch,
+    ),
+    flops=lambda case: attention_flops(
+        case, math.prod(case.key_spatial or case.spatial)
+    ),
+)
