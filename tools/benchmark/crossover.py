@@ -52,6 +52,8 @@ def ratio(name, side, args, dtype):
     ours = next(CASES[name](*sizes, dtype=dtype, device=args.device))
     qkv = (ours.inputs * 3)[:3]
     dense = Contestant('dense', non_local_attention, qkv, to_nchw)
+    for contestant in (ours, dense):
+        contestant.results()  # warm up
     times = time_in_turns([ours, dense], args.repeat, args.budget)
     ours, dense = (times[c]['total']['median'] for c in ('ours', 'dense'))
     return ours / dense

@@ -112,7 +112,7 @@ class Contestant:
             grads = self.backward(out)
             needed = sum(x.nbytes for x in (out, *grads))
 
-        peak = _peak_bytes(step, self.inputs[0].device)
+        peak = peak_bytes(step, self.inputs[0].device)
         return peak, peak - needed
 
     def _synchronize(self):
@@ -143,7 +143,8 @@ def verify(contestant, expected, tolerance):
             )
 
 
-def _peak_bytes(function, device):
+def peak_bytes(function, device):
+    """Most bytes allocated at once while ``function`` runs."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -169,14 +170,13 @@ def time_in_turns(contestants, repeat, budget):
     The order is drawn anew in each round, so that what else the machine
     does hits all alike. A contestant leaves after ``repeat`` rounds, or when
     it has used its share of ``budget`` seconds, but not before two rounds.
+    All should have run before, for their results.
 
     Returns:
         name -> 'forward' and 'total' -> summary of its seconds.
     """
     times = {c.name: [] for c in contestants}
     share = budget / len(contestants)
-    for c in contestants:
-        c.seconds()  # warm up
     rng = random.Random(0)
     waiting = list(contestants)
     while waiting:
