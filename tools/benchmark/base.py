@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ def base(revision):
     found = _git('rev-parse', '--verify', '--quiet', f'{revision}^{{commit}}')
     if found.returncode:
         raise SystemExit(f'--base: git knows no revision {revision!r} here')
+    # A plain end would leave the checkout behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory() as parent:
         folder = f'{parent}/base'
         try:
