@@ -101,7 +101,7 @@ def test_a_wrong_gradient_is_refused():
 def test_the_rest_goes_on_without_memory_or_time(run, monkeypatch):
     import cases
 
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise RuntimeError('DefaultCPUAllocator: not enough memory')
 
     monkeypatch.setattr(cases.peers, 'einsum_axial', exhausted)
@@ -112,6 +112,10 @@ def test_the_rest_goes_on_without_memory_or_time(run, monkeypatch):
     assert 'total' in ours and 'total' in sdpa
     (row,) = runner.measure('axial', '1x16x16')
     assert 'too long here' in row['note']
+    monkeypatch.setitem(run.CASES, 'axial', exhausted)
+    monkeypatch.setattr(runner, 'last', {})
+    (row,) = runner.measure('axial', '1x16x16')
+    assert (row['name'], row['note']) == ('ours', 'out of memory')
 
 
 def test_what_does_not_fit_is_skipped_with_the_reason(monkeypatch):
@@ -167,6 +171,7 @@ def checkout():
 
 
 def test_another_revision(run, checkout, tmp_path):
+    before = checkout('worktree', 'list').stdout
     run.main(
         '--cases criss_cross --sizes 1x8x8 --channels 32 --repeat 2 '
         f'--base HEAD --out {tmp_path}'.split()
@@ -174,7 +179,7 @@ def test_another_revision(run, checkout, tmp_path):
     rows = json.loads((tmp_path / 'benchmark.json').read_text())['rows']
     assert [r['name'] for r in rows][:2] == ['ours', 'base HEAD']
     assert rows[1]['total']['median'] > 0
-    assert len(checkout('worktree', 'list').stdout.splitlines()) == 1
+    assert checkout('worktree', 'list').stdout == before
 
 
 def test_an_unknown_revision_is_one_line(run, checkout):

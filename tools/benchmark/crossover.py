@@ -1,9 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
 """From which size on each operator is faster than dense attention.
 
-Times forward+backward of each operator and of non_local_attention, which is
-torch's scaled_dot_product_attention, in turns on the same query, key and
-value, on square maps that grow. Below the crossover plain SDPA wins.
+Times forward+backward of each operator and of dense attention in turns, on
+the same query, key and value, on square maps that grow. Dense attention is
+the faster one of non_local_attention (torch's scaled_dot_product_attention)
+and of a plain product, softmax, product. Below the crossover dense attention
+wins.
 
     python tools/benchmark/crossover.py --out crossover
 """
@@ -14,7 +16,8 @@ import json
 
 import torch
 from cases import CASES
-from measure import Contestant, time_in_turns, to_nchw
+from measure import Contestant, as_it_is, time_in_turns, to_nchw
+from peers import plain_non_local
 from report import markdown, replace_file
 from rich.progress import Progress
 from rich.table import Table
@@ -26,8 +29,9 @@ SIDES = [4, 6, 8, 12, 16, 24, 32, 48, 64]
 NAMES = [n for n in CASES if n not in ('criss_cross_layer', 'non_local')]
 NOTE = (
     'Forward+backward of the operator on a square map, as a multiple of that '
-    'of dense attention (scaled_dot_product_attention) at the same widths, '
-    'by the side of the map, one picture; below 1 the operator is faster. '
+    'of dense attention at the same widths, by the side of the map, one '
+    'picture; below 1 the operator is faster. Dense is the faster one of '
+    'scaled_dot_product_attention and of product, softmax, product. '
     'Interlaced sparse is both halves; channel linear, which has no query '
     'and key, is compared with a map that attends to itself.'
 )
@@ -46,17 +50,23 @@ def parse_args(arguments=None):
 
 
 def ratio(name, side, args, dtype):
-    """Time of the operator divided by that of dense attention."""
+    """Time of the operator divided by that of the faster dense attention."""
     torch.manual_seed(0)
     sizes = 1, side, side, args.channels
     ours = next(CASES[name](*sizes, dtype=dtype, device=args.device))
     qkv = (ours.inputs * 3)[:3]
-    dense = Contestant('dense', non_local_attention, qkv, to_nchw)
-    for contestant in (ours, dense):
+    # (B * heads, dim, H, W)
+    heads = [x.permute(0, 3, 4, 1, 2).flatten(0, 1).contiguous() for x in qkv]
+    contestants = [
+        ours,
+        Contestant('SDPA', non_local_attention, qkv, to_nchw),
+        Contestant('plain', plain_non_local, heads, as_it_is),
+    ]
+    for contestant in contestants:
         contestant.results()  # warm up
-    times = time_in_turns([ours, dense], args.repeat, args.budget)
-    ours, dense = (times[c]['total']['median'] for c in ('ours', 'dense'))
-    return ours / dense
+    times = time_in_turns(contestants, args.repeat, args.budget)
+    ours, *dense = (t['total']['median'] for t in times.values())
+    return ours / min(dense)
 
 
 def crossover(ratios):

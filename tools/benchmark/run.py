@@ -149,87 +149,78 @@ class Runner:
         self.dtype = dtype
         self.peaks = peaks
         self.at_base = at_base
-        self.slow = {}
+        self.last = {}
         self.wrong = False
 
     def measure(self, case, size):
         """Rows of one case at one size, ours first."""
         rows, fit = {}, []
-        try:
-            offers = self._offers(case, size)
-            expected = self._run(case, size, offers[0], offers[0].results)
-        except Left as reason:
-            return [dict(case=case, size=size, name='ours', note=str(reason))]
-        for offer in offers:
+        expected = work = None
+        for offer in self._offers(case, size):
             row = rows[offer.name] = dict(
                 case=case, size=size, name=offer.name
             )
             try:
-                row.update(self._check(case, size, offer, expected))
+                self._check_time(case, size, offer)
+                if expected is None:
+                    work, expected = offer.work, _fitting(offer.results)
+                else:
+                    self._verify(offer, expected)
+                row['peak'], row['extra'] = _fitting(offer.memory)
                 fit.append(offer)
             except Left as reason:
                 row['note'] = str(reason)
+                if offer.name == 'ours':
+                    return [row]
         del expected
         times = time_in_turns(fit, self.args.repeat, self.args.budget)
-        work = offers[0].work
         least = work and roofline_seconds(work, self.peaks)
         for name, summary in times.items():
             share = work and least / summary['forward']['median']
             rows[name].update(summary, roofline=share)
-            self.slow[case, name] = size, summary['total']['median']
+            self.last[case, name] = size, summary['total']['median']
         return list(rows.values())
 
     def _offers(self, case, size):
         torch.manual_seed(0)
-        offers = self._run(
-            case,
-            size,
-            Skipped('ours', ''),
-            lambda: list(
-                CASES[case](
-                    *map(int, size.split('x')),
-                    self.args.channels,
-                    dtype=self.dtype,
-                    device=self.args.device,
-                )
-            ),
-        )
+        sizes = *map(int, size.split('x')), self.args.channels
+        kwargs = dict(dtype=self.dtype, device=self.args.device)
+        try:
+            offers = _fitting(lambda: list(CASES[case](*sizes, **kwargs)))
+        except Left as reason:
+            return [Skipped('ours', str(reason))]
         if self.at_base:
             offers.insert(1, self.at_base(offers[0]))
         return offers
 
-    def _check(self, case, size, offer, expected):
-        """Memory of a contestant that agrees with ours."""
+    def _check_time(self, case, size, offer):
         if isinstance(offer, Skipped):
             raise Left(offer.reason)
-        if offer.name != 'ours':
-            tolerance = TOLERANCE[self.dtype]
-            try:
-                self._run(
-                    case,
-                    size,
-                    offer,
-                    lambda: verify(offer, expected, tolerance),
-                )
-            except AssertionError as error:
-                self.wrong = True
-                raise Left(str(error)) from None
-        peak, extra = self._run(case, size, offer, offer.memory)
-        return dict(peak=peak, extra=extra)
-
-    def _run(self, case, size, offer, function):
-        """Call what may take too long or run out of memory."""
-        before, seconds = self.slow.get((case, offer.name), (size, 0))
+        before, seconds = self.last.get((case, offer.name), (size, 0))
         if seconds * pixels(size) / pixels(before) > self.args.limit:
             raise Left(f'took {seconds:.1f} s at {before}: too long here')
+
+    def _verify(self, offer, expected):
+        tolerance = TOLERANCE[self.dtype]
         try:
-            return function()
+            _fitting(lambda: verify(offer, expected, tolerance))
+        except AssertionError as error:
+            self.wrong = True
+            raise Left(str(error)) from None
         except RuntimeError as error:
-            if 'memory' in str(error):
-                raise Left('out of memory') from None
-            if isinstance(offer, Remote):
+            if isinstance(offer, Remote):  # which lacks the operator
                 raise Left(str(error)) from None
             raise
+
+
+def _fitting(function):
+    """The function's result, or Left if there is not enough memory."""
+    try:
+        return function()
+    except RuntimeError as error:
+        if 'memory' in str(error):
+            raise Left('out of memory') from None
+        raise
 
 
 def main(arguments=None):
