@@ -21,12 +21,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json', action='store_true', help='print the report as JSON'
     )
+    parser.add_argument(
+        '--operators',
+        action='store_true',
+        help='print what the operators support as a Markdown table',
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     """Print the report."""
+    if args.operators:
+        print(operator_table())
+        return
     report = collect()
     print(json.dumps(report, indent=2) if args.json else as_text(report))
+
+
+def operator_table() -> str:
+    """What each operator supports, as its declaration says, in Markdown."""
+    from ..ops._operators import OPERATORS
+
+    lines = [
+        '| operator | of | axes | other keys | dtypes | backends |',
+        '| --- | --- | --- | --- | --- | --- |',
+    ]
+    for name, operator in OPERATORS.items():
+        paper, address = operator.paper.split(', ')
+        ranks = sorted({len(case.spatial) for case in operator.cases})
+        cross = any(case.key_spatial for case in operator.cases)
+        dtypes = [
+            str(d).replace('torch.float', 'fp').replace('torch.bfloat', 'bf')
+            for d in operator.dtypes
+        ]
+        cells = (
+            f'`{name}`',
+            f'[{paper}]({address})',
+            ', '.join(map(str, ranks)),
+            'yes' if cross else 'no',
+            ', '.join(dtypes),
+            ', '.join(operator.backends),
+        )
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
 
 
 def collect() -> dict:

@@ -2,5 +2,6 @@
 """Attention layers on (B, C, *spatial) feature maps."""
 
 from .criss_cross import CrissCrossAttention
+from .interlaced import InterlacedSparseAttention
 
-__all__ = ['CrissCrossAttention']
+__all__ = ['CrissCrossAttention', 'InterlacedSparseAttention']

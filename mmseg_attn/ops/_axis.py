@@ -19,6 +19,9 @@ from . import _groups
 from ._autograd import Attention, Engine, backward, forward, widen
 from ._operators import Backend
 
+# An older torch does not tell: its exports hold the custom operator.
+_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+
 
 def _along(axis: int, x: Tensor) -> Tensor:
     """View (B, *spatial, heads, dim) as lines (m, n, length, dim), m <= n."""
@@ -98,7 +101,7 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
         query, key, value: As in :func:`attend`, of any strides.
         backend: 'torch' or 'triton'.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing() or _is_exporting():
         return _exportable(query, key, value, axes, scale)
     if torch.compiler.is_compiling():
         return _operator(query, key, value, axes, scale, backend)[0]
@@ -210,11 +213,20 @@ def axis_backends(axes_of) -> dict[str, Backend]:
             backend('triton'),
             _triton_reason,
             _triton_limits,
-            # Its interpreter, on the CPU, is for tests.
-            by_default=lambda device: device.type == 'cuda',
+            by_default=_triton_pays,
         ),
         torch=Backend(backend('torch')),
     )
+
+
+def _triton_pays(x):
+    """On tensor cores; its interpreter, on the CPU, is for tests.
+
+    In fp32 without TF32 there are none to use, and the products of torch's
+    libraries are the better ones (by reasoning, not yet by measurement).
+    """
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    return x.is_cuda and (x.dtype != torch.float32 or tf32)
 
 
 def _triton_reason(device):

@@ -25,13 +25,13 @@ class Backend:
             options in the order of the signature.
         reason: Device -> why the backend cannot run on it, None if it can.
         limits: The operator's tensors -> why it cannot run on these.
-        by_default: Device -> whether backend=None may take it there.
+        by_default: First tensor -> whether backend=None may take it.
     """
 
     run: Callable
     reason: Callable[[torch.device], str | None] = lambda device: None
     limits: Callable[..., str | None] = lambda *tensors: None
-    by_default: Callable[[torch.device], bool] = lambda device: True
+    by_default: Callable[[Tensor], bool] = lambda tensor: True
 
     def refuses(self, *tensors: Tensor) -> str | None:
         """Why it cannot run on these tensors, None if it can."""
@@ -94,7 +94,11 @@ class Operator:
         flops: Case -> floating point operations of the forward, 2 per
             multiply-add, counted for the products alone.
         tensors: Names of the tensor arguments.
-        exports: Whether torch.export and ONNX with dynamic sizes hold.
+        dtypes: That its inputs may have.
+        tolerance: Largest difference from the reference in float64 on the
+            cases.
+        loss: How many times the reference's own error in a narrower dtype
+            the output's and a gradient's may be.
     """
 
     function: Callable
@@ -104,7 +108,14 @@ class Operator:
     benchmark: Callable[[int, int, int, int], Case]
     flops: Callable[[Case], int]
     tensors: tuple[str, ...] = ('query', 'key', 'value')
-    exports: bool = True
+    dtypes: tuple[torch.dtype, ...] = (
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    )
+    tolerance: float = 1e-12
+    loss: tuple[float, float] = (2.0, 3.0)
 
     @property
     def name(self) -> str:
@@ -159,8 +170,9 @@ def _default_device():
 
 def check_backend(operator: str, name: str | None) -> None:
     """Raise as :func:`select` would, before there are tensors."""
-    device = torch.device(_default_device())
-    _named(operator, name, device, lambda backend: backend.reason(device))
+    if name is not None:
+        device = torch.device(_default_device())
+        _named(operator, name, lambda backend: backend.reason(device))
 
 
 def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
@@ -170,19 +182,17 @@ def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
         ValueError: No backend has this name.
         RuntimeError: The named backend cannot run on these tensors.
     """
-    return _named(
-        operator, name, tensors[0].device, lambda b: b.refuses(*tensors)
+    if name is not None:
+        return _named(operator, name, lambda b: b.refuses(*tensors))
+    return next(
+        b.run
+        for b in OPERATORS[operator].backends.values()
+        if b.by_default(tensors[0]) and not b.refuses(*tensors)
     )
 
 
-def _named(operator, name, device, refusal):
+def _named(operator, name, refusal):
     table = OPERATORS[operator].backends
-    if name is None:
-        return next(
-            b.run
-            for b in table.values()
-            if b.by_default(device) and not refusal(b)
-        )
     if name not in table:
         raise ValueError(
             f'{operator} has no backend {name!r}: expected one of '

@@ -142,3 +142,12 @@ def test_broken_host(tmp_path):
     error = report['hosts']['modules']['mmcv']
     assert error == 'AssertionError: MMCV is incompatible'
     assert error in info.as_text(report)
+
+
+def test_operator_table(capsys):
+    assert not main(['info', '--operators'])
+    table = capsys.readouterr().out.strip()
+    for name in ops.backends():
+        assert f'| `{name}` |' in table
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert table in readme, 'put the output of info --operators there'

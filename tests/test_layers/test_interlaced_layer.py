@@ -1,0 +1,110 @@
+# Copyright (c) mmseg_attn contributors.
+import pytest
+import torch
+from mmseg.models.decode_heads import ISAHead
+
+from mmseg_attn.layers import InterlacedSparseAttention
+
+
+def close(got, expected, atol=1e-9):
+    torch.testing.assert_close(got, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    'name, partition',
+    [
+        ('isa_block_13x19_p4x8_eval', (4, 8)),
+        ('isa_block_16x24_p8x8_eval', (8, 8)),
+        ('isa_block_16x24_p8x8_train', (8, 8)),
+    ],
+)
+def test_equals_the_authors_code(golden, name, partition):
+    """Output, gradients, and the statistics after a run in train mode."""
+    data = golden(name)
+    layer = InterlacedSparseAttention(24, 8, 12, 24, partition).double()
+    layer.load_state_dict(
+        {k[3:]: v for k, v in data.items() if k.startswith('p0.')}
+    )
+    layer.train(name.endswith('train'))
+    x = data['x'].requires_grad_()
+    y = layer(x)
+    (y * data['w']).sum().backward()
+    close(y, data['y'])
+    close(x.grad, data['gx'])
+    value = 'long_range_sa.f_value.weight'
+    close(layer.global_relation.value_project.weight.grad, data[f'g.{value}'])
+    after = InterlacedSparseAttention(24, 8, 12, 24, partition).double()
+    after.load_state_dict(
+        {k[2:]: v for k, v in data.items() if k.startswith('p.')}
+    )
+    for key, value in after.state_dict().items():
+        close(layer.state_dict()[key], value)
+
+
+def host_blocks(head, x, partition):
+    """The host's head between its first and last convolution."""
+    head.in_conv = head.conv_seg = torch.nn.Identity()
+    head.dropout = None
+    head.out_conv = Halves()
+    return head([x])
+
+
+class Halves(torch.nn.Module):
+    def forward(self, both):
+        return both.chunk(2, 1)[0]
+
+
+@pytest.mark.parametrize('size', [(16, 24), (13, 19), (3, 5)])
+def test_equals_the_hosts_head_with_its_weights(size):
+    torch.manual_seed(0)
+    cfg = dict(norm_cfg=dict(type='BN'), num_classes=2, in_index=0)
+    head = ISAHead(
+        8, (4, 8), in_channels=16, channels=16, input_transform=None, **cfg
+    ).double()
+    layer = InterlacedSparseAttention(16, 8, partition=(4, 8)).double()
+    state = {k: v for k, v in head.state_dict().items() if '_relation.' in k}
+    layer.load_state_dict(state)
+    x = torch.randn(2, 16, *size, dtype=torch.float64)
+    close(layer(x), host_blocks(head, x, (4, 8)), 1e-10)
+
+
+def test_masked_padding_ignores_what_lies_outside():
+    """A map in the corner of a larger one of its own groups."""
+    torch.manual_seed(0)
+    layer = InterlacedSparseAttention(8, 4, partition=(4, 4), padding='mask')
+    layer.eval()
+    with torch.no_grad():
+        constant = torch.ones(1, 8, 5, 6)
+        out = layer(constant)
+    close(out, out[..., :1, :1].expand(out.shape), 1e-5)
+    attending = InterlacedSparseAttention(8, 4, partition=(4, 4)).eval()
+    attending.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        assert attending(constant).std((2, 3)).max() > 1e-4
+
+
+def test_channels_last_passes():
+    layer = InterlacedSparseAttention(8, partition=(4, 4)).eval()
+    x = torch.randn(2, 8, 8, 12)
+    last = x.contiguous(memory_format=torch.channels_last)
+    close(layer(last), layer(x), 1e-6)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(partition=(8,)), r'two positive integers.*got \(8,\)'),
+        (dict(partition=(8, 0)), 'positive'),
+        (dict(padding='zeros'), "'attend', 'mask', got 'zeros'"),
+        (dict(backend='cuda'), "no backend 'cuda'"),
+    ],
+)
+def test_bad_options_fail_at_build(options, message):
+    with pytest.raises(ValueError, match=message):
+        InterlacedSparseAttention(8, **options)
+
+
+@pytest.mark.parametrize('shape', [(2, 4, 8, 8), (8, 8, 8)])
+def test_wrong_map_is_explained(shape):
+    with pytest.raises(ValueError, match=r'\(B, 8, H, W\)'):
+        InterlacedSparseAttention(8)(torch.zeros(shape))
