@@ -133,7 +133,7 @@ def verify(contestant, expected, tolerance):
     largest = max(want.abs().max() for want in expected)
     for got, want in zip(contestant.results(), expected, strict=True):
         scale = want.abs().max()
-        if scale < 20 * torch.finfo(want.dtype).eps * largest:
+        if scale < 4 * torch.finfo(want.dtype).eps * largest:
             scale = largest
         error = (got - want).abs().max() / scale
         if not error <= tolerance:

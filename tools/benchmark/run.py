@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from base import Remote, base
+from base import base
 from cases import CASES
 from measure import (
     Skipped,
@@ -85,7 +85,7 @@ def parse_args(arguments=None):
     result.add_argument(
         '--budget',
         type=float,
-        default=6,
+        default=5,
         help='seconds of timing per case and size',
     )
     result.add_argument(
@@ -208,9 +208,8 @@ class Runner:
             self.wrong = True
             raise Left(str(error)) from None
         except RuntimeError as error:
-            if isinstance(offer, Remote):  # which lacks the operator
-                raise Left(str(error)) from None
-            raise
+            # mmcv's layer fails in bf16; a revision may lack the operator.
+            raise Left(f'fails: {str(error).splitlines()[0]}') from None
 
 
 def _fitting(function):
