@@ -70,7 +70,9 @@ def grouped_channelized_axial(query, key, value, *, gate, groups=16):
     outputs = []
     for rows in scores.softmax(2).split(max(1, len(scores) // groups)):
         products = rows.unsqueeze(-1) * value
-        gates = _gates(gate, products.mean((2, 3)))
+        gates = _gates(
+            gate, products.mean((2, 3), dtype=torch.float32), value.dtype
+        )
         outputs.append((gates[:, :, None, None] * products).sum(2))
     return torch.cat(outputs).movedim(0, 1).unsqueeze(-2)
 
@@ -78,12 +80,13 @@ def grouped_channelized_axial(query, key, value, *, gate, groups=16):
 def sdpa_channelized_axial(query, key, value, *, gate):
     """The column pass factored as ours, on copied columns."""
     out = sdpa_axial(query, key, value)
-    gates = _gates(gate, out.mean(2).flatten(-2) / out.shape[1])
+    pooled = out.mean(2, dtype=torch.float32).flatten(-2) / out.shape[1]
+    gates = _gates(gate, pooled, out.dtype)
     return out * gates.view(*out.shape[:2], 1, *out.shape[3:])
 
 
-def _gates(gate, pooled):
-    return gate(pooled.float()).to(pooled.dtype)
+def _gates(gate, pooled, dtype):
+    return gate(pooled).to(dtype)
 
 
 def interlaced(query, key, value, query2, key2, *, partition=8):
