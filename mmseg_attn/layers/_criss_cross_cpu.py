@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops._autograd import graph_is_kept, refuse_double_backward
 from ..ops._axis import attend, attend_backward
 from ..ops._matmul import mm
 from ._layout import transpose_into
@@ -74,15 +75,10 @@ class FusedCrissCross(torch.autograd.Function):
     @staticmethod
     @torch.autocast('cpu', enabled=False)
     def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                'the criss-cross layer is differentiable once on the CPU, '
-                'but its gradient was asked for with create_graph=True: '
-                "use backend='reference'"
-            )
+        refuse_double_backward()
         x, gamma, *projections = ctx.saved_tensors[:8]
         qk, v, lse, *kept = ctx.saved_tensors[8:]
-        if _graph_is_kept():
+        if graph_is_kept():
             v, *kept = (t.clone() for t in (v, *kept))
         axes = range(x.ndim - 2)
         pairs = _pairs(*projections)
@@ -159,14 +155,6 @@ def _in_memory_of(spare, like):
     if spare.numel() < like.numel():
         return torch.empty_like(like)
     return spare.as_strided(like.shape, like.stride(), spare.storage_offset())
-
-
-def _graph_is_kept() -> bool:
-    """Whether another backward may need the saved tensors as they are."""
-    try:
-        return torch._C._autograd._get_current_graph_task_keep_graph()
-    except AttributeError:  # a torch that does not tell
-        return True
 
 
 def _groups(x):

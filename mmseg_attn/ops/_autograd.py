@@ -57,6 +57,23 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat(sums).view(*a.shape[:-1], 1)
 
 
+def graph_is_kept() -> bool:
+    """Whether another backward may need the saved tensors as they are."""
+    try:
+        return torch._C._autograd._get_current_graph_task_keep_graph()
+    except AttributeError:  # a torch that does not tell
+        return True
+
+
+def refuse_double_backward() -> None:
+    """Raise in a backward whose own gradient was asked for."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            'this backend is differentiable once, but its gradient was asked '
+            "for with create_graph=True: use backend='reference'"
+        )
+
+
 def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
     """Output in the dtype of value, and log-sum-exp."""
     qkv = [pixel_rows(x) for x in (query, key, value)]
@@ -69,12 +86,16 @@ def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    engine: Engine, grad, query, key, value, out, lse, needed=(True,) * 3
+    engine: Engine, grad, query, key, value, delta, lse, needed=(True,) * 3
 ) -> list[Tensor | None]:
-    """Gradients of query, key and value, None where not needed."""
+    """Gradients of query, key and value, None where not needed.
+
+    Args:
+        delta: <grad, out> at each position.
+    """
+    dtype = value.dtype
     tensors = [pixel_rows(x) for x in (grad, query, key, value)]
     with torch.autocast(grad.device.type, enabled=False):
-        delta = dots(tensors[0], out)
         if engine.widens:
             tensors = [widen(x) for x in tensors]
         grads = [
@@ -82,7 +103,7 @@ def backward(
             for x, needs in zip(tensors[1:], needed, strict=True)
         ]
         engine.attend_backward(*tensors, delta, lse, out=grads)
-    return [x if x is None else x.to(grad.dtype) for x in grads]
+    return [x if x is None else x.to(dtype) for x in grads]
 
 
 class Attention(torch.autograd.Function):
@@ -98,10 +119,9 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                'this backend is differentiable once, but its gradient was '
-                "asked for with create_graph=True: use backend='reference'"
-            )
+        refuse_double_backward()
+        *qkv, out, lse = ctx.saved_tensors
+        grad = pixel_rows(grad)
         needed = ctx.needs_input_grad[:3]
-        return *backward(ctx.engine, grad, *ctx.saved_tensors, needed), None
+        delta = dots(grad, out)
+        return *backward(ctx.engine, grad, *qkv, delta, lse, needed), None

@@ -16,11 +16,19 @@ import torch
 from torch import Tensor
 
 from . import _groups
-from ._autograd import Attention, Engine, backward, forward, widen
+from ._autograd import (
+    Attention,
+    Engine,
+    backward,
+    dots,
+    forward,
+    pixel_rows,
+    widen,
+)
 from ._operators import Backend
 
 # An older torch does not tell: its exports hold the custom operator.
-_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
 def _along(axis: int, x: Tensor) -> Tensor:
@@ -82,7 +90,8 @@ def attend_backward(
     )
 
 
-def _engine(axes, scale, backend):
+def axis_engine(axes, scale, backend) -> Engine:
+    """Attention along axes without autograd, 'torch' or 'triton'."""
     if backend == 'triton':
         from . import _triton_axis as module
     else:
@@ -101,11 +110,11 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
         query, key, value: As in :func:`attend`, of any strides.
         backend: 'torch' or 'triton'.
     """
-    if torch.jit.is_tracing() or _is_exporting():
+    if torch.jit.is_tracing() or is_exporting():
         return _exportable(query, key, value, axes, scale)
     if torch.compiler.is_compiling():
         return _operator(query, key, value, axes, scale, backend)[0]
-    engine = _engine(axes, scale, backend)
+    engine = axis_engine(axes, scale, backend)
     return Attention.apply(query, key, value, engine)
 
 
@@ -138,7 +147,7 @@ def _operator(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return forward(_engine(axes, scale, backend), query, key, value)
+    return forward(axis_engine(axes, scale, backend), query, key, value)
 
 
 @_operator.register_fake
@@ -165,8 +174,10 @@ def _operator_backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    engine = _engine(axes, scale, backend)
-    return tuple(backward(engine, grad, query, key, value, out, lse))
+    engine = axis_engine(axes, scale, backend)
+    grad = pixel_rows(grad)
+    delta = dots(grad, out)
+    return tuple(backward(engine, grad, query, key, value, delta, lse))
 
 
 @_operator_backward.register_fake

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import widen
+from ._autograd import refuse_double_backward, widen
 from ._matmul import bmm
 
 # Elements of a chunk's query, key or value.
@@ -124,11 +124,7 @@ class Context(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                'this backend is differentiable once, but its gradient was '
-                "asked for with create_graph=True: use backend='reference'"
-            )
+        refuse_double_backward()
         query, key, value, *state = ctx.saved_tensors
         rule, state = ctx.rule, _State(*state)
         with torch.autocast(grad.device.type, enabled=False):

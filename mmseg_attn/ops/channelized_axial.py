@@ -10,9 +10,21 @@ import torch
 from torch import Tensor
 
 from . import axial  # noqa: F401  declares the attention that is gated
-from ._autograd import accumulator
+from ._autograd import (
+    accumulator,
+    backward,
+    forward,
+    graph_is_kept,
+    pixel_rows,
+    refuse_double_backward,
+    widen,
+)
+from ._axis import axis_engine
 from ._checks import check_axis, check_qkv
 from ._operators import OPERATORS, register, select
+
+# Elements of a map in one block of lines, to stay in the cache.
+_BLOCK = 2**18
 
 
 def channelized_axial_attention(
@@ -75,14 +87,7 @@ def channelized_axial_attention(
     return run(query, key, value, scale, axis, channel_gate)
 
 
-def _gated(attended, channel_gate, axis):
-    # (B, lines, *across, heads, dim): a line's mean is over all across.
-    lines = attended.movedim(1 + axis, 1)
-    length = lines.shape[1]
-    across = lines.ndim - 4
-    grouped = lines.reshape(*lines.shape[:2], -1, *lines.shape[-2:])
-    pooled = grouped.mean(2, dtype=accumulator(lines.dtype))
-    pooled = pooled.flatten(2) / length
+def _checked_gate(channel_gate, pooled):
     gate = channel_gate(pooled)
     if gate.shape != pooled.shape:
         raise ValueError(
@@ -90,8 +95,149 @@ def _gated(attended, channel_gate, axis):
             f'(B, lines, channels) = {tuple(pooled.shape)}, got '
             f'{tuple(gate.shape)}'
         )
-    gate = gate.view(*gate.shape[:2], *[1] * across, *lines.shape[-2:])
-    return attended * gate.movedim(1, 1 + axis).to(attended.dtype)
+    return gate
+
+
+def _lines(x, axis):
+    """View (B, *spatial, heads, dim) as (B, lines, *across, heads, dim)."""
+    return x.movedim(1 + axis, 1)
+
+
+def _pool(attended, axis):
+    """Mean over all across each line, divided by the line's length."""
+    lines = _lines(attended, axis)
+    grouped = lines.reshape(*lines.shape[:2], -1, *lines.shape[-2:])
+    pooled = grouped.mean(2, dtype=accumulator(lines.dtype))
+    return pooled.flatten(2) / lines.shape[1]
+
+
+def _beside(gate, attended):
+    """A gate (B, lines, channels) to multiply lines, (B, lines, 1s, h, d)."""
+    across = attended.ndim - 4
+    heads_dim = attended.shape[-2:]
+    return gate.view(*gate.shape[:2], *[1] * across, *heads_dim)
+
+
+def _multiply(attended, gate, axis):
+    factor = _beside(gate, attended).movedim(1, 1 + axis)
+    return attended * factor.to(attended.dtype)
+
+
+def _plain(backend):
+    """Attention of a backend, then the gate; for tracers and double grads."""
+
+    def run(query, key, value, scale, axis, channel_gate):
+        attended = backend.run(query, key, value, scale, axis)
+        gate = _checked_gate(channel_gate, _pool(attended, axis))
+        return _multiply(attended, gate, axis)
+
+    return run
+
+
+class _Attend(torch.autograd.Function):
+    """(query, key, value, engine, axis, shared) -> (attention, its pool).
+
+    The gradient that it is given for the attention is that of the *gated*
+    attention, and ``shared`` holds the gate by then: so the gate's part of
+    the backward is done in blocks, in the memory of what was saved.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, engine, axis, shared):
+        qkv = [pixel_rows(x) for x in (query, key, value)]
+        out, lse = forward(engine, *qkv)
+        ctx.save_for_backward(*qkv, out, lse)
+        ctx.engine, ctx.axis, ctx.shared = engine, axis, shared
+        ctx.set_materialize_grads(False)
+        return out, _pool(out, axis)
+
+    @staticmethod
+    def backward(ctx, grad, of_pool):
+        refuse_double_backward()
+        *qkv, out, lse = ctx.saved_tensors
+        if grad is None:
+            grad = torch.zeros_like(out)
+        gate = ctx.shared['gate']
+        if of_pool is not None:
+            # Each position's share in the mean that _pool takes.
+            of_pool = of_pool * (gate.numel() / out.numel() / gate.shape[1])
+        dtype = accumulator(out.dtype) if ctx.engine.widens else out.dtype
+        if out.dtype == dtype and not graph_is_kept():
+            whole = out
+        else:
+            whole = torch.empty_like(out, dtype=dtype)
+        delta = torch.empty_like(lse)
+        maps = out, grad, whole, delta
+        for o, g, w, d, factor, mean in _blocks(ctx.axis, maps, gate, of_pool):
+            total = g * factor if mean is None else mean + g * factor
+            d.copy_((total * o).sum(-1, keepdim=True))
+            w.copy_(total)
+        needed = ctx.needs_input_grad[:3]
+        grads = backward(ctx.engine, whole, *qkv, delta, lse, needed)
+        return *grads, None, None, None
+
+
+class _Gate(torch.autograd.Function):
+    """attention * gate; leaves the attention's gradient to _Attend."""
+
+    @staticmethod
+    def forward(ctx, attended, gate, axis, shared):
+        shared['gate'] = gate
+        ctx.save_for_backward(attended)
+        ctx.axis = axis
+        return _multiply(attended, gate, axis)
+
+    @staticmethod
+    def backward(ctx, grad):
+        refuse_double_backward()
+        (attended,) = ctx.saved_tensors
+        channels = attended.shape[-2:].numel()
+        sums = [
+            (widen(g) * a).reshape(len(g), -1, channels).sum(1)
+            for a, g in _blocks(ctx.axis, (attended, grad))
+        ]
+        of_gate = torch.cat(sums).view(len(grad), -1, channels)
+        return grad, of_gate, None, None
+
+
+def _blocks(axis, maps, *gates):
+    """Yield views of some lines of maps, and their gates to multiply with."""
+    maps = [_lines(x, axis) for x in maps]
+    batch, length = maps[0].shape[:2]
+    step = max(1, _BLOCK * batch * length // maps[0].numel())
+    gates = [x if x is None else _beside(x, maps[0]) for x in gates]
+    for b in range(batch):
+        for i in range(0, length, step):
+            part = b, slice(i, i + step)
+            yield [x if x is None else x[part] for x in (*maps, *gates)]
+
+
+def _along_axis(name):
+    def run(query, key, value, scale, axis, channel_gate):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            backend = OPERATORS['axial_attention'].backends[name]
+            run = _plain(backend)
+            return run(query, key, value, scale, axis, channel_gate)
+        shared = {}
+        engine = axis_engine([axis], scale, name)
+        attended, pooled = _Attend.apply(
+            query, key, value, engine, axis, shared
+        )
+        gate = _checked_gate(channel_gate, pooled).to(attended.dtype)
+        return _Gate.apply(attended, gate, axis, shared)
+
+    return run
+
+
+def _backends():
+    of_attention = OPERATORS['axial_attention'].backends
+    return {
+        name: replace(
+            backend,
+            run=_plain(backend) if name == 'reference' else _along_axis(name),
+        )
+        for name, backend in of_attention.items()
+    }
 
 
 def _gate_of_tests(pooled):
@@ -99,27 +245,10 @@ def _gate_of_tests(pooled):
     return torch.sigmoid(3 * pooled - pooled.sum(-1, keepdim=True))
 
 
-def _with_gate(backend):
-    """Gate the output of a backend of axial attention.
-
-    The gate is the caller's module: autograd, compilers and exporters see it
-    as it is.
-    """
-
-    def run(query, key, value, scale, axis, channel_gate):
-        attended = backend.run(query, key, value, scale, axis)
-        return _gated(attended, channel_gate, axis)
-
-    return replace(backend, run=run)
-
-
 register(
     function=channelized_axial_attention,
     paper='Channelized Axial Attention, https://arxiv.org/abs/2101.07434',
-    backends={
-        name: _with_gate(backend)
-        for name, backend in OPERATORS['axial_attention'].backends.items()
-    },
+    backends=_backends(),
     cases=tuple(
         replace(case, options={**case.options, 'channel_gate': _gate_of_tests})
         for case in OPERATORS['axial_attention'].cases
