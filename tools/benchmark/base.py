@@ -88,6 +88,7 @@ class Remote:
         self.name = name
         self.connection = connection
         self.ours = ours
+        self.has_relu = ours.has_relu
 
     def _ask(self, request):
         # Not send(): torch would share the tensors' memory with the child.

@@ -17,7 +17,7 @@ import peers
 import torch
 from measure import Contestant, Skipped, as_it_is, to_nchw
 
-from mmseg_attn.layers import CrissCrossAttention
+from mmseg_attn.layers import CrissCrossAttention, InterlacedSparseAttention
 from mmseg_attn.ops._operators import OPERATORS
 
 GROUPS_LIMIT = 4 * 2**30
@@ -129,6 +129,34 @@ def interlaced_sparse(*sizes, **kwargs):
     yield _copies('SDPA on copies', sdpa, ours)
 
 
+def interlaced_layer(batch, height, width, channels, **kwargs):
+    """Both blocks with their projections, in training."""
+    ours = InterlacedSparseAttention(channels, channels // 2).to(**kwargs)
+    x = torch.randn(batch, channels, height, width, **kwargs)
+    yield Contestant('ours', ours, [x], as_it_is, has_relu=True)
+    name = 'mmseg ISAHead blocks'
+    try:
+        from mmseg.models.decode_heads import ISAHead
+    except ImportError as error:
+        yield Skipped(name, f'not installed ({error})')
+        return
+    head = ISAHead(
+        channels // 2,
+        (8, 8),
+        in_channels=channels,
+        channels=channels,
+        norm_cfg=dict(type='BN'),
+        num_classes=2,
+    )
+    # What the head does before and after its blocks.
+    head.in_conv = head.conv_seg = torch.nn.Identity()
+    head.out_conv = peers.FirstHalf()
+    head.dropout = None
+    head.to(**kwargs).load_state_dict(ours.state_dict())
+    blocks = peers.OfOneMap(head)
+    yield Contestant(name, blocks, [x.clone()], as_it_is, has_relu=True)
+
+
 def _efficient(heads, batch, height, width, channels, **kwargs):
     ours = _ours(
         'efficient_attention',
@@ -182,6 +210,7 @@ CASES = {
     'axial': axial,
     'channelized_axial': channelized_axial,
     'interlaced_sparse': interlaced_sparse,
+    'interlaced_layer': interlaced_layer,
     'efficient_1_head': partial(_efficient, 1),
     'efficient_8_heads': partial(_efficient, 8),
     'linear': linear,

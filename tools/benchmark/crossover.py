@@ -26,7 +26,7 @@ from run import parser, setup, wide_console
 from mmseg_attn.ops import non_local_attention
 
 SIDES = [4, 6, 8, 12, 16, 24, 32, 48, 64]
-NAMES = [n for n in CASES if n not in ('criss_cross_layer', 'non_local')]
+NAMES = [n for n in CASES if not n.endswith(('_layer', 'non_local'))]
 NOTE = (
     'Forward+backward of the operator on a square map, as a multiple of that '
     'of dense attention at the same widths, by the side of the map, one '

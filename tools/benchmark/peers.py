@@ -225,3 +225,21 @@ def plain_non_local(query, key, value):
 def bytes_of_groups(shape, itemsize):
     """That all groups of grouped_channelized_axial keep for the backward."""
     return shape[1] * math.prod(shape) * itemsize
+
+
+class FirstHalf(torch.nn.Module):
+    """The first half of the channels: the context that a head joins."""
+
+    def forward(self, x):
+        return x.chunk(2, 1)[0]
+
+
+class OfOneMap(torch.nn.Module):
+    """A decode head as a function of the one map that it takes."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x):
+        return self.head([x])
