@@ -7,6 +7,11 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
+if not torch.cuda.is_available():
+    # Triton's kernels are tested in its interpreter, which must be chosen
+    # before anything imports triton.
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+
 
 @pytest.fixture(autouse=True)
 def mmseg_scope():

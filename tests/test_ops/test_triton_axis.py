@@ -1,31 +1,28 @@
 # Copyright (c) mmseg_attn contributors.
 """The Triton kernels against the float64 of the torch path.
 
-Without a GPU they run in Triton's interpreter. Run the file on its own then:
-the interpreter must be chosen before anything imports triton.
+Without a GPU they run in Triton's interpreter: tests/conftest.py chooses it.
 """
 
+import dataclasses
 import importlib.util
 import itertools
-import os
 import sys
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault('TRITON_INTERPRET', '1')
 pytest.importorskip('triton', reason='triton is not installed')
 
 from mmseg_attn.ops import _axis, _triton_axis, criss_cross_attention
+from mmseg_attn.ops._operators import OPERATORS
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 HALVES = [torch.bfloat16, torch.float16]
 pytestmark = [
     pytest.mark.skipif(
         _triton_axis.reason(DEVICE) is not None,
-        reason=f'{_triton_axis.reason(DEVICE)}; the interpreter needs '
-        'TRITON_INTERPRET=1 before triton is imported: run this file alone',
+        reason=f'{_triton_axis.reason(DEVICE)}',
     ),
     # NumPy on the infinity within a sigmoid, in the interpreter.
     pytest.mark.filterwarnings('ignore:overflow encountered in exp'),
@@ -281,3 +278,43 @@ def test_says_what_is_beyond_it(change, message):
     inputs = make(**{'spatial': (2, 3), **change})
     found = _triton_axis.limits(*inputs[:3])
     assert found is message or message in found
+
+
+@pytest.mark.parametrize(
+    'name, index',
+    [
+        (name, index)
+        for name, declared in OPERATORS.items()
+        if 'triton' in declared.backends
+        for index in (0, 2, 4)
+    ],
+)
+def test_as_a_backend_of_the_operators(name, index):
+    """By its name, output and gradients, against the torch backend."""
+    declared = OPERATORS[name]
+    case = dataclasses.replace(declared.cases[index], dim=8)
+    torch.manual_seed(0)
+    inputs = [
+        x.requires_grad_()
+        for x in declared.inputs(case, dtype=torch.float32, device=DEVICE)
+    ]
+    results = []
+    for backend in ('triton', 'torch'):
+        out = declared.function(*inputs, **case.options, backend=backend)
+        grads = torch.autograd.grad(out.square().sum(), inputs)
+        results.append((out, *grads))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_custom_operator_passes_opcheck(monkeypatch):
+    monkeypatch.undo()  # opcheck compares fresh buffers with themselves
+    q, k, v = (
+        torch.randn(1, 3, 4, 1, n, device=DEVICE, requires_grad=True)
+        for n in (8, 8, 5)
+    )
+    torch.library.opcheck(
+        torch.ops.mmseg_attn.axis_attention.default,
+        (q, k, v, [0, 1], 0.7, 'triton'),
+        test_utils=('test_schema', 'test_autograd_registration'),
+    )
