@@ -76,8 +76,9 @@ class FusedCrissCross(torch.autograd.Function):
     @torch.autocast('cpu', enabled=False)
     def backward(ctx, grad):
         refuse_double_backward()
-        x, gamma, *projections = ctx.saved_tensors[:8]
-        qk, v, lse, *kept = ctx.saved_tensors[8:]
+        saved = ctx.saved_tensors  # once: checkpointing hands them out once
+        x, gamma, *projections = saved[:8]
+        qk, v, lse, *kept = saved[8:]
         if graph_is_kept():
             v, *kept = (t.clone() for t in (v, *kept))
         axes = range(x.ndim - 2)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,17 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     rows = zip(*(x.flatten(0, -2).split(step) for x in (a, b)), strict=True)
     sums = [(widen(x) * y).sum(-1) for x, y in rows]
     return torch.cat(sums).view(*a.shape[:-1], 1)
+
+
+def no_autocast(x: Tensor):
+    """Context in which autocast does not narrow fp32 work tensors.
+
+    None where there is no autocast, to leave no trace in exported graphs.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def graph_is_kept() -> bool:

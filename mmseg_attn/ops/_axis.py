@@ -22,6 +22,7 @@ from ._autograd import (
     backward,
     dots,
     forward,
+    no_autocast,
     pixel_rows,
     widen,
 )
@@ -111,7 +112,8 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
         backend: 'torch' or 'triton'.
     """
     if torch.jit.is_tracing() or is_exporting():
-        return _exportable(query, key, value, axes, scale)
+        with no_autocast(query):
+            return _exportable(query, key, value, axes, scale)
     if torch.compiler.is_compiling():
         return _operator(query, key, value, axes, scale, backend)[0]
     engine = axis_engine(axes, scale, backend)

@@ -25,13 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import refuse_double_backward, widen
+from ._autograd import no_autocast, refuse_double_backward, widen
 from ._matmul import bmm
 
 # Elements of a chunk's query, key or value.
 _CPU_CHUNK = 2**19
 _GPU_CHUNK = 2**26
 _MIN_NORM = 1e-6
+# Of softplus features of very negative queries the sum underflows: then the
+# output is 0 instead of 0 / 0.
+MIN_DENOMINATOR = 1e-30
 
 
 class Feature(NamedTuple):
@@ -110,14 +113,13 @@ class Context(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, rule):
-        with torch.autocast(query.device.type, enabled=False):
-            state = _summary(key, value, rule)
-            out = value.new_empty(*query.shape[:-1], value.shape[-1])
-            for part in _chunks(query, value.shape[-1]):
-                a = rule.query.map(_heads(query, part))
-                if rule.normalizes:
-                    a = a / _denominator(a, state)
-                _write(out, part, bmm(a, state.context))
+        state = _summary(key, value, rule)
+        out = value.new_empty(*query.shape[:-1], value.shape[-1])
+        for part in _chunks(query, value.shape[-1]):
+            a = rule.query.map(_heads(query, part))
+            if rule.normalizes:
+                a = a / _denominator(a, state)
+            _write(out, part, bmm(a, state.context))
         ctx.save_for_backward(query, key, value, *state)
         ctx.rule = rule
         return out
@@ -175,7 +177,7 @@ def _summary(key, value, rule):
 
 
 def _denominator(a, state):
-    return bmm(a, state.keys.mT)
+    return bmm(a, state.keys.mT).clamp_min_(MIN_DENOMINATOR)
 
 
 def _query_backward(grad, query, rule, state, target):
@@ -190,6 +192,7 @@ def _query_backward(grad, query, rule, state, target):
             scaled = a / denominator
             # With <grad, out> = scaled . da, before da is divided.
             dden = (scaled * da).sum(-1, keepdim=True).div_(denominator).neg_()
+            dden *= denominator > MIN_DENOMINATOR
             da = da.div_(denominator).add_(dden * state.keys)
             keys = _sum(keys, bmm(dden.mT, a))
         context = _sum(context, bmm(scaled.mT, g))
@@ -227,7 +230,8 @@ def _exportable(query, key, value, rule):
     out = a @ (b.mT @ v / rule.divisor)
     if rule.normalizes:
         eps = rule.eps * a[..., : k.shape[-1]].sum(-1, keepdim=True)
-        out = out / (a @ b.sum(-2, keepdim=True).mT + eps)
+        total = a @ b.sum(-2, keepdim=True).mT + eps
+        out = out / total.clamp_min(MIN_DENOMINATOR)
     return out.transpose(1, 2).to(value.dtype)
 
 
@@ -243,5 +247,6 @@ def context_attention(query, key, value, rule: Rule) -> Tensor:
     """
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
     run = _exportable if tracing else Context.apply
-    out = run(*(x.flatten(1, -3) for x in (query, key, value)), rule)
+    with no_autocast(query):
+        out = run(*(x.flatten(1, -3) for x in (query, key, value)), rule)
     return out.view(*query.shape[:-1], value.shape[-1])

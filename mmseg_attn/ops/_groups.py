@@ -17,9 +17,12 @@ own backward adds up to the exact gradient:
     dquery += scale * ds @ key,   dkey += scale * ds^T @ query.
 
 Scores are recomputed in the backward: no affinity outlives its block of
-groups. A block is small enough to stay in the processor's cache, where its
-groups are made contiguous for the matrix products; the results are written
-through strided views.
+groups. The backward's weights are then exact to the rounding of the lse, in
+fp32 about 1e-7 times the score: 1e-3 for scores of 1e4.
+
+A block is small enough to stay in the processor's cache, where its groups
+are made contiguous for the matrix products; the results are written through
+strided views.
 """
 
 from __future__ import annotations

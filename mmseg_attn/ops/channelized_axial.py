@@ -89,11 +89,12 @@ def channelized_axial_attention(
 
 def _checked_gate(channel_gate, pooled):
     gate = channel_gate(pooled)
-    if gate.shape != pooled.shape:
+    got = tuple(gate.shape) if isinstance(gate, Tensor) else type(gate)
+    if got != tuple(pooled.shape):
         raise ValueError(
-            'channelized_axial_attention: channel_gate must keep the shape '
-            f'(B, lines, channels) = {tuple(pooled.shape)}, got '
-            f'{tuple(gate.shape)}'
+            'channelized_axial_attention: channel_gate must return a tensor '
+            f'of the shape (B, lines, channels) = {tuple(pooled.shape)} that '
+            f'it is given, got {got}'
         )
     return gate
 
@@ -138,8 +139,9 @@ class _Attend(torch.autograd.Function):
     """(query, key, value, engine, axis, shared) -> (attention, its pool).
 
     The gradient that it is given for the attention is that of the *gated*
-    attention, and ``shared`` holds the gate by then: so the gate's part of
-    the backward is done in blocks, in the memory of what was saved.
+    attention, and :class:`_Gate`, whose backward comes before, has put the
+    gate into ``shared``: so the gate's part of the backward is done in
+    blocks, in the memory of the saved attention, which nobody needs then.
     """
 
     @staticmethod
@@ -155,14 +157,16 @@ class _Attend(torch.autograd.Function):
     def backward(ctx, grad, of_pool):
         refuse_double_backward()
         *qkv, out, lse = ctx.saved_tensors
-        if grad is None:
-            grad = torch.zeros_like(out)
-        gate = ctx.shared['gate']
         if of_pool is not None:
             # Each position's share in the mean that _pool takes.
-            of_pool = of_pool * (gate.numel() / out.numel() / gate.shape[1])
+            lines = of_pool.shape[1]
+            of_pool = of_pool * (of_pool.numel() / out.numel() / lines)
         dtype = accumulator(out.dtype) if ctx.engine.widens else out.dtype
-        if out.dtype == dtype and not graph_is_kept():
+        gate = ctx.shared.pop('gate', None)
+        if grad is None:  # the pool alone was used
+            gate, grad = torch.zeros_like(of_pool), torch.zeros_like(out)
+            whole = torch.empty_like(out, dtype=dtype)
+        elif out.dtype == dtype and not graph_is_kept():
             whole = out
         else:
             whole = torch.empty_like(out, dtype=dtype)
@@ -182,15 +186,16 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, attended, gate, axis, shared):
-        shared['gate'] = gate
-        ctx.save_for_backward(attended)
-        ctx.axis = axis
+        ctx.save_for_backward(attended, gate)
+        ctx.axis, ctx.shared = axis, shared
         return _multiply(attended, gate, axis)
 
     @staticmethod
     def backward(ctx, grad):
         refuse_double_backward()
-        (attended,) = ctx.saved_tensors
+        attended, gate = ctx.saved_tensors
+        # Detached, and only now: else it would hold the graph that holds it.
+        ctx.shared['gate'] = gate.detach()
         channels = attended.shape[-2:].numel()
         sums = [
             (widen(g) * a).reshape(len(g), -1, channels).sum(1)

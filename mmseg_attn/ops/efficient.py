@@ -56,10 +56,14 @@ def efficient_attention(
     name = 'efficient_attention'
     check_qkv(name, query, key, value, cross=True)
     check_choice(name, 'normalization', normalization, NORMALIZATIONS)
-    if divisor is not None and (normalization != 'scaling' or not divisor):
+    if divisor is not None and (
+        normalization != 'scaling'
+        or not isinstance(divisor, (int, float))
+        or not divisor
+    ):
         raise ValueError(
-            f"{name}: divisor is for normalization='scaling' and must not be "
-            f'0, got divisor={divisor!r} with normalization='
+            f"{name}: divisor is for normalization='scaling' and must be a "
+            f'number other than 0, got divisor={divisor!r} with normalization='
             f'{normalization!r}'
         )
     run = select(name, backend, query, key, value)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _groups
-from ._autograd import Attention, Engine, widen
+from ._autograd import Attention, Engine, no_autocast, widen
 from ._checks import check_choice, check_qkv
 from ._operators import Backend, Case, attention_flops, register, select
 from ._reference import masked_attention, positions
@@ -168,7 +168,8 @@ def _torch(query, key, value, scale, partition, span, padding):
     bias = _key_bias(query, pads) if padding == 'mask' else None
     qkv = [_pad(x, pads) for x in (query, key, value)]
     if tracing:
-        out = _exportable(*qkv, scale, partition, span, bias)
+        with no_autocast(query):
+            out = _exportable(*qkv, scale, partition, span, bias)
         return _positions_of(out, pads, spatial, partition).to(value.dtype)
     return _crop(_attend(*qkv, scale, partition, span, bias), pads, spatial)
 

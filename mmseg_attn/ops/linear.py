@@ -11,7 +11,13 @@ from torch import Tensor
 
 from ._autograd import widen
 from ._checks import check_choice, check_qkv
-from ._context import SOFTPLUS, UNIT_AND_ONE, Rule, context_attention
+from ._context import (
+    MIN_DENOMINATOR,
+    SOFTPLUS,
+    UNIT_AND_ONE,
+    Rule,
+    context_attention,
+)
 from ._operators import Backend, Case, register, select
 from ._reference import by_heads, like_query
 from .efficient import context_flops
@@ -41,7 +47,10 @@ def linear_attention(
             attention).
         eps: Added to each channel of the sum of the keys' features, as in
             the official code. Vectors shorter than 1e-6 are not scaled to
-            unit length, so that a zero vector gives no NaN.
+            unit length, so that a zero vector gives no NaN. A sum of
+            weights below 1e-30 counts as that: far negative queries give 0
+            with 'softplus'. With 'taylor', the weights of a query that
+            points away from all keys are small differences.
         backend: ``'torch'`` (keeps only its inputs for the backward;
             differentiable once), ``'reference'`` (dense) or None for the
             best that can run.
@@ -84,7 +93,7 @@ def _reference(query, key, value, feature_map, eps):
         similarity = q @ k.mT
     # eps stands in the sum of keys: eps * sum over channels of q.
     total = similarity.sum(-1, keepdim=True) + eps * q.sum(-1, keepdim=True)
-    return like_query(similarity @ v / total, query)
+    return like_query(similarity @ v / total.clamp_min(MIN_DENOMINATOR), query)
 
 
 def _torch(query, key, value, feature_map, eps):

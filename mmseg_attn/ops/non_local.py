@@ -8,6 +8,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._autograd import no_autocast
 from ._checks import check_qkv
 from ._operators import Backend, Case, attention_flops, register, select
 from ._reference import masked_attention
@@ -61,7 +62,8 @@ def _torch(query, key, value, scale):
         F.pad(x, (0, wide - x.shape[-1])).flatten(1, -3).transpose(1, 2)
         for x in (query, key, value)
     )
-    out = F.scaled_dot_product_attention(q, k, v, scale=scale)
+    with no_autocast(query):
+        out = F.scaled_dot_product_attention(q, k, v, scale=scale)
     out = out[..., :width].transpose(1, 2)
     return out.reshape(*query.shape[:-1], width)
 

@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from torch.utils.checkpoint import checkpoint
 
 from mmseg_attn.layers import CrissCrossAttention
 from mmseg_attn.ops import criss_cross_attention
@@ -351,3 +352,14 @@ def test_gradients_at_each_reduction(reduction):
     assert torch.autograd.gradcheck(
         lambda *_: layer(x), (x, *layer.parameters())
     )
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_can_be_checkpointed(reentrant):
+    torch.manual_seed(0)
+    layer = CrissCrossAttention(8, reduction=2, gamma_init=0.6).double()
+    x = torch.randn(2, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    out = checkpoint(layer, x, use_reentrant=reentrant)
+    out.square().sum().backward()
+    torch.testing.assert_close(x.grad, expected, rtol=0, atol=1e-12)

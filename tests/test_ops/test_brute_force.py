@@ -1,7 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
 """The papers' sums written as loops over positions, against all backends."""
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -277,3 +279,57 @@ def test_channelized_axial_attention(axis, groups, backend):
     for a, b in zip(*results, strict=True):
         close(b, a)
     assert results[0][-1].abs() > 1e-3  # the gate matters
+
+
+def test_gate_in_memory_of_others_is_guarded():
+    """Changing the gate before the backward is an error, as everywhere."""
+    q, k, v = (x.requires_grad_() for x in qkv((4, 5)))
+    gate = torch.rand(2, 4, 4, dtype=torch.float64)
+    out = channelized_axial_attention(q, k, v, lambda pooled: gate, axis=0)
+    gate.zero_()
+    with pytest.raises(RuntimeError, match='modified by an inplace'):
+        out.sum().backward()
+
+
+@BACKENDS
+def test_pool_of_a_gate_may_have_a_loss_of_its_own(backend):
+    """Before, and instead of, a loss of the gated attention."""
+    q, k, v = (x.requires_grad_() for x in qkv((4, 5)))
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    kept = []
+
+    def gate(pooled):
+        kept.append(pooled)
+        return (factor * pooled).sigmoid()
+
+    out = channelized_axial_attention(q, k, v, gate, axis=0, backend=backend)
+    plain = axial_attention(q, k, v, axis=0)
+    pool = plain.mean(2).flatten(2) / 4
+    expected = torch.autograd.grad(pool.square().sum(), (q, v))
+    got = torch.autograd.grad(kept[0].square().sum(), (q, v))
+    for a, b in zip(got, expected, strict=True):
+        close(a, b)
+    (of_factor,) = torch.autograd.grad(out.square().sum(), factor)
+    gated = plain.detach() * (factor * pool.detach()).sigmoid().view(
+        2, 4, 1, 1, 4
+    )
+    (want,) = torch.autograd.grad(gated.square().sum(), factor)
+    close(of_factor, want)
+
+
+def test_gated_attention_is_freed():
+    """Neither with nor without a backward does the graph hold itself."""
+    for backward in (True, False):
+        q, k, v = (x.requires_grad_() for x in qkv((4, 5)))
+        kept = []
+
+        def gate(pooled, kept=kept):
+            kept.append(weakref.ref(pooled.grad_fn))
+            return pooled.sigmoid()
+
+        out = channelized_axial_attention(q, k, v, gate, axis=0)
+        if backward:
+            out.sum().backward()
+        del out
+        gc.collect()
+        assert kept[0]() is None

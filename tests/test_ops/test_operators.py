@@ -110,12 +110,12 @@ def test_error_of_each_dtype(name, dtype):
         assert relative_error(a, t) <= limit + torch.finfo(dtype).eps
 
 
-@EACH
+@EACH_CASE
 @pytest.mark.parametrize('factor', [0.0, 50.0], ids=['zeros', 'large'])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_extremes_stay_finite(name, factor, dtype):
+def test_extremes_stay_finite(name, index, factor, dtype):
     """Zero inputs, and scores of about 1e4: 50 * 50 * |q . k|."""
-    case = OPERATORS[name].cases[0]
+    case = OPERATORS[name].cases[index]
     inputs = [x.detach() for x in inputs_of(name, case, torch.float32)]
     # Of the attended tensors alone; the value stays.
     inputs = [x * factor for x in inputs[:-1]] + [inputs[-1] * bool(factor)]
@@ -228,6 +228,20 @@ def test_autocast_keeps_the_sums_wide(name):
 
 
 @EACH
+def test_autocast_keeps_compiled_sums_wide(name):
+    torch.compiler.reset()
+    case = grids(name)[0]
+    inputs = [x.detach() for x in inputs_of(name, case, torch.float32)]
+    compiled = torch.compile(
+        OPERATORS[name].function, fullgraph=True, backend='aot_eager'
+    )
+    with torch.autocast('cpu', torch.bfloat16):
+        got = compiled(*inputs, **case.options)
+    expected = call(name, inputs, case)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@EACH
 def test_blocks_do_not_change_the_result(name, monkeypatch):
     """Many small blocks, as large maps have, give the same."""
     case = OPERATORS[name].cases[0]
@@ -235,6 +249,7 @@ def test_blocks_do_not_change_the_result(name, monkeypatch):
     whole = results(name, inputs, case)
     monkeypatch.setattr('mmseg_attn.ops._groups._CPU_BLOCK', 100)
     monkeypatch.setattr('mmseg_attn.ops._context._CPU_CHUNK', 100)
+    monkeypatch.setattr('mmseg_attn.ops.channelized_axial._BLOCK', 40)
     assert_all_close(results(name, inputs, case), whole, 1e-12)
 
 
@@ -466,7 +481,7 @@ def test_unknown_backend_lists_the_known(name):
             'channelized_axial_attention',
             dict(axis=0, channel_gate=lambda x: x.mean(1)),
             ValueError,
-            r'keep the shape .* got \(2, 5\)',
+            r'must return a tensor .* got \(2, 5\)',
         ),
         (
             'interlaced_sparse_attention',
