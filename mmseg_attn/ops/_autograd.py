@@ -87,8 +87,8 @@ def refuse_double_backward() -> None:
 
 
 def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
-    """Output in the dtype of value, and log-sum-exp."""
-    qkv = [pixel_rows(x) for x in (query, key, value)]
+    """Output in the dtype of value, and log-sum-exp, of pixel rows."""
+    qkv = query, key, value
     if engine.widens:
         qkv = map(widen, qkv)
     # Autocast would narrow the products of the fp32 work tensors.
@@ -102,11 +102,13 @@ def backward(
 ) -> list[Tensor | None]:
     """Gradients of query, key and value, None where not needed.
 
+    All tensors are pixel rows.
+
     Args:
         delta: <grad, out> at each position.
     """
     dtype = value.dtype
-    tensors = [pixel_rows(x) for x in (grad, query, key, value)]
+    tensors = [grad, query, key, value]
     with torch.autocast(grad.device.type, enabled=False):
         if engine.widens:
             tensors = [widen(x) for x in tensors]

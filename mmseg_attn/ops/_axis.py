@@ -149,7 +149,8 @@ def _operator(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return forward(axis_engine(axes, scale, backend), query, key, value)
+    qkv = map(pixel_rows, (query, key, value))
+    return forward(axis_engine(axes, scale, backend), *qkv)
 
 
 @_operator.register_fake
@@ -177,9 +178,8 @@ def _operator_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     engine = axis_engine(axes, scale, backend)
-    grad = pixel_rows(grad)
-    delta = dots(grad, out)
-    return tuple(backward(engine, grad, query, key, value, delta, lse))
+    grad, *qkv = map(pixel_rows, (grad, query, key, value))
+    return tuple(backward(engine, grad, *qkv, dots(grad, out), lse))
 
 
 @_operator_backward.register_fake
@@ -238,8 +238,9 @@ def _triton_pays(x):
     In fp32 without TF32 there are none to use, and the products of torch's
     libraries are the better ones (by reasoning, not yet by measurement).
     """
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    return x.is_cuda and (x.dtype != torch.float32 or tf32)
+    return x.is_cuda and (
+        x.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
+    )
 
 
 def _triton_reason(device):
