@@ -28,6 +28,10 @@ from ._autograd import (
 )
 from ._operators import Backend
 
+# Up to so many scores plain steps were faster on a CPU than blocks: 0.80
+# against 1.52 ms at 1x8x8, 1.60 against 2.96 ms at 1x16x16 (512 channels).
+PLAIN_SCORES = 2**13
+
 # An older torch does not tell: its exports hold the custom operator.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
@@ -116,12 +120,18 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
             return _exportable(query, key, value, axes, scale)
     if torch.compiler.is_compiling():
         return _operator(query, key, value, axes, scale, backend)[0]
+    keys = sum(query.shape[1 + axis] for axis in axes)
+    few = query.shape[:-1].numel() * keys <= PLAIN_SCORES
+    if few and backend == 'torch' and not query.is_cuda:
+        with no_autocast(query):
+            return _exportable(query, key, value, axes, scale)
     engine = axis_engine(axes, scale, backend)
     return Attention.apply(query, key, value, engine)
 
 
 def _exportable(query, key, value, axes, scale):
     """The same sum with whole tensors, of standard operators alone."""
+    axes = sorted(axes, reverse=True)
     lengths = [query.shape[1 + axis] for axis in axes]
     parts = []
     for axis, length in zip(axes, lengths, strict=True):

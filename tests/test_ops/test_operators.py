@@ -67,6 +67,28 @@ def test_backends_equal_the_reference(name, index):
     assert tried
 
 
+@pytest.mark.parametrize(
+    'name, index',
+    [
+        (n, i)
+        for n, i in CASES
+        if n in ('criss_cross_attention', 'axial_attention')
+    ],
+)
+def test_plain_steps_of_tiny_problems(name, index, monkeypatch):
+    """The default: few scores are computed without blocks."""
+    case = OPERATORS[name].cases[index]
+    inputs = inputs_of(name, case)
+    expected = results(name, inputs, case, backend='reference')
+    monkeypatch.setattr('mmseg_attn.ops._axis.PLAIN_SCORES', 2**20)
+    monkeypatch.delattr('mmseg_attn.ops._axis.Attention')  # not taken
+    assert_all_close(results(name, inputs, case), expected, 1e-12)
+    low = [x.detach().bfloat16() for x in inputs]
+    with torch.autocast('cpu', torch.bfloat16):
+        out = call(name, low, case)
+    assert torch.equal(out, call(name, low, case))
+
+
 @EACH_CASE
 def test_gradcheck(name, index):
     case = OPERATORS[name].cases[index]
