@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._autograd import graph_is_kept, refuse_double_backward
+from ..ops._autograd import graph_is_kept, is_traced, refuse_double_backward
 from ..ops._axis import attend, attend_backward
-from ..ops._matmul import mm
+from ..ops._matmul import add_to, mm
 from ._layout import transpose_into
 
 # Pixels projected at once; 512 was the fastest, and smallest, of 256 .. 8192.
@@ -28,8 +28,7 @@ def can_fuse(x: Tensor) -> bool:
         x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not is_traced()
     )
 
 
@@ -116,9 +115,9 @@ class FusedCrissCross(torch.autograd.Function):
                 ):
                     rows = rows.flatten(1, -2)[:, part].mul_(gamma)
                     rows = rows.flatten(0, 1)
-                    sums[0] = _add(sums[0], mm(rows.t(), pixels))
-                    sums[1] = _add(sums[1], rows.sum(0))
-                    own = _add(own, mm(rows, pair[0]))
+                    sums[0] = add_to(sums[0], mm(rows.t(), pixels))
+                    sums[1] = add_to(sums[1], rows.sum(0))
+                    own = add_to(own, mm(rows, pair[0]))
                 own = own.view(len(incoming), -1, x.shape[1])
                 torch.add(own.mT, incoming[..., part], out=target[..., part])
         (both, both_bias), last = grads
@@ -144,11 +143,6 @@ def _pairs(*projections):
         ),
         (value.flatten(1), value_bias),
     )
-
-
-def _add(total, part):
-    """A running sum that starts with its first part, not with zeros."""
-    return part if total is None else total.add_(part)
 
 
 def _in_memory_of(spare, like):

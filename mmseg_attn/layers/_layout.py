@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops._autograd import is_traced
+
 
 def transpose_into(target: Tensor, source: Tensor) -> Tensor:
     """Write (B, M, N) to a target (B, N, M), without autograd.
@@ -39,7 +41,7 @@ class _Transpose(torch.autograd.Function):
 
 
 def _transpose(x):
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_traced():
         return x.transpose(1, 2)
     return _Transpose.apply(x)
 

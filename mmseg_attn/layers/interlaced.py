@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..ops import interlaced_sparse_attention
 from ..ops._checks import check_choice
 from ..ops._operators import check_backend
-from ..ops.interlaced import PADDINGS
+from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
 
 # Official name in a block -> the host's.
@@ -171,13 +171,9 @@ class InterlacedSparseAttention(BaseModule):
         if self.options['padding'] == 'mask':
             return self._attend(x)
         height, width = x.shape[2:]
-        pads = [
-            (n + p - 1) // p * p - n
-            for n, p in zip(x.shape[2:], self.partition, strict=True)
-        ]
-        top, left = (pad // 2 for pad in pads)
+        (top, bottom), (left, right) = pads_of(x.shape[2:], self.partition)
         # Before the projections, whose results for zeros take part.
-        x = F.pad(x, (left, pads[1] - left, top, pads[0] - top))
+        x = F.pad(x, (left, right, top, bottom))
         x = self._attend(x)
         return x[..., top : top + height, left : left + width]
 

@@ -58,10 +58,16 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat(sums).view(*a.shape[:-1], 1)
 
 
+def is_traced() -> bool:
+    """Whether a compiler or exporter is looking: it wants plain steps."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def no_autocast(x: Tensor):
     """Context in which autocast does not narrow fp32 work tensors.
 
-    None where there is no autocast, to leave no trace in exported graphs.
+    An empty one where there is no autocast, to leave no trace in exported
+    graphs.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
@@ -91,8 +97,7 @@ def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
     qkv = query, key, value
     if engine.widens:
         qkv = map(widen, qkv)
-    # Autocast would narrow the products of the fp32 work tensors.
-    with torch.autocast(query.device.type, enabled=False):
+    with no_autocast(query):
         out, lse = engine.attend(*qkv)
     return out.to(value.dtype), lse
 
@@ -109,7 +114,7 @@ def backward(
     """
     dtype = value.dtype
     tensors = [grad, query, key, value]
-    with torch.autocast(grad.device.type, enabled=False):
+    with no_autocast(grad):
         if engine.widens:
             tensors = [widen(x) for x in tensors]
         grads = [

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from . import _groups
 from ._autograd import (
     Attention,
     Engine,
+    accumulator,
     backward,
     dots,
     forward,
@@ -150,7 +151,7 @@ def _exportable(query, key, value, axes, scale):
     return out.to(value.dtype)
 
 
-@torch.library.custom_op('mmseg_attn::axis_attention', mutates_args=())
+@library.custom_op('mmseg_attn::axis_attention', mutates_args=())
 def _operator(
     query: Tensor,
     key: Tensor,
@@ -165,7 +166,7 @@ def _operator(
 
 @_operator.register_fake
 def _(query, key, value, axes, scale, backend):
-    lse = torch.promote_types(value.dtype, torch.float32)
+    lse = accumulator(value.dtype)
     shape = value.shape
     return (
         torch.empty(shape, dtype=value.dtype, device=value.device),
@@ -173,9 +174,7 @@ def _(query, key, value, axes, scale, backend):
     )
 
 
-@torch.library.custom_op(
-    'mmseg_attn::axis_attention_backward', mutates_args=()
-)
+@library.custom_op('mmseg_attn::axis_attention_backward', mutates_args=())
 def _operator_backward(
     grad: Tensor,
     query: Tensor,

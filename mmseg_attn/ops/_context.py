@@ -25,13 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import no_autocast, refuse_double_backward, widen
-from ._matmul import bmm
+from ._autograd import is_traced, no_autocast, refuse_double_backward, widen
+from ._matmul import add_to, bmm
 
 # Elements of a chunk's query, key or value.
 _CPU_CHUNK = 2**19
 _GPU_CHUNK = 2**26
-_MIN_NORM = 1e-6
+# Shorter vectors are not scaled to unit length.
+MIN_NORM = 1e-6
 # Of softplus features of very negative queries the sum underflows: then the
 # output is 0 instead of 0 / 0.
 MIN_DENOMINATOR = 1e-30
@@ -45,15 +46,15 @@ class Feature(NamedTuple):
 
 
 def _unit_and_one(x):
-    unit = F.normalize(x, dim=-1, eps=_MIN_NORM)
+    unit = F.normalize(x, dim=-1, eps=MIN_NORM)
     return torch.cat([unit, torch.ones_like(x[..., :1])], -1)
 
 
 def _unit_and_one_backward(x, a, g):
     a, g = a[..., :-1], g[..., :-1]
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    along = a * (a * g).sum(-1, keepdim=True) * (norm > _MIN_NORM)
-    return (g - along) / norm.clamp_min(_MIN_NORM)
+    along = a * (a * g).sum(-1, keepdim=True) * (norm > MIN_NORM)
+    return (g - along) / norm.clamp_min(MIN_NORM)
 
 
 def _softmax_backward(x, a, g):
@@ -104,10 +105,6 @@ def _write(target: Tensor, part: slice, rows: Tensor) -> None:
     here.copy_(rows.view(here.shape))
 
 
-def _sum(total, term):
-    return term if total is None else total.add_(term)
-
-
 class Context(torch.autograd.Function):
     """``apply(query, key, value, rule)`` on (B, n, heads, dim)."""
 
@@ -129,7 +126,7 @@ class Context(torch.autograd.Function):
         refuse_double_backward()
         query, key, value, *state = ctx.saved_tensors
         rule, state = ctx.rule, _State(*state)
-        with torch.autocast(grad.device.type, enabled=False):
+        with no_autocast(grad):
             grads = [x.new_empty(x.shape) for x in (query, key, value)]
             context, keys = _query_backward(grad, query, rule, state, grads[0])
             _key_backward(key, value, rule, state, context, keys, *grads[1:])
@@ -163,9 +160,9 @@ def _summary(key, value, rule):
         shift = peak.transpose(1, 2).flatten(0, 1)
     for part in _chunks(key, value.shape[-1]):
         b = _key_feature(_heads(key, part), rule, shift)
-        context = _sum(context, bmm(b.mT, _heads(value, part)))
+        context = add_to(context, bmm(b.mT, _heads(value, part)))
         if rule.over_positions or rule.normalizes:
-            keys = _sum(keys, b.sum(1, keepdim=True))
+            keys = add_to(keys, b.sum(1, keepdim=True))
     if rule.over_positions:
         factor, keys = 1 / keys.mT, None
         context *= factor
@@ -194,8 +191,8 @@ def _query_backward(grad, query, rule, state, target):
             dden = (scaled * da).sum(-1, keepdim=True).div_(denominator).neg_()
             dden *= denominator > MIN_DENOMINATOR
             da = da.div_(denominator).add_(dden * state.keys)
-            keys = _sum(keys, bmm(dden.mT, a))
-        context = _sum(context, bmm(scaled.mT, g))
+            keys = add_to(keys, bmm(dden.mT, a))
+        context = add_to(context, bmm(scaled.mT, g))
         _write(target, part, rule.query.backward(q, a, da))
     return context, keys
 
@@ -245,8 +242,7 @@ def context_attention(query, key, value, rule: Rule) -> Tensor:
     Returns:
         (B, *spatial, heads, value_dim).
     """
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    run = _exportable if tracing else Context.apply
+    run = _exportable if is_traced() else Context.apply
     with no_autocast(query):
         out = run(*(x.flatten(1, -3) for x in (query, key, value)), rule)
     return out.view(*query.shape[:-1], value.shape[-1])

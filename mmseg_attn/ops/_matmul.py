@@ -55,6 +55,11 @@ def bmm_into(
     return target
 
 
+def add_to(total: Tensor | None, part: Tensor) -> Tensor:
+    """A running sum that starts with its first part, not with zeros."""
+    return part if total is None else total.add_(part)
+
+
 def _is_dense(x):
     """Whether each matrix of a batch, or its transpose, is contiguous."""
     rows, columns = x.shape[-2:]

@@ -74,6 +74,19 @@ class Case:
         return self.batch * math.prod(self.spatial) * self.heads
 
 
+def narrow_keys(
+    batch: int, height: int, width: int, channels: int, **options
+) -> Case:
+    """The widths of CCNet and others: keys of an eighth of the channels."""
+    return Case(
+        (height, width),
+        dim=channels // 8,
+        value_dim=channels,
+        batch=batch,
+        options=options,
+    )
+
+
 def attention_flops(case: Case, keys: int) -> int:
     """Of two products over so many keys per query; 2 per multiply-add."""
     return 2 * case.positions * keys * (case.dim + case.value_dim)

@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ._axis import axis_backends
 from ._checks import check_axis, check_qkv
-from ._operators import Backend, Case, attention_flops, register, select
+from ._operators import (
+    Backend,
+    Case,
+    attention_flops,
+    narrow_keys,
+    register,
+    select,
+)
 from ._reference import masked_attention, positions
 
 
@@ -76,13 +85,7 @@ register(
         Case((3, 2, 4), heads=2, batch=1, options=dict(axis=1)),
         Case((33, 17), dim=16, value_dim=24, options=dict(axis=0)),
     ),
-    benchmark=lambda batch, height, width, channels: Case(
-        (height, width),
-        dim=channels // 8,
-        value_dim=channels,
-        batch=batch,
-        options=dict(axis=0),
-    ),
+    benchmark=partial(narrow_keys, axis=0),
     flops=lambda case: attention_flops(
         case, case.spatial[case.options['axis']]
     ),

@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from . import axial  # noqa: F401  declares the attention that is gated
 from ._autograd import (
     accumulator,
     backward,
     forward,
     graph_is_kept,
+    is_traced,
     pixel_rows,
     refuse_double_backward,
     widen,
@@ -22,7 +22,10 @@ from ._autograd import (
 from ._axis import axis_engine
 from ._checks import check_axis, check_qkv
 from ._operators import OPERATORS, register, select
+from .axial import axial_attention
 
+# The attention that is gated.
+_AXIAL = OPERATORS[axial_attention.__name__]
 # Elements of a map in one block of lines, to stay in the cache.
 _BLOCK = 2**18
 
@@ -163,13 +166,11 @@ class _Attend(torch.autograd.Function):
             of_pool = of_pool * (of_pool.numel() / out.numel() / lines)
         dtype = accumulator(out.dtype) if ctx.engine.widens else out.dtype
         gate = ctx.shared.pop('gate', None)
-        if grad is None:  # the pool alone was used
+        gated = grad is not None
+        reuse = gated and out.dtype == dtype and not graph_is_kept()
+        whole = out if reuse else torch.empty_like(out, dtype=dtype)
+        if not gated:  # the pool alone was used
             gate, grad = torch.zeros_like(of_pool), torch.zeros_like(out)
-            whole = torch.empty_like(out, dtype=dtype)
-        elif out.dtype == dtype and not graph_is_kept():
-            whole = out
-        else:
-            whole = torch.empty_like(out, dtype=dtype)
         delta = torch.empty_like(lse)
         maps = out, grad, whole, delta
         for o, g, w, d, factor, mean in _blocks(ctx.axis, maps, gate, of_pool):
@@ -217,12 +218,12 @@ def _blocks(axis, maps, *gates):
             yield [x if x is None else x[part] for x in (*maps, *gates)]
 
 
-def _along_axis(name):
+def _in_blocks(name, plain):
+    """The same with the backward in blocks; tracers see the plain steps."""
+
     def run(query, key, value, scale, axis, channel_gate):
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            backend = OPERATORS['axial_attention'].backends[name]
-            run = _plain(backend)
-            return run(query, key, value, scale, axis, channel_gate)
+        if is_traced():
+            return plain(query, key, value, scale, axis, channel_gate)
         shared = {}
         engine = axis_engine([axis], scale, name)
         attended, pooled = _Attend.apply(
@@ -234,15 +235,10 @@ def _along_axis(name):
     return run
 
 
-def _backends():
-    of_attention = OPERATORS['axial_attention'].backends
-    return {
-        name: replace(
-            backend,
-            run=_plain(backend) if name == 'reference' else _along_axis(name),
-        )
-        for name, backend in of_attention.items()
-    }
+def _gated(name, backend):
+    plain = _plain(backend)
+    run = plain if name == 'reference' else _in_blocks(name, plain)
+    return replace(backend, run=run)
 
 
 def _gate_of_tests(pooled):
@@ -250,17 +246,16 @@ def _gate_of_tests(pooled):
     return torch.sigmoid(3 * pooled - pooled.sum(-1, keepdim=True))
 
 
+def _with_gate(case):
+    options = {**case.options, 'channel_gate': _gate_of_tests}
+    return replace(case, options=options)
+
+
 register(
     function=channelized_axial_attention,
     paper='Channelized Axial Attention, https://arxiv.org/abs/2101.07434',
-    backends=_backends(),
-    cases=tuple(
-        replace(case, options={**case.options, 'channel_gate': _gate_of_tests})
-        for case in OPERATORS['axial_attention'].cases
-    ),
-    benchmark=lambda *sizes: replace(
-        OPERATORS['axial_attention'].benchmark(*sizes),
-        options=dict(axis=0, channel_gate=_gate_of_tests),
-    ),
-    flops=OPERATORS['axial_attention'].flops,
+    backends={n: _gated(n, b) for n, b in _AXIAL.backends.items()},
+    cases=tuple(map(_with_gate, _AXIAL.cases)),
+    benchmark=lambda *sizes: _with_gate(_AXIAL.benchmark(*sizes)),
+    flops=_AXIAL.flops,
 )

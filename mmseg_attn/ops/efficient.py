@@ -98,13 +98,11 @@ def context_flops(case: Case) -> int:
     return 2 * positions * case.dim * case.value_dim
 
 
-register(
-    function=efficient_attention,
-    paper='Efficient Attention, https://arxiv.org/abs/1812.01243',
-    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
-    cases=tuple(
-        Case(*sizes, options=dict(normalization=normalization))
-        for normalization in NORMALIZATIONS
+def context_cases(option: str, values) -> tuple[Case, ...]:
+    """The same small problems with each value of an option."""
+    return tuple(
+        Case(*sizes, options={option: value})
+        for value in values
         for sizes in (
             ((4, 7), 2),
             ((7,),),
@@ -113,7 +111,14 @@ register(
             ((3, 2, 4), 2, 2, 3, 1),
             ((33, 17), 2, 16, 24),
         )
-    ),
+    )
+
+
+register(
+    function=efficient_attention,
+    paper='Efficient Attention, https://arxiv.org/abs/1812.01243',
+    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    cases=context_cases('normalization', NORMALIZATIONS),
     benchmark=lambda batch, height, width, channels: Case(
         (height, width),
         heads=8,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _groups
-from ._autograd import Attention, Engine, no_autocast, widen
+from ._autograd import Attention, Engine, is_traced, no_autocast, widen
 from ._checks import check_choice, check_qkv
 from ._operators import Backend, Case, attention_flops, register, select
 from ._reference import masked_attention, positions
@@ -96,7 +96,7 @@ def _checked_partition(operator, partition, query):
     return tuple(partition)
 
 
-def _pads(spatial, partition):
+def pads_of(spatial, partition) -> list[tuple[int, int]]:
     """(before, behind) of each axis, the smaller half before."""
     # Not -n % p, of which exporters cannot tell that it fills up to a
     # multiple of p.
@@ -147,7 +147,7 @@ def _split(partition, span, x):
 
 def _reference(query, key, value, scale, partition, span, padding):
     spatial = query.shape[1:-2]
-    pads = _pads(spatial, partition)
+    pads = pads_of(spatial, partition)
     q, k, v = (_pad(x, pads) for x in (query, key, value))
     sides = torch.tensor(partition, device=query.device)
     grid = positions(q)
@@ -161,8 +161,8 @@ def _reference(query, key, value, scale, partition, span, padding):
 
 def _torch(query, key, value, scale, partition, span, padding):
     spatial = query.shape[1:-2]
-    pads = _pads(spatial, partition)
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    pads = pads_of(spatial, partition)
+    tracing = is_traced()
     if not tracing and not any(map(any, pads)):
         return _attend(query, key, value, scale, partition, span, None)
     bias = _key_bias(query, pads) if padding == 'mask' else None
@@ -221,7 +221,8 @@ def _positions_of(x, pads, spatial, partition):
 def _flops(case):
     partition, span = case.options['partition'], case.options['span']
     spatial = case.spatial
-    padded = [-(-n // p) * p for n, p in zip(spatial, partition, strict=True)]
+    pads = pads_of(spatial, partition)
+    padded = [n + sum(pad) for n, pad in zip(spatial, pads, strict=True)]
     keys = math.prod(partition)
     if span == 'long':
         keys = math.prod(padded) // keys

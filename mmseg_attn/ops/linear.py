@@ -9,18 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import widen
+from ._autograd import no_autocast, widen
 from ._checks import check_choice, check_qkv
 from ._context import (
     MIN_DENOMINATOR,
+    MIN_NORM,
     SOFTPLUS,
     UNIT_AND_ONE,
     Rule,
     context_attention,
 )
-from ._operators import Backend, Case, register, select
+from ._operators import Backend, Case, narrow_keys, register, select
 from ._reference import by_heads, like_query
-from .efficient import context_flops
+from .efficient import context_cases, context_flops
 
 FEATURE_MAPS = ('taylor', 'softplus')
 VARIANTS = ('official', 'corrected')
@@ -86,7 +87,7 @@ def _check_eps(operator, eps):
 def _reference(query, key, value, feature_map, eps):
     q, k, v = map(by_heads, (query, key, value))
     if feature_map == 'taylor':
-        q, k = (F.normalize(x, dim=-1, eps=1e-6) for x in (q, k))
+        q, k = (F.normalize(x, dim=-1, eps=MIN_NORM) for x in (q, k))
         similarity = 1 + q @ k.mT
     else:
         q, k = F.softplus(q), F.softplus(k)
@@ -150,14 +151,14 @@ def channel_linear_attention(
 
 
 def _channel_torch(value, variant, eps):
-    with torch.autocast(value.device.type, enabled=False):
+    with no_autocast(value):
         return _channels(value, variant, eps)
 
 
 def _channels(value, variant, eps):
     x = widen(value.flatten(1, -3).transpose(1, 2))  # (B, heads, n, C)
     official = variant == 'official'
-    unit = F.normalize(x, dim=-1 if official else -2, eps=1e-6)
+    unit = F.normalize(x, dim=-1 if official else -2, eps=MIN_NORM)
     count = x.shape[-2] if official else x.shape[-1]
     mixed = unit @ (unit.mT @ x) if official else x @ (unit.mT @ unit)
     numerator = x.sum(-1, keepdim=True) + mixed
@@ -170,7 +171,7 @@ def _channels(value, variant, eps):
 def _channel_reference(value, variant, eps):
     x = by_heads(value)
     norm = x.norm(dim=-1 if variant == 'official' else -2, keepdim=True)
-    u = x / norm.clamp_min(1e-6)
+    u = x / norm.clamp_min(MIN_NORM)
     columns = []
     for c in range(x.shape[-1]):
         out, similar = 0, 0
@@ -192,21 +193,8 @@ register(
     function=linear_attention,
     paper='Linear Attention Mechanism, https://arxiv.org/abs/2007.14902',
     backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
-    cases=tuple(
-        Case(*sizes, options=dict(feature_map=feature_map))
-        for feature_map in FEATURE_MAPS
-        for sizes in (
-            ((4, 7), 2),
-            ((7,),),
-            ((4, 7), 2, 3, 5, 2, (3, 2)),
-            ((1, 5),),
-            ((3, 2, 4), 2, 2, 3, 1),
-            ((33, 17), 2, 16, 24),
-        )
-    ),
-    benchmark=lambda batch, height, width, channels: Case(
-        (height, width), dim=channels // 8, value_dim=channels, batch=batch
-    ),
+    cases=context_cases('feature_map', FEATURE_MAPS),
+    benchmark=narrow_keys,
     flops=context_flops,
 )
 

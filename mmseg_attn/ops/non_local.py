@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ._autograd import no_autocast
 from ._checks import check_qkv
-from ._operators import Backend, Case, attention_flops, register, select
+from ._operators import (
+    Backend,
+    Case,
+    attention_flops,
+    narrow_keys,
+    register,
+    select,
+)
 from ._reference import masked_attention
 
 
@@ -79,12 +86,7 @@ register(
         Case((3, 2, 4), heads=2, batch=1),
         Case((33, 17), dim=16, value_dim=24),
     ),
-    benchmark=lambda batch, height, width, channels: Case(
-        (height, width),
-        dim=channels // 8,
-        value_dim=channels,
-        batch=batch,
-    ),
+    benchmark=narrow_keys,
     flops=lambda case: attention_flops(
         case, math.prod(case.key_spatial or case.spatial)
     ),

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
@@ -391,10 +392,10 @@ def test_compiles_in_one_graph_for_all_sizes(name):
 def test_custom_operators_pass_opcheck(axes):
     q, k, v = inputs_of('criss_cross_attention', Case((3, 4)))
     forward = torch.ops.mmseg_attn.axis_attention.default
-    torch.library.opcheck(forward, (q, k, v, axes, 0.7, 'torch'))
+    library.opcheck(forward, (q, k, v, axes, 0.7, 'torch'))
     out, lse = (x.detach() for x in forward(q, k, v, axes, 0.7, 'torch'))
     tensors = [x.detach() for x in (out, q, k, v, out, lse)]
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.mmseg_attn.axis_attention_backward.default,
         (*tensors, axes, 0.7, 'torch'),
     )

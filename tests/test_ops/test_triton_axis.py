@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from torch import library
 
 pytest.importorskip('triton', reason='triton is not installed')
 
@@ -313,7 +314,7 @@ def test_custom_operator_passes_opcheck(monkeypatch):
         torch.randn(1, 3, 4, 1, n, device=DEVICE, requires_grad=True)
         for n in (8, 8, 5)
     )
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.mmseg_attn.axis_attention.default,
         (q, k, v, [0, 1], 0.7, 'triton'),
         test_utils=('test_schema', 'test_autograd_registration'),

@@ -171,18 +171,12 @@ def _efficient(heads, batch, height, width, channels, **kwargs):
     yield _nchw('loop over heads (official)', loop, ours)
 
 
-def linear(*sizes, **kwargs):
-    ours = _ours('linear_attention', sizes, kwargs)
-    yield ours
-    yield _nchw('einsum (official)', peers.einsum_linear, ours)
-
-
-def linear_softplus(*sizes, **kwargs):
-    options = dict(feature_map='softplus')
+def _linear(feature_map, *sizes, **kwargs):
+    options = dict(feature_map=feature_map)
     ours = _ours('linear_attention', sizes, kwargs, options)
     yield ours
-    softplus = partial(peers.einsum_linear, softplus=True)
-    yield _nchw('einsum (official)', softplus, ours)
+    einsum = partial(peers.einsum_linear, softplus=feature_map == 'softplus')
+    yield _nchw('einsum (official)', einsum, ours)
 
 
 def channel_linear(*sizes, **kwargs):
@@ -213,8 +207,8 @@ CASES = {
     'interlaced_layer': interlaced_layer,
     'efficient_1_head': partial(_efficient, 1),
     'efficient_8_heads': partial(_efficient, 8),
-    'linear': linear,
-    'linear_softplus': linear_softplus,
+    'linear': partial(_linear, 'taylor'),
+    'linear_softplus': partial(_linear, 'softplus'),
     'channel_linear': channel_linear,
     'non_local': non_local,
 }
