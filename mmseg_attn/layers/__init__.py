@@ -1,7 +1,17 @@
 # Copyright (c) mmseg_attn contributors.
 """Attention layers on (B, C, *spatial) feature maps."""
 
+from .channelized_axial import ChannelizedAxialAttention
 from .criss_cross import CrissCrossAttention
+from .efficient import EfficientAttention
 from .interlaced import InterlacedSparseAttention
+from .linear import ChannelLinearAttention, LinearAttention
 
-__all__ = ['CrissCrossAttention', 'InterlacedSparseAttention']
+__all__ = [
+    'ChannelLinearAttention',
+    'ChannelizedAxialAttention',
+    'CrissCrossAttention',
+    'EfficientAttention',
+    'InterlacedSparseAttention',
+    'LinearAttention',
+]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,11 @@ from ..ops._checks import check_choice
 from ..ops._operators import check_backend
 from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
+from ._projected import check_map, check_weight, transposed_attention
 
 # Official name in a block -> the host's.
 _OFFICIAL = (
+    (r'\.W\.(weight|bias)$', r'.output_project.conv.\1'),
     (r'^long_range_sa\.', 'global_relation.'),
     (r'^short_range_sa\.', 'local_relation.'),
     (r'\.f_(key|query)\.0\.', r'.\1_project.0.conv.'),
@@ -34,7 +37,13 @@ class _Relation(BaseModule):
     """Self-attention with projections, within the groups of one span."""
 
     def __init__(
-        self, in_channels, key_channels, value_channels, out_channels, **cfg
+        self,
+        in_channels,
+        key_channels,
+        value_channels,
+        out_channels,
+        output_norm,
+        **cfg,
     ):
         super().__init__()
 
@@ -47,24 +56,32 @@ class _Relation(BaseModule):
         self.key_project = projection()
         self.query_project = projection()
         self.value_project = nn.Conv2d(in_channels, value_channels, 1)
+        if not output_norm:
+            cfg = {**cfg, 'norm_cfg': None, 'act_cfg': None}
         self.output_project = ConvModule(
             value_channels, out_channels, 1, **cfg
         )
 
-    def forward(self, x, **options):
-        query, key, value = (
-            project(x).movedim(1, -1).unsqueeze(-2)
-            for project in (
-                self.query_project,
-                self.key_project,
-                self.value_project,
-            )
-        )
+    def _attend(self, query, key, value, **options):
         scale = query.shape[-1] ** -0.5
-        out = interlaced_sparse_attention(
+        return interlaced_sparse_attention(
             query, key, value, scale=scale, **options
         )
+
+    def _project(self, x, *projections):
+        return [p(x).movedim(1, -1).unsqueeze(-2) for p in projections]
+
+    def forward(self, x, **options):
+        qkv = self._project(
+            x, self.query_project, self.key_project, self.value_project
+        )
+        out = self._attend(*qkv, **options)
         return self.output_project(out.squeeze(-2).movedim(-1, 1))
+
+    def trace(self, x, weight, **options):
+        guides = self._project(x, self.query_project, self.key_project)
+        attend = partial(self._attend, **options)
+        return transposed_attention(attend, *guides, weight)
 
 
 @MODELS.register_module()
@@ -72,7 +89,8 @@ class InterlacedSparseAttention(BaseModule):
     """Long-range, then short-range self-attention, with projections.
 
     The parameters have the names of the host's ISAHead; state dicts of the
-    official module (of April 2020 and later) load unchanged. No residual.
+    official block load unchanged, those of before April 2020 with
+    ``output_norm=False``. No residual.
 
     Args:
         in_channels: Channels C of the map.
@@ -84,6 +102,9 @@ class InterlacedSparseAttention(BaseModule):
         padding: Of maps that the partition does not divide: ``'attend'``,
             in which projections of zeros take part, as in the official code,
             or ``'mask'``.
+        output_norm: Whether norm and activation follow each block's last
+            convolution: so in the official code since April 2020 and in the
+            host. Without, as when the paper came out, it has a bias alone.
         norm_cfg, act_cfg, conv_cfg: Of the projections, as in mmcv.
         backend: Of the operator; None takes the best that can run.
         init_cfg: As in mmengine.
@@ -102,6 +123,7 @@ class InterlacedSparseAttention(BaseModule):
         out_channels: int | None = None,
         partition: Sequence[int] = (8, 8),
         padding: str = 'attend',
+        output_norm: bool = True,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
         conv_cfg: dict | None = None,
@@ -130,6 +152,7 @@ class InterlacedSparseAttention(BaseModule):
             out_channels,
         )
         cfg = dict(
+            output_norm=output_norm,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg or dict(type='BN'),
             act_cfg=act_cfg or dict(type='ReLU'),
@@ -144,11 +167,23 @@ class InterlacedSparseAttention(BaseModule):
                 ours = re.sub(pattern, text, ours)
             if prefix + ours != name:
                 state_dict[prefix + ours] = state_dict.pop(name)
-                if ours.endswith('value_project.weight'):  # it has no bias
-                    bias = f'{prefix}{ours.removesuffix("weight")}bias'
-                    weight = state_dict[prefix + ours]
-                    state_dict.setdefault(bias, weight.new_zeros(len(weight)))
+        self._fit_biases(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _fit_biases(self, state_dict, prefix):
+        """Of the value, which later code left out, and before a norm."""
+        for side in ('global', 'local'):
+            value = f'{prefix}{side}_relation.value_project.'
+            if f'{value}weight' in state_dict:
+                zeros = state_dict[f'{value}weight'][:, 0, 0, 0] * 0
+                state_dict.setdefault(f'{value}bias', zeros)
+            for name in ('key', 'query'):
+                for i in range(2):
+                    stem = f'{prefix}{side}_relation.{name}_project.{i}.'
+                    bias = state_dict.pop(f'{stem}conv.bias', None)
+                    mean = f'{stem}bn.running_mean'
+                    if bias is not None:
+                        state_dict[mean] = state_dict[mean] - bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within strided grids, then within windows.
@@ -162,23 +197,38 @@ class InterlacedSparseAttention(BaseModule):
         Raises:
             ValueError: The rank or number of channels does not fit.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'{type(self).__name__} expected a map (B, '
-                f'{self.in_channels}, H, W), got shape {tuple(x.shape)}. Set '
-                'in_channels to fit the map'
-            )
-        if self.options['padding'] == 'mask':
-            return self._attend(x)
-        height, width = x.shape[2:]
-        (top, bottom), (left, right) = pads_of(x.shape[2:], self.partition)
-        # Before the projections, whose results for zeros take part.
-        x = F.pad(x, (left, right, top, bottom))
-        x = self._attend(x)
-        return x[..., top : top + height, left : left + width]
-
-    def _attend(self, x):
+        check_map(self, x)
+        x, inside = self._pad(x)
         # What the projections return are then positions' rows of channels.
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.global_relation(x, span='long', **self.options)
-        return self.local_relation(x, span='short', **self.options)
+        return self.local_relation(x, span='short', **self.options)[inside]
+
+    def _pad(self, x):
+        """Zeros around the map, before the projections, and its place."""
+        if self.options['padding'] == 'mask':
+            return x, ...
+        height, width = x.shape[-2:]
+        (top, bottom), (left, right) = pads_of(x.shape[-2:], self.partition)
+        inside = slice(top, top + height), slice(left, left + width)
+        return F.pad(x, (left, right, top, bottom)), (..., *inside)
+
+    def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Where positions look, through the windows and then the grids.
+
+        Arguments and result as of :meth:`CrissCrossAttention.trace_attention`,
+        but that zeros which take part (``padding='attend'``) get a share.
+        """
+        check_map(self, x)
+        check_weight(x, weight)
+        x, inside = self._pad(x)
+        weight, _ = self._pad(weight)
+        with torch.no_grad():
+            y = self.global_relation(x, span='long', **self.options)
+            weight = self.local_relation.trace(
+                y, weight, span='short', **self.options
+            )
+            weight = self.global_relation.trace(
+                x, weight, span='long', **self.options
+            )
+        return weight[inside]

@@ -1,6 +1,18 @@
 # Copyright (c) mmseg_attn contributors.
 from .attention_head import AttentionHead
+from .caa_head import CAAHead
 from .cc_head import CCHead
 from .ce2p_head import CE2PHead
+from .ea_head import EAHead
+from .isa_head import ISAHead
+from .la_head import LAHead
 
-__all__ = ['AttentionHead', 'CCHead', 'CE2PHead']
+__all__ = [
+    'AttentionHead',
+    'CAAHead',
+    'CCHead',
+    'CE2PHead',
+    'EAHead',
+    'ISAHead',
+    'LAHead',
+]

@@ -1,0 +1,191 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..ops._operators import check_backend
+from ._layout import channels_first, channels_last, project
+
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def is_changed(conv: nn.Module) -> bool:
+    """Whether calling the convolution does more than its parameters say."""
+    return type(conv) not in CONVS.values() or bool(
+        conv._forward_hooks or conv._forward_pre_hooks
+    )
+
+
+def check_map(layer: nn.Module, x: Tensor, spatial_dims: int = 2) -> None:
+    """Refuse what is not a map (B, layer.in_channels, *spatial).
+
+    Raises:
+        ValueError: The rank or number of channels does not fit, or the map
+            is empty.
+    """
+    if x.ndim != 2 + spatial_dims or x.shape[1] != layer.in_channels:
+        axes = ('T', 'H', 'W')[-spatial_dims:]
+        also = ' and spatial_dims' if hasattr(layer, 'spatial_dims') else ''
+        raise ValueError(
+            f'{type(layer).__name__} expected a map (B, {layer.in_channels}, '
+            f'{", ".join(axes)}), got shape {tuple(x.shape)}. Set in_channels'
+            f'{also} to fit the map'
+        )
+    if not x.numel():
+        raise ValueError(
+            f'no axis of the map may be empty, got {tuple(x.shape)}'
+        )
+
+
+def check_reduction(in_channels: int, reduction: int) -> None:
+    """Refuse what leaves query and key without a channel."""
+    if in_channels < reduction or reduction < 1:
+        raise ValueError(
+            f'in_channels must be at least reduction, got in_channels='
+            f'{in_channels} and reduction={reduction}: query and key would '
+            'have no channel'
+        )
+
+
+def add_attention(x: Tensor, gamma: Tensor, attended: Tensor) -> Tensor:
+    """``x + gamma * attended`` of a map and (B, *spatial, 1, C)."""
+    attended = channels_first(attended.squeeze(-2), x)
+    return torch.addcmul(x, gamma.to(attended.dtype), attended)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def transposed_attention(
+    attend: Callable, query: Tensor, key: Tensor, weight: Tensor
+) -> Tensor:
+    """The transposed attention matrix, mean over heads, at weight.
+
+    Args:
+        attend: (query, key, value) -> output, linear in value.
+        query, key: (B, *spatial, heads, dim).
+        weight: How much each query counts, (B, *spatial).
+
+    Returns:
+        How much each key counts, (B, *spatial).
+    """
+    heads = query.shape[-2]
+    # Copies, for in inference mode nothing has a gradient.
+    query, key, weight = query.clone(), key.clone(), weight.clone()
+    # The gradient of <weight, A v> for v is A^T weight.
+    with torch.enable_grad():
+        value = query.new_zeros(*weight.shape, heads, 1).requires_grad_()
+        out = attend(query, key, value)
+        seed = (weight / heads)[..., None, None].to(out.dtype)
+        (traced,) = torch.autograd.grad(out, value, seed.expand_as(out))
+    return traced.sum((-1, -2))
+
+
+def check_weight(x: Tensor, weight: Tensor) -> None:
+    """Refuse a weight that is not (B, *spatial) of a map x."""
+    if weight.shape != (x.shape[0], *x.shape[2:]):
+        raise ValueError(
+            f'expected weight (B, *spatial) = '
+            f'{(x.shape[0], *x.shape[2:])}, got {tuple(weight.shape)}'
+        )
+
+
+class ProjectedAttention(BaseModule):
+    """Base of layers that attend to 1x1 projections of their input.
+
+    Args:
+        in_channels: Channels C of the map.
+        key_channels: Channels of query and key.
+        value_channels: Channels of the value.
+        num_heads: Heads, which share the channels evenly.
+        spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
+        operator: Name of the operator.
+        backend: Of the operator; None takes the best that can run.
+        init_cfg: As in mmengine. By default the convolutions start as
+            torch's do, whatever a backbone applied.
+
+    Raises:
+        ValueError: Numbers of channels that do not fit, an unknown backend.
+    """
+
+    # What the convolutions of query, key and value are called.
+    projections = ('query_conv', 'key_conv', 'value_conv')
+
+    def __init__(
+        self,
+        in_channels: int,
+        key_channels: int,
+        value_channels: int,
+        num_heads: int,
+        spatial_dims: int,
+        operator: str,
+        backend: str | None,
+        init_cfg: dict | None,
+    ):
+        super().__init__(init_cfg)
+        if spatial_dims not in CONVS:
+            raise ValueError(
+                f'spatial_dims must be 1, 2 or 3, got {spatial_dims!r}'
+            )
+        check_backend(operator, backend)
+        self.in_channels = in_channels
+        self.num_heads = num_heads
+        self.spatial_dims = spatial_dims
+        self.backend = backend
+        widths = (key_channels, key_channels, value_channels)
+        for name, width in zip(self.projections, widths, strict=True):
+            conv = CONVS[spatial_dims](in_channels, width, 1)
+            self.add_module(name, conv)
+
+    def init_weights(self):
+        """Initialise as configured, else undo what a backbone applied."""
+        super().init_weights()
+        if not self.init_cfg:
+            for conv in self.children():
+                if type(conv) in CONVS.values():
+                    conv.reset_parameters()
+
+    def _convs(self):
+        return [getattr(self, name) for name in self.projections]
+
+    def _project(self, x, convs):
+        """Of a map, (B, *spatial, heads, dim) by each convolution."""
+        if any(map(is_changed, convs)):
+            projected = [channels_last(conv(x)) for conv in convs]
+        else:
+            pixels = channels_last(x)
+            projected = [project(pixels, c.weight, c.bias) for c in convs]
+        grid = (x.shape[0], *x.shape[2:])
+        return [p.reshape(*grid, self.num_heads, -1) for p in projected]
+
+    def _attend(self, query, key, value):
+        """The operator with the layer's options."""
+        raise NotImplementedError
+
+    def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Where positions look: the transposed attention matrix at weight.
+
+        For one position, give a weight of 1 there and 0 elsewhere. Chain it
+        from the last loop of a recurrent layer to the first for where a
+        position looks through all loops. Of several heads it is the mean.
+        The residual is not followed.
+
+        Args:
+            x: The layer's input, (B, C, *spatial).
+            weight: How much each output position counts, (B, *spatial).
+
+        Returns:
+            How much each input position counts, (B, *spatial). Where the
+            weights of each query sum to 1, so does this to weight's sum.
+
+        Raises:
+            ValueError: Shapes that do not fit.
+        """
+        check_map(self, x, self.spatial_dims)
+        check_weight(x, weight)
+        with torch.no_grad():
+            query, key = self._project(x, self._convs()[:2])
+        return transposed_attention(self._attend, query, key, weight)

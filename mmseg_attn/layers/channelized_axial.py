@@ -1,0 +1,159 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from mmcv.cnn import ConvModule, build_activation_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ..ops import axial_attention, channelized_axial_attention
+from ..ops._operators import check_backend
+from ..registry import MODELS
+from ._layout import channels_first, channels_last
+from ._projected import check_map, check_weight, transposed_attention
+
+
+class ChannelGate(BaseModule):
+    """Dense layers without biases and a sigmoid, line by line.
+
+    Args:
+        channels: Of the lines.
+        ratio: Width of the hidden layers, as a share of the channels.
+        num_layers: Hidden layers.
+        act_cfg: Activation of the hidden layers.
+    """
+
+    def __init__(self, channels, ratio, num_layers, act_cfg):
+        super().__init__()
+        hidden = max(1, int(channels * ratio))
+        widths = [channels] + [hidden] * num_layers
+        self.denses = nn.ModuleList(
+            nn.Linear(i, o, bias=False)
+            for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.dense_end = nn.Linear(widths[-1], channels, bias=False)
+        self.act = build_activation_layer(act_cfg)
+        self.init_weights()
+
+    def init_weights(self):
+        """As in the official code (Glorot)."""
+        for dense in (*self.denses, self.dense_end):
+            nn.init.xavier_uniform_(dense.weight)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, lines, channels) to gates of the same shape."""
+        for dense in self.denses:
+            pooled = self.act(dense(pooled))
+        return torch.sigmoid(self.dense_end(pooled))
+
+
+@MODELS.register_module()
+class ChannelizedAxialAttention(BaseModule):
+    """Channelized attention along columns, then along rows.
+
+    One block of the official code: query and key of each axis are the same
+    projection of the input, the value is projected once, both gates have
+    weights of their own. No residual, no scale of the scores. The parameters
+    have the official names.
+
+    Args:
+        in_channels: Channels of the map.
+        channels: Of the value, and so of the output.
+        guided_channels: Of query and key.
+        gate_ratio: Width of the gates' hidden layers as a share of channels.
+        gate_layers: Hidden layers of the gates. How many and how wide is
+            the official code's choice.
+        gate_act_cfg: Activation of the hidden layers; that of the author's
+            later code, since the first release's cannot run.
+        conv_cfg, norm_cfg, act_cfg: Of the projections, as in mmcv. The
+            official norm has an epsilon of 1e-3.
+        backend: Of the operator; None takes the best that can run.
+        init_cfg: As in mmengine.
+
+    Channelized Axial Attention, https://arxiv.org/abs/2101.07434, section 3.
+    """
+
+    _abbr_ = 'channelized_axial_attention'
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int = 512,
+        guided_channels: int = 64,
+        gate_ratio: float = 0.25,
+        gate_layers: int = 5,
+        gate_act_cfg: dict | None = None,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        backend: str | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        check_backend('channelized_axial_attention', backend)
+        self.in_channels = in_channels
+        self.out_channels = channels
+        self.backend = backend
+        conv = partial(
+            ConvModule,
+            in_channels,
+            kernel_size=1,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg or dict(type='BN'),
+            act_cfg=act_cfg or dict(type='ReLU'),
+        )
+        self.v_querykey_convbnrelu = conv(guided_channels)
+        self.h_querykey_convbnrelu = conv(guided_channels)
+        self.value_convbnrelu = conv(channels)
+        act_cfg = gate_act_cfg or dict(type='LeakyReLU', negative_slope=0.2)
+        gate = partial(ChannelGate, channels, gate_ratio, gate_layers, act_cfg)
+        self.v_c_attention = gate()
+        self.h_c_attention = gate()
+
+    def _guides(self, x):
+        """Queries, which are the keys, of columns and of rows."""
+        convs = self.v_querykey_convbnrelu, self.h_querykey_convbnrelu
+        return [channels_last(conv(x)).unsqueeze(-2) for conv in convs]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend along columns, then along rows.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            (B, channels, H, W).
+
+        Raises:
+            ValueError: The rank or number of channels does not fit.
+        """
+        check_map(self, x)
+        value = self.value_convbnrelu(x)
+        out = channels_last(value).unsqueeze(-2)
+        gates = self.v_c_attention, self.h_c_attention
+        for axis, (guide, gate) in enumerate(
+            zip(self._guides(x), gates, strict=True)
+        ):
+            out = channelized_axial_attention(
+                guide, guide, out, gate, axis=axis, backend=self.backend
+            )
+        return channels_first(out.squeeze(-2), value)
+
+    def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Where positions look, through the rows and then the columns.
+
+        The gates, which weigh channels and not positions, are not followed.
+        Arguments and result as of :meth:`CrissCrossAttention.trace_attention`.
+        """
+        check_map(self, x)
+        check_weight(x, weight)
+        with torch.no_grad():
+            guides = self._guides(x)
+        for axis in (1, 0):
+            attend = partial(axial_attention, axis=axis, backend=self.backend)
+            weight = transposed_attention(
+                attend, guides[axis], guides[axis], weight
+            )
+        return weight

@@ -1,0 +1,124 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..ops import efficient_attention
+from ..ops._checks import check_choice
+from ..ops.efficient import NORMALIZATIONS
+from ..registry import MODELS
+from ._layout import channels_first, project
+from ._projected import CONVS, ProjectedAttention, check_map, is_changed
+
+
+@MODELS.register_module()
+class EfficientAttention(ProjectedAttention):
+    """Efficient attention with projections and a residual.
+
+    ``x + reprojection(attention(x))``. State dicts of the official module
+    load unchanged. The layer also serves as a plug-in of ResNet stages.
+
+    Args:
+        in_channels: Channels C of the map.
+        key_channels: Of queries and keys, all heads together; by default
+            C / 2, the author's common setting.
+        value_channels: Of values, all heads together; by default C.
+        num_heads: Heads, an option of the official code; the paper has one.
+        normalization: ``'softmax'`` or ``'scaling'``, see
+            :func:`mmseg_attn.ops.efficient_attention`.
+        divisor: Of 'scaling'; by default the number of positions.
+        zero_init: Start the reprojection at 0, so that an untrained layer
+            returns its input: for pre-trained networks. The official code
+            starts as torch's convolutions do.
+        spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
+        backend: Of the operator; None takes the best that can run.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide the channels.
+
+    Efficient Attention, https://arxiv.org/abs/1812.01243, section 3.
+    """
+
+    _abbr_ = 'efficient_attention'
+    projections = ('queries', 'keys', 'values')
+
+    def __init__(
+        self,
+        in_channels: int,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        num_heads: int = 1,
+        normalization: str = 'softmax',
+        divisor: float | None = None,
+        zero_init: bool = False,
+        spatial_dims: int = 2,
+        backend: str | None = None,
+        init_cfg: dict | None = None,
+    ):
+        check_choice(
+            type(self).__name__,
+            'normalization',
+            normalization,
+            NORMALIZATIONS,
+        )
+        key_channels = key_channels or max(1, in_channels // 2)
+        value_channels = value_channels or in_channels
+        if num_heads < 1 or key_channels % num_heads + (
+            value_channels % num_heads
+        ):
+            raise ValueError(
+                f'num_heads must divide key_channels and value_channels, got '
+                f'num_heads={num_heads}, key_channels={key_channels} and '
+                f'value_channels={value_channels}'
+            )
+        super().__init__(
+            in_channels,
+            key_channels,
+            value_channels,
+            num_heads,
+            spatial_dims,
+            'efficient_attention',
+            backend,
+            init_cfg,
+        )
+        self.options = dict(
+            normalization=normalization, divisor=divisor, backend=backend
+        )
+        self.zero_init = zero_init
+        self.reprojection = CONVS[spatial_dims](value_channels, in_channels, 1)
+        self._start()
+
+    def _start(self):
+        if self.zero_init:
+            nn.init.zeros_(self.reprojection.weight)
+            nn.init.zeros_(self.reprojection.bias)
+
+    def init_weights(self):
+        """Initialise as configured, else undo what a backbone applied."""
+        super().init_weights()
+        if not self.init_cfg:
+            self._start()
+
+    def _attend(self, query, key, value):
+        return efficient_attention(query, key, value, **self.options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from each position to all.
+
+        Args:
+            x: (B, C, *spatial).
+
+        Returns:
+            Same shape, dtype and memory format.
+
+        Raises:
+            ValueError: The rank or number of channels does not fit.
+        """
+        check_map(self, x, self.spatial_dims)
+        attended = self._attend(*self._project(x, self._convs())).flatten(-2)
+        conv = self.reprojection
+        if is_changed(conv):
+            return x + conv(attended.movedim(-1, 1))
+        out = project(attended, conv.weight, conv.bias).squeeze(-2)
+        return x + channels_first(out, x)

@@ -1,0 +1,87 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class CAAHead(BaseDecodeHead):
+    """Head of CAANet: channelized axial attention and an image-level branch.
+
+    3x3 conv, attention along columns and rows, 1x1 conv; beside it the mean
+    of the backbone's map through a 1x1 conv, broadcast; both concatenated,
+    1x1 conv, dropout, classifier.
+
+    Args:
+        in_channels: Channels of the backbone's last stage.
+        channels: Channels before the classifier.
+        attention_channels: Of the attention and of both branches.
+        attention: Further arguments of
+            :class:`mmseg_attn.layers.ChannelizedAxialAttention`.
+        kwargs: As of mmseg's ``BaseDecodeHead``. The dropout is of single
+            elements, as in the official code.
+
+    Channelized Axial Attention, https://arxiv.org/abs/2101.07434, section
+    3.4, as in the official code.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int = 256,
+        *,
+        attention_channels: int = 512,
+        attention: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(in_channels=in_channels, channels=channels, **kwargs)
+        if self.input_transform == 'multiple_select':
+            raise ValueError(
+                f'{type(self).__name__} takes one map, got in_index='
+                f'{self.in_index}: leave out input_transform, or use '
+                "'resize_concat'"
+            )
+        cfgs = dict(
+            conv_cfg=self.conv_cfg,
+            norm_cfg=self.norm_cfg,
+            act_cfg=self.act_cfg,
+        )
+        conv = partial(ConvModule, **cfgs)
+        width = attention_channels
+        self.entry_conv = conv(self.in_channels, width, 3, padding=1)
+        layer = dict(
+            type='mmseg_attn.ChannelizedAxialAttention', channels=width, **cfgs
+        )
+        layer.update(attention or {}, in_channels=width)
+        self.attention = MODELS.build(layer)
+        out_channels = getattr(self.attention, 'out_channels', width)
+        self.end_conv = conv(out_channels, width, 1)
+        self.image_level_conv = conv(self.in_channels, width, 1)
+        self.seg_head_conv = conv(2 * width, channels, 1)
+        if self.dropout is not None:
+            self.dropout = nn.Dropout(self.dropout_ratio)
+
+    def _forward_feature(self, inputs) -> Tensor:
+        x = self._transform_inputs(inputs)
+        attended = self.end_conv(self.attention(self.entry_conv(x)))
+        image = self.image_level_conv(x.mean((2, 3), keepdim=True))
+        both = [attended, image.expand_as(attended)]
+        return self.seg_head_conv(torch.cat(both, dim=1))
+
+    def forward(self, inputs) -> Tensor:
+        """Logits of feature maps.
+
+        Args:
+            inputs: Feature maps of the backbone, (B, C, H, W) each.
+
+        Returns:
+            (B, num_classes, H, W).
+        """
+        return self.cls_seg(self._forward_feature(inputs))

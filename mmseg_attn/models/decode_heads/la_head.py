@@ -1,0 +1,25 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from ...registry import MODELS
+from .attention_head import AttentionHead
+
+
+@MODELS.register_module()
+class LAHead(AttentionHead):
+    """Linear attention between the convolutions of an FCN head.
+
+    The report does not say, as far as known here, which heads it put the
+    attention into: the place is a choice, that of CCNet's attention.
+
+    Args:
+        attention: Further arguments of
+            :class:`mmseg_attn.layers.LinearAttention`.
+        kwargs: As of :class:`AttentionHead`.
+
+    Linear Attention Mechanism, https://arxiv.org/abs/2007.14902.
+    """
+
+    def __init__(self, attention: dict | None = None, **kwargs):
+        layer = {'type': 'mmseg_attn.LinearAttention', **(attention or {})}
+        super().__init__(attention=layer, **kwargs)
