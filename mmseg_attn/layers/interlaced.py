@@ -12,6 +12,7 @@ from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
 from ..ops import interlaced_sparse_attention
+from ..ops._autograd import is_traced
 from ..ops._checks import check_choice
 from ..ops._operators import check_backend
 from ..ops.interlaced import PADDINGS, pads_of
@@ -198,20 +199,18 @@ class InterlacedSparseAttention(BaseModule):
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x)
-        x, inside = self._pad(x)
+        pads = self._pads(x)
         # What the projections return are then positions' rows of channels.
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = _pad(x, pads).contiguous(memory_format=torch.channels_last)
         x = self.global_relation(x, span='long', **self.options)
-        return self.local_relation(x, span='short', **self.options)[inside]
+        return _cut(self.local_relation(x, span='short', **self.options), pads)
 
-    def _pad(self, x):
-        """Zeros around the map, before the projections, and its place."""
-        if self.options['padding'] == 'mask':
-            return x, ...
-        height, width = x.shape[-2:]
-        (top, bottom), (left, right) = pads_of(x.shape[-2:], self.partition)
-        inside = slice(top, top + height), slice(left, left + width)
-        return F.pad(x, (left, right, top, bottom)), (..., *inside)
+    def _pads(self, x):
+        """Zeros beside the map, before the projections."""
+        if self.options['padding'] == 'mask':  # left to the operator
+            return 0, 0, 0, 0
+        vertical, horizontal = pads_of(x.shape[-2:], self.partition)
+        return *horizontal, *vertical
 
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
         """Where positions look, through the windows and then the grids.
@@ -221,8 +220,8 @@ class InterlacedSparseAttention(BaseModule):
         """
         check_map(self, x)
         check_weight(x, weight)
-        x, inside = self._pad(x)
-        weight, _ = self._pad(weight)
+        pads = self._pads(x)
+        x, weight = _pad(x, pads), _pad(weight, pads)
         with torch.no_grad():
             y = self.global_relation(x, span='long', **self.options)
             weight = self.local_relation.trace(
@@ -231,4 +230,17 @@ class InterlacedSparseAttention(BaseModule):
             weight = self.global_relation.trace(
                 x, weight, span='long', **self.options
             )
-        return weight[inside]
+        return _cut(weight, pads)
+
+
+def _pad(x, pads):
+    return F.pad(x, pads) if is_traced() or any(pads) else x
+
+
+def _cut(x, pads):
+    """Without what was padded."""
+    if is_traced():  # slices would bind exported sizes to being padded
+        return F.pad(x, [-pad for pad in pads])
+    left, right, top, bottom = pads
+    height, width = x.shape[-2:]
+    return x[..., top : height - bottom, left : width - right]
