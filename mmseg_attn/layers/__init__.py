@@ -6,6 +6,7 @@ from .criss_cross import CrissCrossAttention
 from .efficient import EfficientAttention
 from .interlaced import InterlacedSparseAttention
 from .linear import ChannelLinearAttention, LinearAttention
+from .squeeze import SqueezeAttention
 
 __all__ = [
     'ChannelLinearAttention',
@@ -14,4 +15,5 @@ __all__ = [
     'EfficientAttention',
     'InterlacedSparseAttention',
     'LinearAttention',
+    'SqueezeAttention',
 ]

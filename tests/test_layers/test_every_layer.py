@@ -24,6 +24,7 @@ LAYERS = {
     'EfficientAttention': dict(num_heads=2),
     'InterlacedSparseAttention': dict(partition=(4, 2)),
     'LinearAttention': dict(gamma_init=0.5),
+    'SqueezeAttention': dict(),
 }
 TRACED = [
     name

@@ -32,6 +32,9 @@ HEADS = {
     'EAHead': dict(ONE, attention=dict(num_heads=2)),
     'ISAHead': dict(ONE, isa_channels=8, down_factor=(4, 2)),
     'LAHead': dict(ONE, attention=dict(gamma_init=0.7)),
+    'SqueezeAttentionHead': dict(
+        ONE, in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 3]
+    ),
 }
 VARIANTS = {
     'ISAHead of 2019': dict(
@@ -39,6 +42,11 @@ VARIANTS = {
     ),
     'ISAHead of two partitions': dict(
         HEADS['ISAHead'], type='ISAHead', down_factor=[(4, 2), (3, 3)]
+    ),
+    'SqueezeAttentionHead, both outputs': dict(
+        HEADS['SqueezeAttentionHead'],
+        type='SqueezeAttentionHead',
+        test_output='mask+dense',
     ),
     'ISAHead, masked': dict(
         HEADS['ISAHead'], type='ISAHead', attention=dict(padding='mask')

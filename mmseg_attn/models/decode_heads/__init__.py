@@ -6,6 +6,7 @@ from .ce2p_head import CE2PHead
 from .ea_head import EAHead
 from .isa_head import ISAHead
 from .la_head import LAHead
+from .squeeze_attention_head import SqueezeAttentionHead
 
 __all__ = [
     'AttentionHead',
@@ -15,4 +16,5 @@ __all__ = [
     'EAHead',
     'ISAHead',
     'LAHead',
+    'SqueezeAttentionHead',
 ]

@@ -1,4 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
 from .category_consistent_loss import CategoryConsistentLoss
+from .class_presence_loss import ClassPresenceLoss
 
-__all__ = ['CategoryConsistentLoss']
+__all__ = ['CategoryConsistentLoss', 'ClassPresenceLoss']

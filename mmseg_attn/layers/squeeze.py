@@ -1,0 +1,118 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule, Sequential
+from torch import Tensor
+
+from ..ops._checks import check_choice
+from ..registry import MODELS
+from ._projected import check_map
+
+GATES = {'none': lambda x: x, 'sigmoid': torch.sigmoid, 'relu': F.relu}
+INTERPOLATIONS = ('bilinear', 'nearest')
+
+
+@MODELS.register_module()
+class SqueezeAttention(BaseModule):
+    """Convolutions gated, and shifted, by convolutions of the pooled map.
+
+    ``attention * residual + attention``, where the attention is as wide and
+    high as the residual: it was pooled but in part. No residual connection
+    to the input. What the paper leaves open is an option; the defaults are
+    those that re-implementations share, but for the interpolation, which
+    they have as ``'nearest'``.
+
+    Args:
+        in_channels: Channels of the map.
+        out_channels: Of the output; by default those of the input.
+        kernel_size: Of all convolutions, odd.
+        num_convs: In each of the two branches.
+        pool_stride: Window and stride of the average pooling. Windows over
+            the edge are averaged over what lies inside.
+        gate: Of the attention: ``'none'`` (beyond the convolutions' own
+            activation), ``'sigmoid'`` or ``'relu'``.
+        interpolation: Of the attention: ``'bilinear'`` or ``'nearest'``.
+        conv_cfg, norm_cfg, act_cfg: Of the convolutions, as in mmcv.
+        init_cfg: As in mmengine.
+
+    Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402,
+    equations 4 and 5.
+    """
+
+    _abbr_ = 'squeeze_attention'
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        kernel_size: int = 3,
+        num_convs: int = 2,
+        pool_stride: int = 2,
+        gate: str = 'none',
+        interpolation: str = 'bilinear',
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        name = type(self).__name__
+        check_choice(name, 'gate', gate, tuple(GATES))
+        check_choice(name, 'interpolation', interpolation, INTERPOLATIONS)
+        if kernel_size % 2 != 1 or num_convs < 1 or pool_stride < 1:
+            raise ValueError(
+                f'{name}: expected an odd kernel_size and positive num_convs '
+                f'and pool_stride, got {kernel_size}, {num_convs} and '
+                f'{pool_stride}'
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels or in_channels
+        self.pool_stride = pool_stride
+        self.gate = gate
+        self.interpolation = interpolation
+        conv = partial(
+            ConvModule,
+            out_channels=self.out_channels,
+            kernel_size=kernel_size,
+            padding=kernel_size // 2,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg or dict(type='BN'),
+            act_cfg=act_cfg or dict(type='ReLU'),
+        )
+
+        def branch():
+            widths = [in_channels] + [self.out_channels] * (num_convs - 1)
+            return Sequential(*(conv(width) for width in widths))
+
+        self.main = branch()
+        self.attention = branch()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and attend.
+
+        Args:
+            x: (B, C, H, W), of any size.
+
+        Returns:
+            (B, out_channels, H, W).
+
+        Raises:
+            ValueError: The rank or number of channels does not fit.
+        """
+        check_map(self, x)
+        residual = self.main(x)
+        pooled = F.avg_pool2d(
+            x, self.pool_stride, ceil_mode=True, count_include_pad=False
+        )
+        attention = F.interpolate(
+            GATES[self.gate](self.attention(pooled)),
+            size=x.shape[2:],
+            mode=self.interpolation,
+            align_corners=False if self.interpolation == 'bilinear' else None,
+        )
+        return attention * residual + attention

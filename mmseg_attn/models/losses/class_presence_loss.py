@@ -1,0 +1,79 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ops._checks import check_choice
+from ...registry import MODELS
+
+REDUCTIONS = ('mean', 'sum')
+
+
+@MODELS.register_module()
+class ClassPresenceLoss(nn.Module):
+    """Binary cross entropy of which classes a picture holds.
+
+    Pictures without any labelled pixel are left out; where none is left,
+    the loss is 0 with gradients of 0.
+
+    Args:
+        reduction: Over the classes. ``'sum'`` is the paper's formula;
+            ``'mean'`` is how similar losses are implemented. Over the
+            pictures it is the mean.
+        loss_weight: Factor of the loss, 0.2 in the paper.
+        loss_name: Its name in the log.
+
+    Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402,
+    equation 8.
+    """
+
+    def __init__(
+        self,
+        reduction: str = 'mean',
+        loss_weight: float = 0.2,
+        loss_name: str = 'loss_presence',
+    ):
+        super().__init__()
+        check_choice(type(self).__name__, 'reduction', reduction, REDUCTIONS)
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self, logits: Tensor, label: Tensor, ignore_index: int = 255
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            logits: (B, classes).
+            label: (B, H, W), the class of each pixel or ``ignore_index``.
+            ignore_index: Label of pixels that do not count.
+
+        Returns:
+            A scalar, in fp32 at least.
+
+        Raises:
+            ValueError: A label that is neither a class nor ignored.
+        """
+        classes = logits.shape[1]
+        labels = label.flatten(1)
+        ignored = labels == ignore_index
+        wrong = ~ignored & ((labels < 0) | (labels >= classes))
+        if wrong.any():
+            raise ValueError(
+                f'{type(self).__name__}: expected labels from 0 to '
+                f'{classes - 1} or {ignore_index}, got '
+                f'{sorted(labels[wrong].unique().tolist())[:5]}'
+            )
+        logits = logits.float()
+        # A column more, for ignored pixels.
+        target = logits.new_zeros(len(logits), classes + 1)
+        target.scatter_(1, labels.masked_fill(ignored, classes), 1)
+        loss = F.binary_cross_entropy_with_logits(
+            logits, target[:, :classes], reduction='none'
+        )
+        loss = loss.mean(1) if self.reduction == 'mean' else loss.sum(1)
+        labelled = (~ignored).any(1)
+        count = labelled.sum().clamp_min(1)
+        return self.loss_weight * (loss * labelled).sum() / count
