@@ -1,0 +1,4 @@
+_base_ = [
+    __import__('mmseg').__path__[0]
+    + '/.mim/configs/_base_/datasets/vaihingen.py'
+]
