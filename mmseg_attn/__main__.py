@@ -12,6 +12,7 @@ COMMANDS = {
     'info': ('apis.info', 'versions, host packages and operator backends'),
     'scenes': ('datasets.scenes.cli', 'write a demo dataset of scenes'),
     'demo': ('apis.demo', 'train and compare FCN and CCNet, make a sheet'),
+    'compare': ('apis.compare', 'train all methods under one budget'),
     'predict': ('apis.predict', 'segment pictures, folders or videos'),
     'attention': ('apis.attention_maps', 'show where a pixel looks'),
 }

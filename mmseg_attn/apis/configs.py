@@ -27,7 +27,7 @@ def find_config(name_or_path: str) -> str:
     if path.is_dir():
         raise UserError(f'{name_or_path} is a folder, expected a config file.')
     wanted = path.with_name(path.name.removesuffix('.py') + '.py')
-    configs = _packaged_configs()
+    configs = packaged_configs()
     for config in configs:
         if config.parts[-len(wanted.parts) :] == wanted.parts:
             return str(config)
@@ -39,7 +39,12 @@ def find_config(name_or_path: str) -> str:
     )
 
 
-def _packaged_configs() -> list[Path]:
+def packaged_configs() -> list[Path]:
+    """Find all configs that come with the package, without their bases.
+
+    Returns:
+        list[Path]: Their files.
+    """
     package = Path(__file__).resolve().parents[1]
     roots = [package / '.mim' / 'configs']  # in an installed wheel
     if (package.parent / 'pyproject.toml').is_file():  # in a checkout

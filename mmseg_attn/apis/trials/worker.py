@@ -1,7 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Train and test one model in a process of its own.
 
-``python -m mmseg_attn.apis.demo.worker CONFIG DESCRIPTOR`` writes one JSON
+``python -m mmseg_attn.apis.trials.worker CONFIG DESCRIPTOR`` writes one JSON
 object a line to an open file descriptor, of its progress and last of its
 result. What it prints is a log.
 """
@@ -20,6 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...errors import run_command
+from ..complexity import segmentor_flops
 from ..runner import build_runner
 
 
@@ -61,6 +62,12 @@ def _peak_memory() -> float:
     return peak / 1e6 if sys.platform == 'darwin' else peak * 1024 / 1e6
 
 
+def _gflops(runner: Runner) -> float:
+    """Of one picture of the size that is trained on."""
+    picture = runner.train_dataloader.dataset[0]['inputs']
+    return segmentor_flops(runner.model, *picture.shape[-2:]) / 1e9
+
+
 def main() -> None:
     """Run the config named on the command line."""
     config, descriptor = sys.argv[1:]
@@ -81,6 +88,7 @@ def main() -> None:
             if not math.isnan(value)
         },
         parameters=sum(p.numel() for p in runner.model.parameters()),
+        gflops=_gflops(runner),
         seconds=seconds,
         peak_memory_mb=_peak_memory(),
     )

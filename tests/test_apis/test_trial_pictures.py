@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_attn.apis.demo.pictures import prepare_pictures
+from mmseg_attn.apis.trials.pictures import prepare_pictures
 from mmseg_attn.errors import UserError
 
 

@@ -1,0 +1,277 @@
+# Copyright (c) mmseg_attn contributors.
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ...datasets.scenes import write_folder
+from ...errors import UserError
+from ..configs import find_config
+from .pictures import prepare_pictures
+
+# Configs of the two kinds of data, with the method in front.
+SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
+PICTURES = '{}_r18-d8_1xb8-300_demo-pictures-128x128.py'
+WORKER = 'mmseg_attn.apis.trials.worker'
+
+
+@dataclass
+class Result:
+    """What came of one model.
+
+    Attributes:
+        metrics (dict[str, float]): In per cent, of the validation pictures.
+        parameters (int): How many the model has.
+        gflops (float): Operations on one training crop, 1e9, up to the
+            logits; a multiplication and an addition being two.
+        seconds (float): Time of the training.
+        peak_memory_mb (float): Most memory the process held, on the GPU if
+            it used one.
+    """
+
+    metrics: dict[str, float]
+    parameters: int
+    gflops: float
+    seconds: float
+    peak_memory_mb: float
+
+
+@dataclass
+class Data:
+    """A dataset folder that was prepared.
+
+    Attributes:
+        folder (Path): Where it lies.
+        pattern (str): Name of the configs for it, with ``{}`` for the method.
+        floor (dict[str, float]): Metrics of one who sees nothing, in per
+            cent.
+        floor_name (str): What to call that one.
+        notes (list[str]): What to tell the user.
+    """
+
+    folder: Path
+    pattern: str
+    floor: dict[str, float]
+    floor_name: str
+    notes: list[str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of all that runs trials.
+
+    Args:
+        parser (ArgumentParser): The parser.
+    """
+    parser.add_argument(
+        '--images', type=Path, help='your own pictures instead of scenes'
+    )
+    parser.add_argument(
+        '--masks', type=Path, help='their masks, of the same names'
+    )
+    parser.add_argument(
+        '--device', help='cpu, cuda or cuda:N; by default the best there is'
+    )
+    parser.add_argument(
+        '--iters', type=int, help='training iterations of each model'
+    )
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse arguments that do not fit together.
+
+    Args:
+        args (Namespace): Of :func:`add_arguments`.
+
+    Raises:
+        UserError: With what to do.
+    """
+    if (args.images is None) != (args.masks is None):
+        raise UserError('give both --images and --masks, or neither.')
+    if args.iters is not None and args.iters < 1:
+        raise UserError(f'got --iters {args.iters}, expected at least 1.')
+
+
+def check_work_dir(work: Path, args: argparse.Namespace) -> None:
+    """Refuse to write among the user's pictures.
+
+    Args:
+        work (Path): The folder for all output.
+        args (Namespace): Of :func:`add_arguments`.
+
+    Raises:
+        UserError: The folder lies in that of the pictures or masks.
+    """
+    for source in (args.images, args.masks):
+        if source and source.resolve() in (
+            work.resolve(),
+            *work.resolve().parents,
+        ):
+            raise UserError(
+                f'{work} lies in {source}, where nothing shall be written; '
+                'give --work-dir.'
+            )
+
+
+def prepare_data(folder: Path, args: argparse.Namespace, seed: int) -> Data:
+    """Draw scenes, or make working copies of the user's pictures.
+
+    Args:
+        folder (Path): Where to write the dataset.
+        args (Namespace): Of :func:`add_arguments`.
+        seed (int): Of the scenes, or of the split.
+
+    Returns:
+        Data: What is needed to train on it.
+
+    Raises:
+        UserError: The pictures cannot be used.
+    """
+    if args.images is None:
+        write_folder(folder, seed)
+        # See make_scenes: no better without seeing flags and lamps.
+        floor = {'mIoU one hop': 100 / 3, 'mIoU two hops': 100 / 3}
+        notes = ['640 training and 80 validation scenes drawn.']
+        return Data(folder, SCENES, floor, 'context unseen, at most', notes)
+    notes, floor = prepare_pictures(args.images, args.masks, folder, seed)
+    return Data(folder, PICTURES, floor, 'largest class everywhere', notes)
+
+
+def metric_columns(data: Data) -> dict[str, str]:
+    """Metrics worth a column, and their titles.
+
+    Args:
+        data (Data): The dataset.
+
+    Returns:
+        dict[str, str]: Name of the metric -> title; 'mIoU' is the last one.
+    """
+    content = json.loads((data.folder / 'dataset.json').read_text())
+    groups = list(content['groups'])
+    last = 'all' if data.pattern == SCENES else 'mean'
+    return {f'mIoU {group}': group for group in groups} | {'mIoU': last}
+
+
+def environment_of(device: str | None, threads: int | None = None) -> dict:
+    """Let the processes see the chosen device alone.
+
+    Args:
+        device (str | None): ``cpu``, ``cuda``, ``cuda:N`` or the best.
+        threads (int | None): Threads of each process; None leaves it open.
+
+    Returns:
+        dict: Environment variables.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    environment = dict(os.environ)
+    if threads:
+        environment['OMP_NUM_THREADS'] = str(threads)
+    if device is None:
+        return environment
+    kind, _, number = device.partition(':')
+    if kind == 'cpu' and not number:
+        environment['CUDA_VISIBLE_DEVICES'] = ''
+    elif kind == 'cuda' and (not number or number.isdigit()):
+        import torch
+
+        if int(number or 0) >= torch.cuda.device_count():
+            raise UserError(
+                f'--device {device}: there are {torch.cuda.device_count()} '
+                'CUDA devices here; try --device cpu.'
+            )
+        environment['CUDA_VISIBLE_DEVICES'] = number or '0'
+    else:
+        raise UserError(
+            f'got --device {device}, expected cpu, cuda or cuda:N.'
+        )
+    return environment
+
+
+def trial_config(
+    method: str, data: Data, work: Path, seed: int, iters: int | None
+) -> Config:
+    """Make the config of one model as it is run.
+
+    Args:
+        method (str): Beginning of the config's name.
+        data (Data): The dataset.
+        work (Path): Folder of the training.
+        seed (int): Of the training.
+        iters (int | None): Iterations, if not those of the config.
+
+    Returns:
+        Config: Trains, and tests once, after the training.
+    """
+    cfg = Config.fromfile(find_config(data.pattern.format(method)))
+    content = json.loads((data.folder / 'dataset.json').read_text())
+    cfg.model.decode_head.num_classes = len(content['classes'])
+    cfg.work_dir = str(work)
+    cfg.randomness = dict(seed=seed)
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[loader].dataset.data_root = str(data.folder)
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    if iters is not None:
+        warm_up, decay = cfg.param_scheduler
+        warm_up.end = decay.begin = min(warm_up.end, iters // 2)
+        decay.end = cfg.train_cfg.max_iters = iters
+        cfg.default_hooks.checkpoint.interval = iters
+    return cfg
+
+
+def run_trial(
+    config: Path,
+    environment: dict,
+    on_message: Callable[[dict], None],
+    on_start: Callable[[subprocess.Popen], None] = lambda process: None,
+) -> Result:
+    """Train and test in a process of its own, whose peak memory is its own.
+
+    Args:
+        config (Path): A file that :func:`trial_config`'s result was dumped
+            to; the log is written beside it.
+        environment (dict): Environment variables of the process.
+        on_message (Callable): Called with ``{'iteration': i, 'loss': x}``
+            and ``{'tested': n}`` while it runs.
+        on_start (Callable): Called with the process.
+
+    Returns:
+        Result: What came of it.
+
+    Raises:
+        UserError: The training failed; the log has more.
+    """
+    log = config.with_suffix('.log')
+    read, write = os.pipe()
+    with open(log, 'w', encoding='utf-8') as file:
+        process = subprocess.Popen(
+            [sys.executable, '-m', WORKER, config, str(write)],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            pass_fds=(write,),
+        )
+    os.close(write)
+    on_start(process)
+    message = {}
+    try:
+        with os.fdopen(read) as messages:
+            for line in messages:
+                message = json.loads(line)
+                if 'metrics' not in message:
+                    on_message(message)
+        process.wait()
+    finally:
+        process.kill()
+    if process.returncode or 'metrics' not in message:
+        lines = log.read_text(encoding='utf-8').strip().splitlines()
+        last = lines[-1].removeprefix('Error: ') if lines else 'no message'
+        name = config.stem
+        raise UserError(f'{name} failed: {last} (all of it in {log})')
+    return Result(**message)
