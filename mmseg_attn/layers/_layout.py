@@ -78,3 +78,12 @@ def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     weight = weight.flatten(1)[..., None, None]
     y = channels_last(F.conv2d(picture.movedim(-1, 1), weight, bias))
     return y.reshape(*x.shape[:-1], 1, weight.shape[0])
+
+
+def cut(x: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
+    """Without what F.pad added: (left, right, top, bottom)."""
+    if is_traced():  # slices would bind exported sizes to being padded
+        return F.pad(x, [-pad for pad in pads])
+    left, right, top, bottom = pads
+    height, width = x.shape[-2:]
+    return x[..., top : height - bottom, left : width - right]

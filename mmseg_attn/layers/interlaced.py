@@ -17,6 +17,7 @@ from ..ops._checks import check_choice
 from ..ops._operators import check_backend
 from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
+from ._layout import cut
 from ._projected import check_map, check_weight, transposed_attention
 
 # Official name in a block -> the host's.
@@ -203,7 +204,7 @@ class InterlacedSparseAttention(BaseModule):
         # What the projections return are then positions' rows of channels.
         x = _pad(x, pads).contiguous(memory_format=torch.channels_last)
         x = self.global_relation(x, span='long', **self.options)
-        return _cut(self.local_relation(x, span='short', **self.options), pads)
+        return cut(self.local_relation(x, span='short', **self.options), pads)
 
     def _pads(self, x):
         """Zeros beside the map, before the projections."""
@@ -230,17 +231,8 @@ class InterlacedSparseAttention(BaseModule):
             weight = self.global_relation.trace(
                 x, weight, span='long', **self.options
             )
-        return _cut(weight, pads)
+        return cut(weight, pads)
 
 
 def _pad(x, pads):
     return F.pad(x, pads) if is_traced() or any(pads) else x
-
-
-def _cut(x, pads):
-    """Without what was padded."""
-    if is_traced():  # slices would bind exported sizes to being padded
-        return F.pad(x, [-pad for pad in pads])
-    left, right, top, bottom = pads
-    height, width = x.shape[-2:]
-    return x[..., top : height - bottom, left : width - right]

@@ -6,6 +6,7 @@ from .ce2p_head import CE2PHead
 from .ea_head import EAHead
 from .isa_head import ISAHead
 from .la_head import LAHead
+from .mares_unet_head import MAResUNetHead
 from .squeeze_attention_head import SqueezeAttentionHead
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     'EAHead',
     'ISAHead',
     'LAHead',
+    'MAResUNetHead',
     'SqueezeAttentionHead',
 ]

@@ -1,0 +1,166 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.models.decode_heads.da_head import CAM
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+from ...layers._layout import cut
+from ...ops._autograd import is_traced
+from ...registry import MODELS
+
+
+class AttentionBlock(BaseModule):
+    """Attention of positions and of channels, side by side, on a skip.
+
+    Args:
+        channels: Of the map.
+        attention: Config of the attention of positions; ``in_channels`` is
+            added. That of channels is the host's, DANet's.
+        dropout: Ratio of channels that are dropped.
+    """
+
+    def __init__(self, channels: int, attention: dict, dropout: float):
+        super().__init__()
+
+        def end():
+            return nn.Sequential(
+                nn.Dropout2d(dropout),
+                nn.Conv2d(channels, channels, 1),
+                nn.ReLU(),
+            )
+
+        self.start = nn.Conv2d(channels, channels, 3, padding=1)
+        layer = {**attention, 'in_channels': channels}
+        self.position_attention = MODELS.build(layer)
+        self.channel_attention = CAM()
+        self.position_end, self.channel_end, self.end = end(), end(), end()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.start(x))
+        positions = self.position_end(self.position_attention(x))
+        channels = self.channel_end(self.channel_attention(x))
+        return self.end(positions + channels)
+
+
+class DecoderBlock(nn.Sequential):
+    """To twice the size, by way of a quarter of the channels (LinkNet)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        width = in_channels // 4
+        super().__init__(
+            nn.Conv2d(in_channels, width, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, width, 3, 2, 1, output_padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, out_channels, 1),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
+
+
+@MODELS.register_module()
+class MAResUNetHead(BaseDecodeHead):
+    """Decoder of MAResU-Net: attention on the skips of all four stages.
+
+    For a ResNet-18 or -34 whose stages have strides 4 to 32. Logits have
+    the picture's size where that is a multiple of 4, else a little more, and
+    the segmentor resizes them.
+
+    Args:
+        in_channels: Channels of the four stages.
+        in_index: The four stages.
+        channels: Before the classifier, a 3x3 convolution.
+        attention: Of positions, any layer; by default
+            :class:`mmseg_attn.layers.LinearAttention`.
+        attention_dropout: In the attention blocks.
+        dropout_ratio: Before the classifier; the official code has none.
+        kwargs: As of mmseg's ``BaseDecodeHead``.
+
+    Raises:
+        ValueError: There are not four stages, each half the one before.
+
+    MAResU-Net, https://arxiv.org/abs/2011.14302, as in the official code.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (64, 128, 256, 512),
+        in_index: Sequence[int] = (0, 1, 2, 3),
+        channels: int = 32,
+        *,
+        attention: dict | None = None,
+        attention_dropout: float = 0.1,
+        dropout_ratio: float = 0.0,
+        **kwargs,
+    ):
+        if len(in_channels) != 4 or len(in_index) != 4:
+            raise ValueError(
+                f'{type(self).__name__} takes four stages, got in_channels='
+                f'{in_channels} and in_index={in_index}'
+            )
+        super().__init__(
+            in_channels=list(in_channels),
+            in_index=list(in_index),
+            channels=channels,
+            input_transform='multiple_select',
+            dropout_ratio=dropout_ratio,
+            **kwargs,
+        )
+        attention = attention or dict(type='mmseg_attn.LinearAttention')
+        self.attentions = nn.ModuleList(
+            AttentionBlock(width, attention, attention_dropout)
+            for width in in_channels
+        )
+        first = in_channels[0]
+        self.decoders = nn.ModuleList(
+            DecoderBlock(below, above)
+            for above, below in zip(
+                (first, *in_channels[:-1]), in_channels, strict=True
+            )
+        )
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(first, channels, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.conv_seg = nn.Conv2d(channels, self.out_channels, 3, padding=1)
+
+    def _forward_feature(self, inputs) -> Tensor:
+        stages = self._transform_inputs(inputs)
+        skips = [a(x) for a, x in zip(self.attentions, stages, strict=True)]
+        x = skips.pop()
+        for decoder in reversed(self.decoders[1:]):
+            skip = skips.pop()
+            x = decoder(x)
+            # Twice a size that was rounded up can be one too many.
+            down, right = (
+                a - b for a, b in zip(x.shape[2:], skip.shape[2:], strict=True)
+            )
+            if not is_traced() and not {down, right} <= {0, 1}:
+                raise ValueError(
+                    f'{type(self).__name__} expects each stage to be half as '
+                    f'large as the one before, got {tuple(skip.shape)} before '
+                    f'a stage of half of {tuple(x.shape)}: the backbone must '
+                    'have strides (1, 2, 2, 2) and no dilation'
+                )
+            x = cut(x, (0, right, 0, down)) + skip
+        return self.up(self.decoders[0](x))
+
+    def forward(self, inputs) -> Tensor:
+        """Logits of feature maps.
+
+        Args:
+            inputs: Feature maps of the backbone.
+
+        Returns:
+            (B, num_classes, 4 * H, 4 * W) of a first stage (B, C, H, W).
+        """
+        return self.cls_seg(self._forward_feature(inputs))
