@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Every config loads, builds and trains; names, README and metafile agree."""
 
+import math
 import re
 from collections import Counter
 from functools import cache
@@ -24,9 +25,25 @@ CONFIGS = sorted(
     for path in ROOT.glob('configs/**/*.py')
     if '_base_' not in path.relative_to(ROOT).parts
 )
-CCNET = sorted(ROOT.glob('configs/ccnet/*.py'))
+# Folder of a method -> (its configs, those of them that the host has too).
+METHODS = {'ccnet': (30, 16), 'isanet': (16, 16)}
+# How the name of a config begins -> its head.
+HEADS = {'ccnet': 'CCHead', 'ccnet-ce2p': 'CE2PHead', 'isanet': 'ISAHead'}
+# Dataset in the name of a config -> (its class, number of classes).
+DATASETS = {
+    'cityscapes': ('CityscapesDataset', 19),
+    'ade20k': ('ADE20KDataset', 150),
+    'voc12aug': ('PascalVOCDataset', 21),
+    'lip': ('LIPDataset', 20),
+    'camvid': ('mmseg_attn.CamVidDataset', 11),
+}
+OF_PAPERS = [path for path in CONFIGS if path.parent.name in METHODS]
 HOST = Path(mmseg.__path__[0]) / '.mim' / 'configs'
-HOST_CCNET = [path for path in CCNET if (HOST / 'ccnet' / path.name).exists()]
+OF_HOST = [
+    path
+    for path in OF_PAPERS
+    if (HOST / path.parent.name / path.name).exists()
+]
 METAFILES = sorted(ROOT.glob('configs/*/metafile.yaml'))
 SIZE = 65  # of the training pictures; odd, so that no map is even
 
@@ -110,8 +127,11 @@ def train_and_predict(text: str) -> tuple[tuple[float, ...], int, int, int]:
 
 
 def test_there_are_configs():
-    assert len(CCNET) == 30
-    assert set(CCNET) <= set(CONFIGS)
+    folders = {path.parent.name for path in CONFIGS}
+    assert folders == {*METHODS, 'demo'}
+    counts = Counter(path.parent.name for path in OF_PAPERS)
+    hosts = Counter(path.parent.name for path in OF_HOST)
+    assert {f: (counts[f], hosts[f]) for f in METHODS} == METHODS
 
 
 def test_basenames_are_unique():
@@ -147,20 +167,31 @@ def test_trains_one_step(path):
     assert moved > 0
 
 
-@pytest.mark.parametrize('path', CCNET, ids=name)
+def check_backbone(model, text: str) -> None:
+    """Compare a model with the backbone in the name of its config."""
+    if text.startswith('hr'):
+        width = int(text.removeprefix('hr'))
+        assert model.backbone.extra.stage4.num_channels[0] == width
+        assert f'hrnetv2_w{width}' in model.pretrained
+        return
+    depth, stride = map(int, re.match(r'r(\d+)-d(\d+)$', text).groups())
+    assert model.backbone.depth == depth
+    assert f'resnet{depth}' in model.pretrained
+    assert math.prod(model.backbone.strides) * 4 == stride
+
+
+@pytest.mark.parametrize('path', OF_PAPERS, ids=name)
 def test_name_says_what_is_inside(path):
     cfg = Config.fromfile(path)
-    model, depth, stride, gpus, batch, iters, data, height, width = re.match(
-        r'(ccnet|ccnet-ce2p)_r(\d+)-d(\d+)_(\d)xb(\d+)[a-z-]*-(\d+)k_'
-        r'([a-z0-9]+)-(\d+)x(\d+)$',
-        path.stem,
-    ).groups()
-    head = {'ccnet': 'CCHead', 'ccnet-ce2p': 'CE2PHead'}[model]
-    assert cfg.model.decode_head.type == f'mmseg_attn.{head}'
-    assert cfg.model.backbone.depth == int(depth)
-    assert f'resnet{depth}' in cfg.model.pretrained
-    strides = torch.tensor(cfg.model.backbone.strides).prod() * 4
-    assert strides == int(stride)
+    model, backbone, gpus, batch, variant, iters, data, height, width = (
+        re.match(
+            r'([a-z0-9-]+)_([a-z0-9-]+)_(\d)xb(\d+)([a-z-]*)-(\d+)k_'
+            r'([a-z0-9-]+)-(\d+)x(\d+)$',
+            path.stem,
+        ).groups()
+    )
+    assert cfg.model.decode_head.type == f'mmseg_attn.{HEADS[model]}'
+    check_backbone(cfg.model, backbone)
     assert gpus == '4'
     assert cfg.train_dataloader.batch_size == int(batch)
     assert cfg.train_cfg.max_iters == 1000 * int(iters)
@@ -169,32 +200,23 @@ def test_name_says_what_is_inside(path):
     assert cfg.model.data_preprocessor.size == crop
     steps = str(cfg.train_dataloader)
     assert f"'crop_size': ({height}, {width})" in steps
-    dataset = {
-        'cityscapes': ('CityscapesDataset', 19),
-        'ade20k': ('ADE20KDataset', 150),
-        'voc12aug': ('PascalVOCDataset', 21),
-        'lip': ('LIPDataset', 20),
-        'camvid': ('mmseg_attn.CamVidDataset', 11),
-    }[data]
-    assert cfg.val_dataloader.dataset.type == dataset[0]
-    heads = [cfg.model.decode_head, cfg.model.auxiliary_head]
-    assert {h.num_classes for h in heads if h} == {dataset[1]}
-    assert ('ohem' in path.stem) == ('OHEM' in str(cfg.model))
-    assert ('ccl' in path.stem or model == 'ccnet-ce2p') == (
+    dataset, classes = DATASETS[data]
+    assert cfg.val_dataloader.dataset.type == dataset
+    aux = cfg.model.get('auxiliary_head') or []
+    heads = [cfg.model.decode_head, *(aux if isinstance(aux, list) else [aux])]
+    assert {head.num_classes for head in heads} == {classes}
+    assert ('ohem' in variant) == ('OHEM' in str(cfg.model))
+    assert ('ccl' in variant or model == 'ccnet-ce2p') == (
         'CategoryConsistentLoss' in str(cfg.model)
     )
 
 
-def test_hosts_configs_are_there():
-    assert len(HOST_CCNET) == 16
-
-
-@pytest.mark.parametrize('path', HOST_CCNET, ids=name)
+@pytest.mark.parametrize('path', OF_HOST, ids=name)
 def test_hosts_recipe_but_for_the_head(path):
     ours = Config.fromfile(path).to_dict()
-    theirs = Config.fromfile(HOST / 'ccnet' / path.name).to_dict()
-    assert theirs['model']['decode_head'].pop('type') == 'CCHead'
-    assert ours['model']['decode_head'].pop('type') == 'mmseg_attn.CCHead'
+    theirs = Config.fromfile(HOST / path.parent.name / path.name).to_dict()
+    head = theirs['model']['decode_head'].pop('type')
+    assert ours['model']['decode_head'].pop('type') == f'mmseg_attn.{head}'
     # A variable that the host's config leaves behind; nothing reads it.
     theirs.pop('data_preprocessor')
     ours.pop('data_preprocessor', None)

@@ -1,0 +1,13 @@
+_base_ = [
+    '../_base_/models/isanet_r50-d8.py',
+    '../_base_/datasets/cityscapes_769x769.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_80k.py',
+]
+crop_size = (769, 769)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    decode_head=dict(align_corners=True),
+    auxiliary_head=dict(align_corners=True),
+    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(513, 513)),
+)
