@@ -62,12 +62,6 @@ def _peak_memory() -> float:
     return peak / 1e6 if sys.platform == 'darwin' else peak * 1024 / 1e6
 
 
-def _gflops(runner: Runner) -> float:
-    """Of one picture of the size that is trained on."""
-    picture = runner.train_dataloader.dataset[0]['inputs']
-    return segmentor_flops(runner.model, *picture.shape[-2:]) / 1e9
-
-
 def main() -> None:
     """Run the config named on the command line."""
     config, descriptor = sys.argv[1:]
@@ -88,7 +82,7 @@ def main() -> None:
             if not math.isnan(value)
         },
         parameters=sum(p.numel() for p in runner.model.parameters()),
-        gflops=_gflops(runner),
+        gflops=segmentor_flops(runner.model, *cfg.crop_size) / 1e9,
         seconds=seconds,
         peak_memory_mb=_peak_memory(),
     )
