@@ -13,6 +13,7 @@ COMMANDS = {
     'scenes': ('datasets.scenes.cli', 'write a demo dataset of scenes'),
     'demo': ('apis.demo', 'train and compare FCN and CCNet, make a sheet'),
     'compare': ('apis.compare', 'train all methods under one budget'),
+    'zoo': ('apis.zoo', 'list, download and check trained models'),
     'predict': ('apis.predict', 'segment pictures, folders or videos'),
     'attention': ('apis.attention_maps', 'show where a pixel looks'),
 }

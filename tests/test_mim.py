@@ -145,17 +145,27 @@ def test_run(mim, folder, installed, trained):
     assert 'mIoU: ' in out
 
 
-def test_search(mim, folder):
+@pytest.mark.parametrize('method', ['ccnet', 'isanet'])
+def test_search(mim, folder, method):
     """The zoo's rows are found by model and by config."""
     run(
-        *(mim, 'search', 'mmseg_attn', '--model', 'ccnet'),
+        *(mim, 'search', 'mmseg_attn', '--model', method),
         *('--json', 'rows.json'),
         cwd=folder,
     )
+    name = CONFIG.replace('ccnet', method)
     column = json.loads((folder / 'rows.json').read_text())['config']
-    assert column[CONFIG] == f'configs/ccnet/{CONFIG}.py'
-    out = run(mim, 'search', 'mmseg_attn', '--config', CONFIG, cwd=folder)
-    assert CONFIG in out
+    assert column[name] == f'configs/{method}/{name}.py'
+    out = run(mim, 'search', 'mmseg_attn', '--config', name, cwd=folder)
+    assert name in out
+
+
+def test_zoo(folder):
+    """The package's own commands find the rows in the wheel, once each."""
+    out = run(PYTHON, '-m', 'mmseg_attn', 'zoo', 'list', cwd=folder)
+    for method in ('ccnet', 'isanet'):
+        name = CONFIG.replace('ccnet', method)
+        assert sum(f' {name} ' in line for line in out.splitlines()) == 1
 
 
 def test_download(mim, folder, installed, trained):

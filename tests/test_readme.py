@@ -75,7 +75,7 @@ def test_resnet_plugin(host):
 
 def test_named_configs_exist():
     configs = {path.stem for path in (ROOT / 'configs').rglob('*.py')}
-    named = re.findall(r'\b(?:ccnet|fcn)[\w-]*_\dxb[\w-]+', README)
+    named = re.findall(r'\b[a-z][\w-]*_\dxb[\w-]+', README)
     assert named and set(named) <= configs
 
 

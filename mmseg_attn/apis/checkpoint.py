@@ -38,7 +38,7 @@ def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
         allow_openmmlab_types()
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location)
     else:
-        _check_file(path)
+        check_file(path)
         checkpoint = _load_file(path, map_location)
     if not isinstance(checkpoint, dict) or not any(
         isinstance(value, torch.Tensor)
@@ -77,7 +77,7 @@ def load_weights(
 
 def match_weights(
     model: nn.Module, checkpoint: dict, name: str, strict: bool = True
-) -> None:
+) -> list[str]:
     """Load those weights of a checkpoint that fit, or say what does not.
 
     Args:
@@ -86,6 +86,10 @@ def match_weights(
         checkpoint (dict): From :func:`load_checkpoint`.
         name (str): Its name in the message.
         strict (bool): As in :func:`load_weights`. Defaults to True.
+
+    Returns:
+        list[str]: Surplus weights of the checkpoint, which have no place in
+            the model.
 
     Raises:
         UserError: The checkpoint is of another model.
@@ -122,7 +126,7 @@ def match_weights(
     own = {key for key in known if not key.endswith('num_batches_tracked')}
     fitting = len(own) - len(own.intersection(missing)) - len(wrong)
     if fitting > 0 and not (strict and (missing or wrong)):
-        return
+        return unexpected
     parts = []
     if wrong:
         parts.append(
@@ -217,8 +221,15 @@ def _data_types() -> list:
     return types
 
 
-def _check_file(path: str) -> None:
-    """Tell the files that are no checkpoint at all."""
+def check_file(path: str) -> None:
+    """Tell the files that are no checkpoint at all.
+
+    Args:
+        path (str): The file.
+
+    Raises:
+        UserError: It is missing, empty, a folder, a web page or a pointer.
+    """
     file = Path(path)
     if not file.exists():
         folder = file.parent

@@ -79,16 +79,25 @@ def packaged_configs() -> list[Path]:
     Returns:
         list[Path]: Their files.
     """
-    package = Path(__file__).resolve().parents[1]
-    roots = [package / '.mim' / 'configs']  # in an installed wheel
-    if (package.parent / 'pyproject.toml').is_file():  # in a checkout
-        roots.append(package.parent / 'configs')
     return [
         path
-        for root in roots
-        for path in sorted(root.rglob('*.py'))
+        for root in package_roots()
+        for path in sorted((root / 'configs').rglob('*.py'))
         if '_base_' not in path.relative_to(root).parts
     ]
+
+
+def package_roots() -> list[Path]:
+    """Find the folders that hold the package's ``configs`` and model index.
+
+    Returns:
+        list[Path]: One, in an installed wheel and in a checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    roots = [package / '.mim']  # in an installed wheel
+    if (package.parent / 'pyproject.toml').is_file():  # in a checkout
+        roots.append(package.parent)
+    return [root for root in roots if (root / 'model-index.yml').is_file()]
 
 
 def benchmark_table() -> str:

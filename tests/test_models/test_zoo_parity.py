@@ -1,9 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
-"""The hosts' published CCNet checkpoints fit our models, name by name."""
+"""The hosts' published checkpoints fit our models, name by name."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
+import mmseg
 import pytest
 import torch
 from mmengine.config import Config
@@ -77,3 +78,23 @@ def test_whole_host_model_loads_strictly_and_answers_the_same(config):
         expected = theirs(image)
         error = (ours(image) - expected).abs().max()
     assert error <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'isanet_r50-d8_4xb2-40k_cityscapes-512x1024',
+        'isanet_r50-d8_4xb4-80k_ade20k-512x512',
+        'isanet_r101-d8_4xb4-20k_voc12aug-512x512',
+    ],
+)
+def test_whole_isanet_has_the_hosts_names_and_shapes(name):
+    shapes = []
+    host = Path(mmseg.__path__[0]) / '.mim' / 'configs'
+    for root in (ROOT / 'configs', host):
+        cfg = Config.fromfile(root / 'isanet' / f'{name}.py')
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        shapes.append({k: v.shape for k, v in model.state_dict().items()})
+    assert shapes[0] == shapes[1]
+    assert len(shapes[0]) > 300

@@ -1,0 +1,371 @@
+# Copyright (c) mmseg_attn contributors.
+"""``python -m mmseg_attn zoo``: list, download and check trained models.
+
+The rows are those of the package's metafiles, which mim reads too. mim checks
+nothing of what it downloads; here nothing gets its name before it is checked.
+"""
+
+import argparse
+import difflib
+import hashlib
+import os
+import re
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import UserError
+from . import configs
+from .fetch import discard, fetch
+from .files import whole
+from .progress import quiet_hosts
+
+# A published file's name ends in the first 8 digits of its sha256. Not so
+# here: MMSegmentation's publish_model.py takes them from the file it is given,
+# that of the training. Where they differ, they are no proof of damage.
+NAMED_BEFORE_PUBLISHING = (
+    'https://download.openmmlab.com/mmsegmentation/',
+    'https://mmassets.onedl.ai/mmsegmentation/',
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published checkpoint, as its metafile describes it.
+
+    Attributes:
+        name (str): Name of its config, without suffix.
+        config (Path): The config.
+        method (str): The collection it is in.
+        dataset (str): What it was tested on.
+        backbone (str): Such as ``R-50-D8``.
+        miou (float | None): In per cent, as its publisher says.
+        url (str): Where the checkpoint is.
+        sha256 (str | None): Of the whole file, where it is known.
+    """
+
+    name: str
+    config: Path
+    method: str
+    dataset: str
+    backbone: str
+    miou: float | None
+    url: str
+    sha256: str | None
+
+    @property
+    def file(self) -> str:
+        """Name of the checkpoint's file."""
+        return urlsplit(self.url).path.split('/')[-1]
+
+
+def read_rows() -> list[Row]:
+    """Read the rows of all metafiles of the package.
+
+    Returns:
+        list[Row]: In the order of ``model-index.yml``.
+    """
+    rows = []
+    for root in configs.package_roots():
+        index = root / 'model-index.yml'
+        for metafile in yaml.safe_load(index.read_text())['Import']:
+            content = yaml.safe_load((root / metafile).read_text())
+            rows += [_row(root, model) for model in content['Models']]
+    return rows
+
+
+def _row(root: Path, model: dict) -> Row:
+    results = model['Results']
+    results = results[0] if isinstance(results, list) else results
+    return Row(
+        name=model['Name'],
+        config=root / model['Config'],
+        method=model['In Collection'],
+        dataset=results['Dataset'],
+        backbone=model['Metadata']['Architecture'][0],
+        miou=results['Metrics'].get('mIoU'),
+        url=model['Weights'],
+        sha256=model.get('SHA256'),
+    )
+
+
+def find_row(name: str) -> Row:
+    """Find the row of a config.
+
+    Args:
+        name (str): The config's name, with or without folders and ``.py``.
+
+    Returns:
+        Row: Its row.
+
+    Raises:
+        UserError: There is none.
+    """
+    rows = {row.name: row for row in read_rows()}
+    stem = Path(name).name.removesuffix('.py')
+    if stem not in rows:
+        close = difflib.get_close_matches(stem, rows)
+        hint = f' Did you mean {" or ".join(close)}?' if close else ''
+        raise UserError(
+            f'there is no checkpoint of {stem} among the {len(rows)} of '
+            f'"python -m mmseg_attn zoo list".{hint}'
+        )
+    return rows[stem]
+
+
+def download(
+    row: Row, folder: Path, retries: int = 4, timeout: float = 30.0
+) -> tuple[Path, str]:
+    """Put a checked checkpoint and its config, in one piece, into a folder.
+
+    Args:
+        row (Row): Which.
+        folder (Path): The folder, made where it is not there.
+        retries (int): Further tries after a broken connection. Defaults to 4.
+        timeout (float): Seconds to wait for an answer. Defaults to 30.
+
+    Returns:
+        tuple[Path, str]: The checkpoint, and what was found in checking it.
+
+    Raises:
+        UserError: It cannot be had or is not good, or another file has its
+            name, which is left as it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_config(row, folder)
+    path = folder / row.file
+    if path.exists():
+        try:
+            return path, check(path, row) + '; it was there already'
+        except UserError as error:
+            raise UserError(
+                f'{path} is there already and is left as it is, but it is '
+                f'not {row.url}: {error} Remove it or choose another --dest.'
+            ) from error
+    part = path.with_name(f'{path.name}.part')
+    fetch(row.url, part, retries, timeout)
+    try:
+        found = check(part, row)
+    except UserError as error:
+        discard(part)
+        raise UserError(f'{row.url} is refused: {error}') from error
+    os.replace(part, path)
+    discard(part)
+    return path, found
+
+
+def check(path: Path, row: Row | None, config: Path | None = None) -> str:
+    """Check a file: its kind, its hash, and whether it fits its config.
+
+    Args:
+        path (Path): The checkpoint.
+        row (Row | None): What it should be.
+        config (Path | None): Its config; by default that of the row.
+
+    Returns:
+        str: What was found, as a line.
+
+    Raises:
+        UserError: It is not good, with the reason.
+    """
+    from .checkpoint import check_file
+
+    check_file(str(path))
+    found = _check_hash(path, row)
+    # torch reads damaged numbers without a word.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise UserError(f'{path} is damaged: {damaged} has a wrong sum.')
+    config = config or row.config
+    count = check_structure(path, config)
+    return f'{found}; its {count} weights are those of {config.stem}'
+
+
+def check_structure(path: Path, config: Path) -> int:
+    """Check that a checkpoint has each weight of a config's model, no other.
+
+    Args:
+        path (Path): The checkpoint. It is loaded with ``weights_only``.
+        config (Path): The config. Its model is built on the CPU, and nothing
+            is downloaded for it.
+
+    Returns:
+        int: The number of tensors.
+
+    Raises:
+        UserError: They do not belong together.
+    """
+    with quiet_hosts():
+        from mmengine.config import Config
+        from mmengine.registry import MODELS, init_default_scope
+
+        from .checkpoint import load_checkpoint, match_weights
+
+        cfg = Config.fromfile(config)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        model = MODELS.build(cfg.model)
+    surplus = match_weights(model, load_checkpoint(path), str(path))
+    if surplus:
+        raise UserError(
+            f'{path} is a checkpoint of another model: {len(surplus)} of its '
+            f'weights have no place in {config.name} (first: {surplus[0]}).'
+        )
+    return len(model.state_dict())
+
+
+def sha256sum(path: Path) -> str:
+    """Compute a file's sha256.
+
+    Args:
+        path (Path): The file.
+
+    Returns:
+        str: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with open(path, 'rb') as stream:
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_hash(path: Path, row: Row | None) -> str:
+    digest = sha256sum(path)
+    found = f'sha256 {digest}'
+    if row and row.sha256:
+        if digest != row.sha256.lower():
+            raise UserError(
+                f'{path} is damaged or another file: its sha256 is {digest}, '
+                f'expected {row.sha256}.'
+            )
+        return f'{found}, as in the metafile'
+    name = row.file if row else path.name
+    named = re.search(r'-([0-9a-f]{8})\.pth$', name)
+    if not named:
+        return f'{found}, with nothing to compare it with'
+    if digest.startswith(named[1]):
+        return f'{found}, which begins as its name ends'
+    if row and row.url.startswith(NAMED_BEFORE_PUBLISHING):
+        return (
+            f'{found}, not that of its name, which MMSegmentation gives '
+            'before publishing'
+        )
+    raise UserError(
+        f'{path} is damaged or another file: its sha256 is {digest}, but '
+        f'its name says that it begins with {named[1]}.'
+    )
+
+
+def _write_config(row: Row, folder: Path) -> None:
+    """Write a config without bases, so that it works alone."""
+    with quiet_hosts():
+        from mmengine.config import Config
+
+        text = Config.fromfile(row.config).pretty_text
+    path = folder / f'{row.name}.py'
+    if not path.exists():
+        with whole(path) as partial:
+            partial.write_text(text)
+    elif path.read_text() != text:
+        raise UserError(
+            f'{path} is there already with another content and is left as '
+            'it is: remove it or choose another --dest.'
+        )
+
+
+def _print_list(method: str, dataset: str) -> None:
+    rows = [
+        row
+        for row in read_rows()
+        if method.lower() in row.method.lower()
+        and dataset.lower() in row.dataset.lower()
+    ]
+    if not rows:
+        known = read_rows()
+        raise UserError(
+            f'no checkpoint is of a method with "{method}" on a dataset with '
+            f'"{dataset}" in its name; there are '
+            f'{", ".join(dict.fromkeys(row.method for row in known))} on '
+            f'{", ".join(dict.fromkeys(row.dataset for row in known))}.'
+        )
+    table = Table(caption='mIoU in per cent, as the source says')
+    table.add_column('config', no_wrap=True, overflow='fold')
+    for title in ('dataset', 'backbone', 'mIoU', 'source'):
+        table.add_column(title, overflow='fold')
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.dataset,
+            row.backbone,
+            '-' if row.miou is None else f'{row.miou:.2f}',
+            urlsplit(row.url).netloc or 'file',
+        )
+    console = Console()
+    # Into a file or a pipe, lines are as long as they need to be.
+    console.width = console.width if console.is_terminal else 200
+    console.print(table)
+
+
+def _verify(path: Path, config: str | None) -> str:
+    row = next((row for row in read_rows() if row.file == path.name), None)
+    if not (row or config):
+        raise UserError(
+            f'no checkpoint of the zoo has the name {path.name}: say with '
+            '--config which config it is of.'
+        )
+    return check(path, row, config and Path(configs.find_config(config)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to a parser."""
+    actions = parser.add_subparsers(dest='action', required=True)
+    add = actions.add_parser('list', help='show what there is').add_argument
+    add('--method', default='', help='part of its name, such as ccnet')
+    add('--dataset', default='', help='part of its name, such as voc')
+    action = actions.add_parser('download', help='fetch, check, then name')
+    add = action.add_argument
+    add('config', nargs='+', help='name of a config of the list')
+    add(
+        '--dest',
+        type=Path,
+        default=Path(),
+        help='folder for config and checkpoint (default: this one)',
+    )
+    add('--retries', type=int, default=4, help='(default: %(default)s)')
+    add(
+        '--timeout',
+        type=float,
+        default=30,
+        help='seconds to wait for the server (default: %(default)s)',
+    )
+    add = actions.add_parser('verify', help='check a file').add_argument
+    add('file', type=Path, help='checkpoint')
+    add('--config', help='what it is of, if its name does not tell')
+
+
+def main(args: argparse.Namespace) -> int | None:
+    """List, download or check."""
+    try:
+        if args.action == 'list':
+            _print_list(args.method, args.dataset)
+        elif args.action == 'verify':
+            print(f'{args.file}: {_verify(args.file, args.config)}')
+        else:
+            for row in [find_row(name) for name in args.config]:
+                path, found = download(
+                    row, args.dest, args.retries, args.timeout
+                )
+                print(f'{path}: {found}')
+    except UserError as error:
+        raise SystemExit(f'Error: {error}') from error
+    except KeyboardInterrupt:
+        print('Stopped. The same command goes on from here.', file=sys.stderr)
+        return 130
