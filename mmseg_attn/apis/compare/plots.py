@@ -66,6 +66,7 @@ def _draw_iou(report: Report, looks: dict) -> Figure:
     rows, number = report.rows, len(columns)
     figure = _figure(1.6 + 2.3 * number, 1.1 + 0.32 * len(rows))
     panels = figure.subplots(1, number, sharey=True, squeeze=False)[0]
+    floor_shown = False
     for axis, (key, title) in zip(panels, columns.items(), strict=True):
         for place, row in enumerate(rows):
             colour, _ = looks[row.method]
@@ -76,19 +77,20 @@ def _draw_iou(report: Report, looks: dict) -> Figure:
             axis.scatter(values, spread, 22, colour, alpha=0.45, lw=0)
             axis.plot(row.mean(key), place, '|', color=colour, ms=15, mew=2.2)
         axis.margins(x=0.08)
-        axis.set_xlim(axis.get_xlim())  # what follows may lie outside
         if rows[0].values(key):
             axis.axvline(rows[0].mean(key), color=GREY, lw=0.8, ls='--')
-        if key in report.data.floor:
-            floor = report.data.floor[key]
+        low, high = axis.get_xlim()
+        floor = report.data.floor.get(key)
+        if floor is not None and low < floor < high:
             axis.axvline(floor, color='black', lw=0.8, ls=':')
+            floor_shown = True
         axis.set_title('mIoU' if key == TOTAL else f'IoU, {title}')
         axis.set_xlabel('per cent')
         axis.grid(axis='x', lw=0.4, alpha=0.6)
         axis.tick_params(axis='y', length=0)
     _name_rows(panels[0], rows)
     words = f'Bar: mean over seeds. Dots: the seeds. Dashed: {rows[0].title}.'
-    if report.data.floor:
+    if floor_shown:
         words += f' Dotted: {report.data.floor_name}.'
     figure.supxlabel(words, fontsize=8, color=GREY)
     return figure

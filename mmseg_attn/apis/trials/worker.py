@@ -70,8 +70,11 @@ def _peak_memory() -> float:
 
 def _gflops(runner: Runner) -> float:
     """Of one picture of the size that is trained on."""
-    picture = runner.train_dataloader.dataset[0]['inputs']
-    return segmentor_flops(runner.model, *picture.shape[-2:]) / 1e9
+    # Crops of small pictures are smaller, and padded to this size.
+    size = runner.model.data_preprocessor.size
+    if size is None:
+        size = runner.train_dataloader.dataset[0]['inputs'].shape[-2:]
+    return segmentor_flops(runner.model, *size) / 1e9
 
 
 def main() -> None:
