@@ -3,7 +3,7 @@ model = dict(
     decode_head=dict(
         _delete_=True,
         type='mmseg_attn.SqueezeAttentionHead',
-        # The small backbone has one stage to offer.
+        # The last stage, which the other heads see.
         in_channels=[128],
         in_index=[0],
         channels=64,
