@@ -2,7 +2,6 @@
 """``python -m mmseg_attn attention``: show where a pixel looks."""
 
 import argparse
-import itertools
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -154,13 +153,12 @@ def trace(
     return weight[0]
 
 
-@torch.no_grad()
 def _record(
     model: nn.Module, sample: Sample, layers: str
 ) -> tuple[list[tuple[nn.Module, Tensor]], tuple[int, int], dict]:
     """Run the model on the whole picture and keep the layers' inputs."""
     found = {
-        name: module
+        module: name
         for name, module in model.named_modules()
         if hasattr(module, 'trace_attention') and name.startswith(layers)
     }
@@ -172,23 +170,36 @@ def _record(
             'CrissCrossAttention in CCHead, in '
             f'{", ".join(n for n, _ in model.named_children())}.'
         )
-    calls = []
-    hooks = [
-        module.register_forward_pre_hook(
-            lambda module, args: calls.append((module, args[0]))
-        )
-        for module in found.values()
-    ]
+    calls, marks = [], []
+
+    def keep(module, args):
+        calls.append((module, args[0]))
+
+    def mark(module, args, out):
+        """Let the autograd graph tell what comes of this output."""
+        marks.append(out.new_zeros((), requires_grad=True))
+        return out + marks[-1]
+
+    several = len(found) > 1
+    hooks = [module.register_forward_pre_hook(keep) for module in found]
+    if several:
+        hooks += [module.register_forward_hook(mark) for module in found]
+    parameters = [p for p in model.parameters() if p.requires_grad]
     data = dict(
         inputs=[sample.data['inputs']],
         data_samples=[sample.data['data_samples']],
     )
     try:
+        for parameter in parameters:  # of which no graph is needed
+            parameter.requires_grad_(False)
         data = model.data_preprocessor(data, False)
-        model(**data, mode='tensor')
+        with torch.set_grad_enabled(several):
+            model(**data, mode='tensor')
     finally:
         for hook in hooks:
             hook.remove()
+        for parameter in parameters:
+            parameter.requires_grad_()
     for module, x in calls:
         if x.ndim != 4:
             raise UserError(
@@ -197,17 +208,32 @@ def _record(
             )
     if not calls:
         raise UserError(
-            f'None of the attention layers {", ".join(found)} ran.'
+            f'None of the attention layers {", ".join(found.values())} ran.'
         )
-    names = {module: name for name, module in found.items()}
-    for (one, x), (other, y) in itertools.combinations(calls, 2):
-        if one is not other and x is y:
+    for index, marked in enumerate(marks[:-1]):
+        (one, _), (other, x) = calls[index : index + 2]
+        if not _depends(x, marked):
             raise UserError(
-                f'{names[one]} and {names[other]} work side by side on one '
-                'map, not one after the other; choose one with --layers.'
+                f'{found[one]} and {found[other]} work side by side, not one '
+                'after the other; choose one with --layers.'
             )
+    calls = [(module, x.detach()) for module, x in calls]
     size = tuple(data['inputs'].shape[-2:])
     return calls, size, data['data_samples'][0].metainfo
+
+
+def _depends(x: Tensor, leaf: Tensor) -> bool:
+    """Whether x was computed from a leaf of the autograd graph."""
+    seen, waiting = set(), [x.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, 'variable', None) is leaf:
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def _cells(

@@ -162,14 +162,24 @@ HEADS = {
     'ISAHead': dict(isa_channels=8, down_factor=(4, 3)),
     'LAHead': dict(),
 }
+STAGES = dict(
+    num_stages=4,
+    strides=(1, 2, 2, 2),
+    dilations=(1, 1, 1, 1),
+    out_indices=(0, 1, 2, 3),
+)
 
 
 def with_head(trained, name, **options):
     config = Config.fromfile(trained.config)
-    head = {**config.model.decode_head.to_dict(), **HEADS[name], **options}
+    head = config.model.decode_head.to_dict()
     if name != 'CCHead':
         del head['recurrence']
-    config.model.decode_head = {**head, 'type': f'mmseg_attn.{name}'}
+    if name == 'MAResUNetHead':
+        config.model.backbone.update(STAGES)
+        del head['in_index']
+    head.update(HEADS.get(name, {}), type=f'mmseg_attn.{name}', **options)
+    config.model.decode_head = head
     return load_model(config, None, device='cpu')
 
 
@@ -203,13 +213,24 @@ def test_every_head_with_an_attention_that_has_a_map(trained, name):
     assert 'attention: ' in figure.axes[1].get_title()
 
 
-def test_layers_side_by_side_are_refused(trained):
-    model = with_head(trained, 'ISAHead', down_factor=[(4, 4), (3, 3)])
+@pytest.mark.parametrize(
+    ('name', 'options', 'one'),
+    [
+        ('ISAHead', dict(down_factor=[(4, 4), (3, 3)]), 'attentions.1'),
+        # On the skips of four stages.
+        ('MAResUNetHead', dict(in_channels=[8, 16, 32, 64]), 'attentions.1'),
+    ],
+)
+def test_layers_side_by_side_are_refused(trained, name, options, one):
+    model = with_head(trained, name, **options)
+    before = {n for n, p in model.named_parameters() if p.requires_grad}
     image, _ = picture(0)
-    with pytest.raises(UserError, match='attentions.0 and .*side by side'):
+    with pytest.raises(UserError, match='side by side.* --layers'):
         attention_maps(model, image, [(0, 0)])
-    maps = attention_maps(model, image, [(0, 0)], 'decode_head.attentions.1')
+    maps = attention_maps(model, image, [(0, 0)], f'decode_head.{one}')
     assert maps.cells.shape[:2] == (1, 1)
+    after = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert before == after
 
 
 def test_negative_weights_are_refused(trained):
