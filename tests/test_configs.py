@@ -26,9 +26,26 @@ CONFIGS = sorted(
     if '_base_' not in path.relative_to(ROOT).parts
 )
 # Folder of a method -> (its configs, those of them that the host has too).
-METHODS = {'ccnet': (30, 16), 'isanet': (16, 16)}
+METHODS = {
+    'caanet': (11, 0),
+    'ccnet': (30, 16),
+    'eanet': (4, 0),
+    'isanet': (34, 16),
+    'lanet': (3, 0),
+    'maresunet': (6, 0),
+    'sanet': (8, 0),
+}
 # How the name of a config begins -> its head.
-HEADS = {'ccnet': 'CCHead', 'ccnet-ce2p': 'CE2PHead', 'isanet': 'ISAHead'}
+HEADS = {
+    'caanet': 'CAAHead',
+    'ccnet': 'CCHead',
+    'ccnet-ce2p': 'CE2PHead',
+    'eanet': 'EAHead',
+    'isanet': 'ISAHead',
+    'lanet': 'LAHead',
+    'maresunet': 'MAResUNetHead',
+    'sanet': 'SqueezeAttentionHead',
+}
 # Dataset in the name of a config -> (its class, number of classes).
 DATASETS = {
     'cityscapes': ('CityscapesDataset', 19),
@@ -36,6 +53,13 @@ DATASETS = {
     'voc12aug': ('PascalVOCDataset', 21),
     'lip': ('LIPDataset', 20),
     'camvid': ('mmseg_attn.CamVidDataset', 11),
+    'pascal-context': ('PascalContextDataset', 60),
+    'pascal-context-59': ('PascalContextDataset59', 59),
+    'coco-stuff10k': ('COCOStuffDataset', 171),
+    'coco-stuff164k': ('COCOStuffDataset', 171),
+    'gid15': ('mmseg_attn.GID15Dataset', 15),
+    'vaihingen': ('ISPRSDataset', 6),
+    'potsdam': ('PotsdamDataset', 6),
 }
 OF_PAPERS = [path for path in CONFIGS if path.parent.name in METHODS]
 HOST = Path(mmseg.__path__[0]) / '.mim' / 'configs'
@@ -174,10 +198,18 @@ def check_backbone(model, text: str) -> None:
         assert model.backbone.extra.stage4.num_channels[0] == width
         assert f'hrnetv2_w{width}' in model.pretrained
         return
-    depth, stride = map(int, re.match(r'r(\d+)-d(\d+)$', text).groups())
-    assert model.backbone.depth == depth
+    if text.startswith('eff'):
+        arch, stride = re.match(r'eff(b\d)-d(\d+)$', text).groups()
+        assert model.backbone.type == 'mmseg_attn.DilatedEfficientNet'
+        assert model.backbone.arch == arch
+        assert model.backbone.output_stride == int(stride)
+        return
+    depth, stride = re.match(r'r(\d+)(?:-d(\d+))?$', text).groups()
+    assert model.backbone.depth == int(depth)
     assert f'resnet{depth}' in model.pretrained
-    assert math.prod(model.backbone.strides) * 4 == stride
+    # A U-Net has no dilation to tell of.
+    strides = model.backbone.get('strides', (1, 2, 2, 2))
+    assert math.prod(strides) * 4 == int(stride or 32)
 
 
 @pytest.mark.parametrize('path', OF_PAPERS, ids=name)

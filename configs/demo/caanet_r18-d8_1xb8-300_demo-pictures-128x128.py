@@ -1,17 +1,19 @@
 _base_ = ['./fcn_r18-d8_1xb8-300_demo-pictures-128x128.py']
+# The head has no `kernel_size` and `concat_input`, which FCN's has.
 model = dict(
     decode_head=dict(
         _delete_=True,
         type='mmseg_attn.CAAHead',
-        in_channels=128,
-        in_index=0,
-        channels=64,
+        in_channels={{_base_.model.decode_head.in_channels}},
+        in_index={{_base_.model.decode_head.in_index}},
+        channels={{_base_.model.decode_head.channels}},
         attention_channels=64,
-        attention=dict(guided_channels=16),
-        num_classes=2,
-        dropout_ratio=0.1,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+        # An eighth of the channels, as in the paper.
+        attention=dict(guided_channels=8),
+        dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
+        num_classes={{_base_.model.decode_head.num_classes}},
+        norm_cfg={{_base_.norm_cfg}},
+        align_corners={{_base_.model.decode_head.align_corners}},
+        loss_decode={{_base_.model.decode_head.loss_decode}},
     )
 )

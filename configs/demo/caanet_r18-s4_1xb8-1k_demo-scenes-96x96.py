@@ -1,21 +1,19 @@
 _base_ = ['./fcn_r18-s4_1xb8-1k_demo-scenes-96x96.py']
+# The head has no `kernel_size` and `concat_input`, which FCN's has.
 model = dict(
     decode_head=dict(
         _delete_=True,
         type='mmseg_attn.CAAHead',
-        in_channels=32,
-        in_index=0,
-        channels=64,
+        in_channels={{_base_.model.decode_head.in_channels}},
+        in_index={{_base_.model.decode_head.in_index}},
+        channels={{_base_.model.decode_head.channels}},
         attention_channels=64,
-        attention=dict(guided_channels=16),
-        num_classes=7,
-        dropout_ratio=0,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss',
-            # The ground covers nine tenths of a scene.
-            class_weight=[0.2] + 6 * [1.0],
-        ),
+        # An eighth of the channels, as in the paper.
+        attention=dict(guided_channels=8),
+        dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
+        num_classes={{_base_.model.decode_head.num_classes}},
+        norm_cfg={{_base_.norm_cfg}},
+        align_corners={{_base_.model.decode_head.align_corners}},
+        loss_decode={{_base_.model.decode_head.loss_decode}},
     )
 )

@@ -1,7 +1,2 @@
 _base_ = ['./fcn_r18-s4_1xb8-1k_demo-scenes-96x96.py']
-model = dict(
-    decode_head=dict(
-        type='mmseg_attn.EAHead',
-        attention=dict(num_heads=1),
-    )
-)
+model = dict(decode_head=dict(type='mmseg_attn.EAHead'))

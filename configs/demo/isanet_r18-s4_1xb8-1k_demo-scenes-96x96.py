@@ -1,22 +1,18 @@
 _base_ = ['./fcn_r18-s4_1xb8-1k_demo-scenes-96x96.py']
+# The head has no `kernel_size` and `concat_input`, which FCN's has.
 model = dict(
     decode_head=dict(
         _delete_=True,
         type='mmseg_attn.ISAHead',
-        in_channels=32,
-        in_index=0,
-        channels=64,
-        isa_channels=32,
-        # Near the fourth root of the map's positions.
-        down_factor=(5, 5),
-        num_classes=7,
-        dropout_ratio=0,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss',
-            # The ground covers nine tenths of a scene.
-            class_weight=[0.2] + 6 * [1.0],
-        ),
+        in_channels={{_base_.model.decode_head.in_channels}},
+        in_index={{_base_.model.decode_head.in_index}},
+        channels={{_base_.model.decode_head.channels}},
+        isa_channels=32,  # half of the channels, as in the paper
+        down_factor=(4, 4),  # near the fourth root of the map's cells
+        dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
+        num_classes={{_base_.model.decode_head.num_classes}},
+        norm_cfg={{_base_.norm_cfg}},
+        align_corners={{_base_.model.decode_head.align_corners}},
+        loss_decode={{_base_.model.decode_head.loss_decode}},
     )
 )

@@ -2,7 +2,7 @@ _base_ = ['./fcn_r18-d8_1xb8-300_demo-pictures-128x128.py']
 model = dict(
     decode_head=dict(
         type='mmseg_attn.LAHead',
-        # From 0 it would take long to get there.
+        # From 0, as in the official code, it would take long to get there.
         attention=dict(gamma_init=1.0),
     )
 )

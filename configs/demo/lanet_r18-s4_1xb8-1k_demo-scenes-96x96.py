@@ -2,7 +2,7 @@ _base_ = ['./fcn_r18-s4_1xb8-1k_demo-scenes-96x96.py']
 model = dict(
     decode_head=dict(
         type='mmseg_attn.LAHead',
-        # From 0 it would take long to get there.
+        # From 0, as in the official code, it would take long to get there.
         attention=dict(gamma_init=1.0),
     )
 )

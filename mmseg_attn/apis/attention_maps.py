@@ -2,6 +2,7 @@
 """``python -m mmseg_attn attention``: show where a pixel looks."""
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ class AttentionMaps:
     Attributes:
         cells (np.ndarray): (pixels, loops, h, w) float32. Entry
             ``[p, r - 1]`` says how much each cell of the first loop's input
-            counts for pixel p after r loops; it sums to 1.
+            counts for pixel p after r loops; it sums to 1, or to less where
+            zeros beside the map take part. An attention that runs once is
+            one loop.
         rows (np.ndarray): (H,) The row of cells of each row of the picture.
         columns (np.ndarray): (W,) The same for columns.
     """
@@ -66,7 +69,8 @@ def attention_maps(
     ``trace_attention`` counts as one loop: after r loops a pixel sees what
     loop r gathers from loop r - 1, and so on back to the input of the first.
     This is the attention alone: the residual paths around the loops, their
-    gain gamma, and convolutions between different layers are left out.
+    gain gamma, gates of channels, and convolutions between different layers
+    are left out.
 
     Args:
         model (nn.Module): A segmentor with ``cfg`` set, as from
@@ -82,7 +86,8 @@ def attention_maps(
         AttentionMaps: The weights of all pixels after 1, 2, … loops.
 
     Raises:
-        UserError: If a pixel lies outside, or no layer can be traced.
+        UserError: If a pixel lies outside, or no layer can be traced, or
+            layers work side by side.
     """
     sample = Segmenter(model).prepare(image)
     height, width = sample.picture.shape[:2]
@@ -111,7 +116,13 @@ def attention_maps(
             rows, columns = grid(shape)
             maps.append(trace(calls[:loops], (rows[y], columns[x])))
     cells = torch.stack(maps).unflatten(0, (len(pixels), len(calls)))
-    return AttentionMaps(cells.float().cpu().numpy(), *grid(cells.shape[2:]))
+    if cells.min() < -1e-4 * cells.max():
+        raise UserError(
+            'The attention has negative weights, as EfficientAttention has '
+            "with normalization='scaling': they are no shares to be shown."
+        )
+    cells = cells.clamp(min=0).float().cpu().numpy()
+    return AttentionMaps(cells, *grid(cells.shape[2:]))
 
 
 @torch.no_grad()
@@ -156,10 +167,10 @@ def _record(
     if not found:
         where = f' whose name begins with {layers!r}' if layers else ''
         raise UserError(
-            f'The model has no attention layer{where}: looked for modules '
-            'with a method `trace_attention`, such as CrissCrossAttention '
-            f'in CCHead, in {", ".join(n for n, _ in model.named_children())}'
-            '.'
+            f'The model has no attention layer{where} that has a map: looked '
+            'for modules with a method `trace_attention`, such as '
+            'CrissCrossAttention in CCHead, in '
+            f'{", ".join(n for n, _ in model.named_children())}.'
         )
     calls = []
     hooks = [
@@ -188,6 +199,13 @@ def _record(
         raise UserError(
             f'None of the attention layers {", ".join(found)} ran.'
         )
+    names = {module: name for name, module in found.items()}
+    for (one, x), (other, y) in itertools.combinations(calls, 2):
+        if one is not other and x is y:
+            raise UserError(
+                f'{names[one]} and {names[other]} work side by side on one '
+                'map, not one after the other; choose one with --layers.'
+            )
     size = tuple(data['inputs'].shape[-2:])
     return calls, size, data['data_samples'][0].metainfo
 
@@ -257,7 +275,8 @@ def draw(
                 interpolation='nearest',
             )
             reach = f'{_reach(cells)} of {cells.size} cells hold 90 %'
-            axis.set_title(f'{_after(column)}: {reach}', fontsize=11)
+            after = _after(column, loops)
+            axis.set_title(f'{after}: {reach}', fontsize=11)
             bar = figure.colorbar(heat, ax=axis, fraction=0.04, pad=0.02)
             bar.set_label(f'% per cell (sum {100 * cells.sum():.4g} %)')
             bar.solids.set_alpha(1)
@@ -270,8 +289,10 @@ def _reach(cells: np.ndarray) -> int:
     return int(np.searchsorted(held, 0.9 * held[-1])) + 1
 
 
-def _after(loops: int) -> str:
-    return f'after {loops} loop{"s" if loops > 1 else ""}'
+def _after(loop: int, loops: int) -> str:
+    if loops == 1:
+        return 'attention'
+    return f'after {loop} loop{"s" if loop > 1 else ""}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -347,9 +368,10 @@ def _show(args: argparse.Namespace) -> None:
     for (x, y), name, cells in zip(
         args.pixels, names, maps.cells, strict=True
     ):
-        for loops, weights in enumerate(cells, start=1):
+        for loop, weights in enumerate(cells, start=1):
+            after = _after(loop, len(cells))
             print(
-                f'pixel ({x}, {y}), {name}, {_after(loops)}: 90 % of the '
+                f'pixel ({x}, {y}), {name}, {after}: 90 % of the '
                 f'weight on {_reach(weights)} of {weights.size} cells, sum '
                 f'{weights.sum():.4f}'
             )

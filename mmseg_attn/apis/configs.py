@@ -6,6 +6,40 @@ from pathlib import Path
 
 from ..errors import UserError
 
+# As the names of configs have them -> as tables call them.
+METHODS = {
+    'ccnet': 'CCNet',
+    'caanet': 'CAANet',
+    'sanet': 'SANet',
+    'isanet': 'ISANet',
+    'eanet': 'Efficient Attention',
+    'lanet': 'Linear Attention',
+    'maresunet': 'MAResU-Net',
+}
+BENCHMARKS = {
+    'cityscapes': 'Cityscapes',
+    'ade20k': 'ADE20K',
+    'voc12aug': 'Pascal VOC 2012 + Aug',
+    'pascal-context': 'PASCAL Context, 60 classes',
+    'pascal-context-59': 'PASCAL Context, 59 classes',
+    'coco-stuff10k': 'COCO-Stuff 10k',
+    'coco-stuff164k': 'COCO-Stuff 164k',
+    'lip': 'LIP',
+    'camvid': 'CamVid',
+    'gid15': 'GID-15',
+    'vaihingen': 'Vaihingen',
+    'potsdam': 'Potsdam',
+}
+BACKBONES = {
+    'r18': 'R-18',
+    'r34': 'R-34',
+    'r50': 'R-50',
+    'r101': 'R-101',
+    'hr48': 'HRNet-W48',
+    'effb5': 'EfficientNet-B5',
+    'effb7': 'EfficientNet-B7',
+}
+
 
 def find_config(name_or_path: str) -> str:
     """Find a config by its path or by the name of a packaged config.
@@ -64,3 +98,39 @@ def package_roots() -> list[Path]:
     if (package.parent / 'pyproject.toml').is_file():  # in a checkout
         roots.append(package.parent)
     return [root for root in roots if (root / 'model-index.yml').is_file()]
+
+
+def benchmark_table() -> str:
+    """List the backbones of each method on each benchmark, in Markdown.
+
+    Returns:
+        str: From the names of the configs alone; those of the demo are left
+        out.
+    """
+    found = {}
+    for path in packaged_configs():
+        method = path.parent.name
+        if method in METHODS:
+            _, backbone, _, data = path.stem.split('_')
+            key = method, data.rpartition('-')[0]
+            found.setdefault(key, set()).add(backbone.split('-')[0])
+    links = [f'[{v}](configs/{k}/README.md)' for k, v in METHODS.items()]
+    lines = [
+        f'| benchmark | {" | ".join(links)} |',
+        '| --- |' + ' --- |' * len(METHODS),
+    ]
+    order = list(BACKBONES)
+    for data, title in BENCHMARKS.items():
+        cells = [
+            ', '.join(
+                BACKBONES[backbone]
+                for backbone in sorted(
+                    found.pop((method, data), ()), key=order.index
+                )
+            )
+            for method in METHODS
+        ]
+        lines.append(f'| {title} | {" | ".join(cells)} |')
+    if found:
+        raise RuntimeError(f'configs of unknown benchmarks: {sorted(found)}')
+    return '\n'.join(lines)

@@ -14,6 +14,7 @@ import platform
 import warnings
 
 from .. import __version__, hosts
+from .configs import benchmark_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='print what the operators support as a Markdown table',
     )
+    parser.add_argument(
+        '--configs',
+        action='store_true',
+        help='print the configs by benchmark as a Markdown table',
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     """Print the report."""
     if args.operators:
         print(operator_table())
+        return
+    if args.configs:
+        print(benchmark_table())
         return
     report = collect()
     print(json.dumps(report, indent=2) if args.json else as_text(report))

@@ -8,3 +8,4 @@ if find_spec('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
     from .check_annotations import CheckAnnotations  # noqa: F401
     from .folder import FolderDataset  # noqa: F401
+    from .gid15 import GID15Dataset  # noqa: F401

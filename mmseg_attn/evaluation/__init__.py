@@ -5,3 +5,4 @@ from importlib.util import find_spec
 
 if find_spec('mmseg'):
     from .group_iou import GroupIoUMetric  # noqa: F401
+    from .land_cover import LandCoverMetric  # noqa: F401

@@ -10,7 +10,12 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.attention_maps import _cells, attention_maps, trace
+from mmseg_attn.apis.attention_maps import (
+    _cells,
+    attention_maps,
+    draw,
+    trace,
+)
 from mmseg_attn.apis.inference import load_model
 from mmseg_attn.errors import UserError
 from mmseg_attn.layers import CrissCrossAttention
@@ -148,6 +153,78 @@ def test_layers_of_different_size(shifting):
     assert two[2:4, 5:7].sum() > 0.5
     only = attention_maps(shifting, image, [(70, 30)], 'backbone.coarse')
     assert only.cells.shape == (1, 1, 4, 8) and only.cells[0, 0, 1, 3] == 1
+
+
+HEADS = {
+    'CAAHead': dict(attention_channels=16, attention=dict(guided_channels=4)),
+    'CCHead': dict(recurrence=1),
+    'EAHead': dict(attention=dict(num_heads=2)),
+    'ISAHead': dict(isa_channels=8, down_factor=(4, 3)),
+    'LAHead': dict(),
+}
+
+
+def with_head(trained, name, **options):
+    config = Config.fromfile(trained.config)
+    head = {**config.model.decode_head.to_dict(), **HEADS[name], **options}
+    if name != 'CCHead':
+        del head['recurrence']
+    config.model.decode_head = {**head, 'type': f'mmseg_attn.{name}'}
+    return load_model(config, None, device='cpu')
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_every_head_with_an_attention_that_has_a_map(trained, name):
+    torch.manual_seed(0)
+    model = with_head(trained, name)
+    (layer,) = (
+        module
+        for module in model.modules()
+        if hasattr(module, 'trace_attention')
+    )
+    inputs = []
+    layer.register_forward_pre_hook(
+        lambda module, args: inputs.append(args[0].clone())
+    )
+    image, _ = picture(3, 48, 100)
+    maps = attention_maps(model, image, [(70, 11), (3, 40)])
+    (x,) = inputs
+    height, width = x.shape[2:]
+    assert maps.cells.shape == (2, 1, height, width)
+    assert (maps.cells >= 0).all()
+    total = maps.cells.sum((-2, -1))
+    # Where the partition does not divide the map, zeros get a share.
+    assert total == pytest.approx(1, abs=0.15 if name == 'ISAHead' else 1e-4)
+    weight = torch.zeros(1, height, width)
+    weight[0, int(11 * height / 48), int(70 * width / 100)] = 1
+    expected = layer.trace_attention(x, weight)[0]
+    np.testing.assert_allclose(maps.cells[0, 0], expected, atol=1e-6)
+    figure = draw(image, [(70, 11), (3, 40)], maps)
+    assert 'attention: ' in figure.axes[1].get_title()
+
+
+def test_layers_side_by_side_are_refused(trained):
+    model = with_head(trained, 'ISAHead', down_factor=[(4, 4), (3, 3)])
+    image, _ = picture(0)
+    with pytest.raises(UserError, match='attentions.0 and .*side by side'):
+        attention_maps(model, image, [(0, 0)])
+    maps = attention_maps(model, image, [(0, 0)], 'decode_head.attentions.1')
+    assert maps.cells.shape[:2] == (1, 1)
+
+
+def test_negative_weights_are_refused(trained):
+    torch.manual_seed(0)
+    model = with_head(
+        trained, 'EAHead', attention=dict(normalization='scaling')
+    )
+    image, _ = picture(0)
+    queries = model.decode_head.attention.queries
+    with pytest.raises(UserError, match='negative weights'):
+        attention_maps(model, image, [(9, 9)])
+        # All weights had one sign: now they have the other.
+        queries.weight.data.neg_()
+        queries.bias.data.neg_()
+        attention_maps(model, image, [(9, 9)])
 
 
 def test_errors(shifting, trained):

@@ -151,3 +151,11 @@ def test_operator_table(capsys):
         assert f'| `{name}` |' in table
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert table in readme, 'put the output of info --operators there'
+
+
+def test_benchmark_table(capsys):
+    assert not main(['info', '--configs'])
+    table = capsys.readouterr().out.strip()
+    assert '| Cityscapes | R-50, R-101 | R-50, R-101 |  |' in table
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert table in readme, 'put the output of info --configs there'

@@ -25,6 +25,7 @@ from PIL import Image
 from rich.progress import track
 
 from mmseg_attn.apis.files import whole
+from mmseg_attn.datasets.colours import colours_to_index
 from mmseg_attn.errors import UserError, run_command
 
 SPLITS = ('train', 'val', 'test')
@@ -84,38 +85,6 @@ COLOUR_TO_INDEX = {(0, 0, 0): VOID} | {
     for index, group in enumerate(GROUPS.values())
     for colour in group.values()
 }
-
-
-def colours_to_index(colours: np.ndarray) -> np.ndarray:
-    """Turn a label picture of the 32 classes into an index mask.
-
-    Args:
-        colours (np.ndarray): (H, W, 3) uint8, RGB.
-
-    Returns:
-        np.ndarray: (H, W) uint8, 0-10 and 255.
-
-    Raises:
-        UserError: If a colour is none of the 32.
-    """
-
-    def pack(rgb: np.ndarray) -> np.ndarray:
-        return rgb.astype(np.int64) @ (65536, 256, 1)
-
-    known = pack(np.array(list(COLOUR_TO_INDEX)))
-    order = known.argsort()
-    codes = pack(colours)
-    place = known.searchsorted(codes, sorter=order).clip(max=len(known) - 1)
-    found = order[place]
-    wrong = np.argwhere(known[found] != codes)
-    if len(wrong):
-        y, x = wrong[0]
-        raise UserError(
-            f'colour {tuple(int(c) for c in colours[y, x])} at row {y}, '
-            f'column {x} is none of the 32 CamVid colours '
-            f'({len(wrong)} such pixels)'
-        )
-    return np.array(list(COLOUR_TO_INDEX.values()), np.uint8)[found]
 
 
 def void_to_ignored(index: np.ndarray) -> np.ndarray:
@@ -287,8 +256,10 @@ def convert(
                         f'label map is {mask.shape[1]}x{mask.shape[0]}, its '
                         f'picture {image} is {size[0]}x{size[1]}'
                     )
-                mask = (colours_to_index if coloured else void_to_ignored)(
-                    mask
+                mask = (
+                    colours_to_index(mask, COLOUR_TO_INDEX, 'CamVid')
+                    if coloured
+                    else void_to_ignored(mask)
                 )
             except (UserError, OSError) as error:
                 raise UserError(f'{label}: {error}') from error

@@ -1,6 +1,7 @@
 # The folder that `python -m mmseg_attn scenes data/scenes` writes.
 dataset_type = 'mmseg_attn.FolderDataset'
 data_root = 'data/scenes'
+crop_size = (96, 96)  # whole scenes
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

@@ -23,5 +23,7 @@ model = dict(
             type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0
         ),
     ),
-    auxiliary_head=dict(dropout_ratio=0.05, act_cfg=act_cfg),
+    auxiliary_head=dict(
+        dropout_ratio=0.05, act_cfg=dict(_delete_=True, type='ReLU')
+    ),
 )

@@ -1,27 +1,35 @@
 # Copyright (c) mmseg_attn contributors.
 import argparse
+import fcntl
+import hashlib
 import json
-import os
 import shutil
 import sys
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import redirect_stdout
-from dataclasses import asdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
+import torch
 from rich.console import Console
-from rich.progress import Progress
 
+from ... import __version__
 from ...errors import UserError
 from ..configs import packaged_configs
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
 
 with quiet_hosts(), redirect_stdout(StringIO()):
+    from mmengine.config import Config
+
     from ..trials import trial
-    from .report import Summary, print_table, write_report
+    from .plots import draw_plots
+    from .report import Report, Row
+
+# By this a folder is known as a comparison's own.
+LOCK = 'comparison.lock'
 
 # What a method is called in tables; others go by their configs' name.
 NAMES = {
@@ -66,20 +74,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--work-dir',
         type=Path,
         default=Path('work_dirs/compare'),
-        help='folder for all output; run the same command again to go on '
-        'where it stopped',
+        help='folder for all output (default: %(default)s); run the same '
+        'command again to go on where it stopped',
     )
     parser.add_argument(
         '--methods',
         nargs='+',
         metavar='METHOD',
-        help='by default all; the first one is the baseline',
+        help='such as fcn ccnet-r2; by default all. The first one is the '
+        'baseline',
     )
     parser.add_argument(
-        '--seeds', type=int, default=3, help='trainings of each method'
+        '--seeds',
+        type=int,
+        default=3,
+        help='trainings of each method (default: %(default)s)',
     )
     parser.add_argument(
-        '--jobs', type=int, default=1, help='trainings at a time'
+        '--jobs',
+        type=int,
+        default=1,
+        help='trainings at a time, which share the cores (default: '
+        '%(default)s)',
     )
 
 
@@ -98,6 +114,66 @@ def main(args: argparse.Namespace) -> None:
         raise SystemExit(f'Error: {error}') from error
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A method with a seed.
+
+    Attributes:
+        method (str): Beginning of its config's name.
+        seed (int): Of the training.
+        stem (Path): Folder of the training; with suffixes its config, its
+            log and its result.
+        cfg (Config): As it is run.
+        settings (dict): All that the result depends on, as JSON has it.
+    """
+
+    method: str
+    seed: int
+    stem: Path
+    cfg: Config
+    settings: dict
+
+    @property
+    def name(self) -> str:
+        return f'{NAMES.get(self.method, self.method)}, seed {self.seed}'
+
+    @property
+    def file(self) -> Path:
+        return self.stem.with_suffix('.json')
+
+    def read(self, console: Console) -> trial.Result | None:
+        """The result, if the run is finished.
+
+        Raises:
+            UserError: It was made with other settings.
+        """
+        try:
+            content = json.loads(self.file.read_text(encoding='utf-8'))
+            earlier = content.pop('settings')
+            result = trial.Result(**content)
+            float(result.metrics['mIoU'])
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            text = f'{self.file} is broken: the run is done again.'
+            console.print(text, soft_wrap=True)
+            return None
+        if earlier != self.settings:
+            raise UserError(
+                f'{self.name}, was run with other settings: '
+                f'{_difference(earlier, self.settings)}. Give the earlier '
+                'settings or another --work-dir, or remove '
+                f'{self.file} to have it done again.'
+            )
+        return result
+
+    def write(self, result: trial.Result) -> None:
+        """Keep the result together with the settings."""
+        content = asdict(result) | {'settings': self.settings}
+        with whole(self.file) as path:
+            path.write_text(json.dumps(content, indent=1) + '\n')
+
+
 def run_comparison(args: argparse.Namespace) -> None:
     """Train and test each method with each seed, and report.
 
@@ -112,27 +188,60 @@ def run_comparison(args: argparse.Namespace) -> None:
     """
     trial.check_arguments(args)
     chosen = _check(args)
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    environment = trial.environment_of(
-        args.device, threads if args.jobs > 1 else None
+    threads = max(1, torch.get_num_threads() // args.jobs)
+    environment = trial.environment_of(args.device, threads)
+    budget = dict(
+        device=_device_name(args.device),
+        jobs=args.jobs,
+        threads=threads,
+        torch=torch.__version__,
+        mmseg_attn=__version__,
     )
     work = args.work_dir
     trial.check_work_dir(work, args)
     console = Console(stderr=True, highlight=False)
-    data = _prepare(work, args, console)
-    runs = [(m, seed) for seed in range(args.seeds) for m in chosen]
-    with make_progress() as progress:
-        results = _run_all(runs, data, environment, progress, args)
-    summaries = [
-        Summary(
-            NAMES.get(m, m), [results[m, seed] for seed in range(args.seeds)]
+    with _own(work) as lock:
+        with whole(work / 'data') as folder:
+            data = trial.prepare_data(folder, args, seed=0)
+            columns = trial.metric_columns(data)
+            runs = _plan(chosen, data, args, budget)
+            # Before the data is replaced, in case it is not the same.
+            results = [run.read(console) for run in runs]
+        data = replace(data, folder=work / 'data')
+        for note in data.notes:
+            console.print(note)
+        missing = [
+            run
+            for run, result in zip(runs, results, strict=True)
+            if not result
+        ]
+        console.print(
+            f'{len(chosen)} methods, {args.seeds} seeds: {len(runs)} '
+            f'trainings, of which {len(runs) - len(missing)} are done.'
         )
-        for m in chosen
-    ]
-    columns = trial.metric_columns(data)
-    print_table(summaries, columns, data, None if sys.stdout.isatty() else 110)
-    for path in write_report(work, summaries, columns, data, args.seeds):
-        print(path)
+        failures = _run_all(missing, environment, args.jobs, lock)
+        rows = {m: Row(m, NAMES.get(m, m), {}) for m in chosen}
+        for run in runs:
+            if result := run.read(console):
+                rows[run.method].results[run.seed] = result
+        rows = [row for row in rows.values() if row.results]
+        if rows:
+            cfg = runs[0].cfg
+            budget |= dict(
+                iterations=cfg.train_cfg.max_iters,
+                batch_size=cfg.train_dataloader.batch_size,
+                seeds=args.seeds,
+            )
+            report = Report(data, columns, rows, budget)
+            report.write(work)
+            draw_plots(report, work)
+            report.print(Console(width=None if sys.stdout.isatty() else 120))
+            print(f'Tables, plots and trainings: {work}')
+    if failures:
+        raise UserError(
+            f'{len(failures)} of {len(runs)} trainings failed; the same '
+            f'command does them again. {" ".join(map(str, failures))}'
+        )
 
 
 def _check(args: argparse.Namespace) -> list[str]:
@@ -152,123 +261,149 @@ def _check(args: argparse.Namespace) -> list[str]:
     return chosen
 
 
-def _prepare(
-    work: Path, args: argparse.Namespace, console: Console
-) -> trial.Data:
-    """Make the data once; the note of what it is made from comes last."""
-    folder, note = work / 'data', work / 'data.json'
-    source = {
-        name: path and str(path.resolve())
-        for name, path in (('images', args.images), ('masks', args.masks))
-    }
-    if note.is_file():
-        content = json.loads(note.read_text())
-        if content.pop('source') != source:
+def _device_name(device: str | None) -> str:
+    if device == 'cpu' or not torch.cuda.is_available():
+        return 'cpu'
+    number = (device or '').partition(':')[2]
+    return torch.cuda.get_device_name(int(number or 0))
+
+
+@contextmanager
+def _own(work: Path) -> Iterator[int]:
+    """Have the folder for this comparison alone while it works.
+
+    The processes of the trainings inherit the lock: after a kill it is free
+    when the last of them has ended.
+    """
+    lock = work / LOCK
+    try:
+        if work.exists() and any(work.iterdir()) and not lock.exists():
             raise UserError(
-                f'{work} holds a comparison on other pictures; name another '
+                f'{work} is not empty and holds no comparison; name another '
                 '--work-dir.'
             )
-        return trial.Data(folder, **content)
-    if work.exists() and any(p.name != 'data' for p in work.iterdir()):
-        raise UserError(
-            f'{work} is not empty and holds no comparison; name another '
-            '--work-dir.'
-        )
-    shutil.rmtree(folder, ignore_errors=True)  # half of an earlier start
-    folder.mkdir(parents=True)
-    data = trial.prepare_data(folder, args, seed=0)
-    for text in data.notes:
-        console.print(text)
-    content = asdict(data) | {'source': source}
-    del content['folder']
-    with whole(note) as path:
-        path.write_text(json.dumps(content, indent=1) + '\n')
-    return data
+        work.mkdir(parents=True, exist_ok=True)
+        file = open(lock, 'a')  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f'cannot write to the work folder: {error}') from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f'a comparison works in {work}, or what is left of a killed '
+                'one; wait for it, or name another --work-dir.'
+            ) from error
+        yield file.fileno()
+
+
+def _plan(
+    chosen: list[str],
+    data: trial.Data,
+    args: argparse.Namespace,
+    budget: dict,
+) -> list[_Run]:
+    """All trainings: each method once, then each again.
+
+    The data may still be at another place than where it will be.
+    """
+    found = _fingerprint(data.folder)
+    runs = []
+    for seed in range(args.seeds):
+        for method in chosen:
+            stem = args.work_dir / f'{method}_seed-{seed}'
+            cfg = trial.trial_config(method, data, stem, seed, args.iters)
+            settings = dict(data=found, **budget, config=cfg.to_dict())
+            # A place says nothing about the result.
+            del settings['config']['work_dir']
+            for name in ('train_dataloader', 'test_dataloader'):
+                del settings['config'][name]['dataset']['data_root']
+                cfg[name].dataset.data_root = str(args.work_dir / 'data')
+            settings = json.loads(json.dumps(settings))
+            runs.append(_Run(method, seed, stem, cfg, settings))
+    return runs
+
+
+def _fingerprint(folder: Path) -> str:
+    """sha256 of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob('*')):
+        if path.is_file():
+            content = path.read_bytes()
+            name = path.relative_to(folder).as_posix()
+            digest.update(f'{name}\0{len(content)}\0'.encode() + content)
+    return digest.hexdigest()
+
+
+def _difference(earlier: dict, now: dict) -> str:
+    """Name the first setting in which two differ."""
+    if not isinstance(earlier, dict) or earlier.get('data') != now['data']:
+        return 'the pictures, the masks or the split are not the same'
+    old, new = _flat(earlier), _flat(now)
+    key = next(k for k in [*old, *new] if old.get(k) != new.get(k))
+    missing = 'not set'
+    return f'{key} was {old.get(key, missing)}, is {new.get(key, missing)}'
+
+
+def _flat(value: object, name: str = '') -> dict[str, object]:
+    """Nested settings by their full names."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    prefix = name and f'{name}.'
+    return {
+        key: leaf
+        for inner, part in value.items()
+        for key, leaf in _flat(part, f'{prefix}{inner}').items()
+    }
 
 
 def _run_all(
-    runs: list[tuple[str, int]],
-    data: trial.Data,
-    environment: dict,
-    progress: Progress,
-    args: argparse.Namespace,
-) -> dict[tuple[str, int], trial.Result]:
-    """Run what is not done yet, some at a time; a failure stops all."""
-    done, waiting = {}, []
-    for method, seed in runs:
-        run = _make_run(method, seed, data, args)
-        if run.result.is_file():
-            content = json.loads(run.result.read_text())
-            done[method, seed] = trial.Result(**content)
-        else:
-            waiting.append(run)
-    total = progress.add_task('all trainings', total=len(runs))
-    progress.update(total, completed=len(done))
-    processes = []
+    runs: list[_Run], environment: dict, jobs: int, lock: int
+) -> list[UserError]:
+    """Run some at a time, keep each result, and return the failures."""
+    if not runs:
+        return []
+    failures, processes = [], []
+    stopped = False
+
+    def started(process):
+        processes.append(process)
+        if stopped:
+            process.kill()
 
     def work(run):
-        done[run.method, run.seed] = _run_one(
-            run, environment, progress, processes
+        # What an interrupted training left: its result was not written.
+        shutil.rmtree(run.stem, ignore_errors=True)
+        config = run.stem.with_suffix('.py')
+        run.cfg.dump(config)
+        result = trial.run_trial(
+            run.name, config, environment, progress, started, [lock]
         )
-        progress.advance(total)
+        run.write(result)
+        return f'mIoU {result.metrics["mIoU"]:.1f}, {result.seconds:.0f} s'
 
-    executor = ThreadPoolExecutor(args.jobs)
-    try:
-        futures = [executor.submit(work, run) for run in waiting]
-        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-            future.result()
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-        executor.shutdown()
-    return done
-
-
-def _make_run(
-    method: str, seed: int, data: trial.Data, args: argparse.Namespace
-) -> SimpleNamespace:
-    """Files of one training, whose settings must be those of last time."""
-    stem = args.work_dir / f'{method}_seed-{seed}'
-    cfg = trial.trial_config(method, data, stem, seed, args.iters)
-    config, result = stem.with_suffix('.py'), stem.with_suffix('.json')
-    if result.is_file() and config.read_text() != cfg.pretty_text:
-        raise UserError(
-            f'{result} is of a training with other settings (see {config}); '
-            'name another --work-dir.'
-        )
-    return SimpleNamespace(
-        method=method, seed=seed, stem=stem, config=config, result=result,
-        cfg=cfg,
-    )  # fmt: skip
-
-
-def _run_one(
-    run: SimpleNamespace,
-    environment: dict,
-    progress: Progress,
-    processes: list,
-) -> trial.Result:
-    name = f'{NAMES.get(run.method, run.method)}, seed {run.seed}'
-    task = progress.add_task(
-        f'{name}: starting', total=run.cfg.train_cfg.max_iters
-    )
-    # What an interrupted training left: its result was not written.
-    shutil.rmtree(run.stem, ignore_errors=True)
-    run.config.write_text(run.cfg.pretty_text)
-
-    def show(message):
-        if 'iteration' in message:
-            progress.update(
-                task,
-                completed=message['iteration'],
-                description=f'{name}: loss {message["loss"]:.3f}',
-            )
-
-    result = trial.run_trial(run.config, environment, show, processes.append)
-    with whole(run.result) as path:
-        path.write_text(json.dumps(asdict(result), indent=1) + '\n')
-    progress.update(
-        task, description=f'{name}: mIoU {result.metrics["mIoU"]:.1f}'
-    )
-    return result
+    with make_progress() as progress, ThreadPoolExecutor(jobs) as executor:
+        total = progress.add_task('all trainings', total=len(runs))
+        futures = {executor.submit(work, run): run for run in runs}
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                try:
+                    text = f'{futures[future].name}: {future.result()}'
+                except UserError as error:
+                    failures.append(error)
+                    text = str(error)
+                for task in progress.tasks:  # leave room for those that run
+                    if task.id != total and task.finished:
+                        progress.update(task.id, visible=False)
+                progress.update(total, completed=number)
+                progress.console.print(
+                    f'{number} of {len(runs)}: {text}', soft_wrap=True
+                )
+        finally:
+            stopped = True
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
+    return failures

@@ -1,194 +1,191 @@
 # Copyright (c) mmseg_attn contributors.
+"""The results of a comparison as tables."""
+
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from ..files import whole
 from ..trials.trial import Data, Result
 
-GREY, BLUE, RED = '#8a8f98', '#2563a8', '#c0392b'
+TOTAL = 'mIoU'
+# Of a run beside its metrics: attribute of a result, its title, its format.
+COSTS = {
+    'parameters': ('parameters', '{:,.0f}'),
+    'gflops': ('GFLOPs', '{:.3f}'),
+    'seconds': ('seconds', '{:.0f}'),
+    'peak_memory_mb': ('peak MB', '{:,.0f}'),
+}
 
 
-@dataclass
-class Summary:
-    """The trainings of one method.
+@dataclass(frozen=True)
+class Row:
+    """A method with the results of its seeds.
 
     Attributes:
-        name (str): What it is called.
-        results (list[Result]): One for each seed.
+        method (str): Start of its configs' names.
+        title (str): What to call it.
+        results (dict[int, Result]): By seed; at least one.
     """
 
-    name: str
-    results: list[Result]
+    method: str
+    title: str
+    results: dict[int, Result]
 
-    def metric(self, key: str) -> list[float]:
-        """A metric of each training that has it, in per cent."""
-        found = [r.metrics.get(key) for r in self.results]
+    def values(self, key: str) -> list[float]:
+        """A metric or a cost of all seeds that have it."""
+        if key in COSTS:
+            return [float(getattr(r, key)) for r in self.results.values()]
+        found = (r.metrics.get(key) for r in self.results.values())
         return [value for value in found if value is not None]
 
-    def mean(self, attribute: str) -> float:
-        """Mean of a figure over the trainings."""
-        return mean(getattr(r, attribute) for r in self.results)
+    def mean(self, key: str) -> float | None:
+        values = self.values(key)
+        return statistics.fmean(values) if values else None
+
+    def std(self, key: str) -> float | None:
+        """Sample standard deviation over seeds."""
+        values = self.values(key)
+        return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _spread(values: list[float]) -> str:
-    if not values:
-        return '-'
-    if len(values) == 1:
-        return f'{values[0]:.1f}'
-    return f'{mean(values):.1f} ± {stdev(values):.1f}'
+@dataclass(frozen=True)
+class Report:
+    """A comparison with all that its tables say.
 
+    Attributes:
+        data (Data): What it was made on.
+        columns (dict[str, str]): Metric -> its title, mIoU the last one.
+        rows (list[Row]): The baseline first.
+        budget (dict): What all runs have in common.
+    """
 
-def _rows(
-    summaries: list[Summary], columns: dict[str, str], data: Data
-) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table, as text."""
-    head = ['method', *columns.values(), 'to the first', 'parameters']
-    head += ['GFLOPs', 'seconds', 'peak MB']
-    first = summaries[0].metric('mIoU')
-    blank = [''] * 5
-    floor = [
-        f'{data.floor[k]:.1f}' if k in data.floor else '' for k in columns
-    ]
-    rows = [[data.floor_name, *floor, *blank]]
-    for summary in summaries:
-        gain = mean(summary.metric('mIoU')) - mean(first)
-        rows.append(
-            [
-                summary.name,
-                *(_spread(summary.metric(key)) for key in columns),
-                '' if summary is summaries[0] else f'{gain:+.1f}',
-                f'{summary.results[0].parameters:,}',
-                f'{summary.results[0].gflops:.3f}',
-                f'{summary.mean("seconds"):.0f}',
-                f'{max(r.peak_memory_mb for r in summary.results):,.0f}',
-            ]
+    data: Data
+    columns: dict[str, str]
+    rows: list[Row]
+    budget: dict
+
+    def gain(self, row: Row) -> float | None:
+        """By how much its mean mIoU is above the baseline's."""
+        if row is self.rows[0]:
+            return None
+        return row.mean(TOTAL) - self.rows[0].mean(TOTAL)
+
+    def main_table(self) -> list[list[str]]:
+        """Title row and a row for each method, after the floor's."""
+        rest = [f'to {self.rows[0].title}']
+        rest += [title for title, _ in COSTS.values()]
+        floor = [_show(self.data.floor.get(k), '{:.1f}') for k in self.columns]
+        table = [
+            ['method', *self.columns.values(), *rest],
+            [self.data.floor_name, *floor, *[''] * len(rest)],
+        ]
+        for row in self.rows:
+            cells = [row.title]
+            for key in self.columns:
+                spread = _show(row.std(key), ' ± {:.1f}')
+                cells.append(_show(row.mean(key), '{:.1f}') + spread)
+            cells.append(_show(self.gain(row), '{:+.1f}'))
+            cells += [_show(row.mean(k), f) for k, (_, f) in COSTS.items()]
+            table.append(cells)
+        return table
+
+    def seeds_table(self) -> list[list[str]]:
+        """mIoU of each run."""
+        seeds = sorted({seed for row in self.rows for seed in row.results})
+        table = [['mIoU', *(f'seed {seed}' for seed in seeds)]]
+        for row in self.rows:
+            runs = (row.results.get(seed) for seed in seeds)
+            values = [run and run.metrics[TOTAL] for run in runs]
+            table.append([row.title, *(_show(v, '{:.1f}') for v in values)])
+        return table
+
+    def notes(self) -> list[str]:
+        """How the numbers came about."""
+        budget = self.budget
+        # As the configs are named.
+        size = Path(self.data.pattern).stem.rpartition('-')[2]
+        several = budget['jobs'] > 1
+        return [
+            *self.data.notes,
+            f'Each method from random weights: {budget["iterations"]} '
+            f'iterations of {budget["batch_size"]} pictures of {size}, '
+            f'{budget["seeds"]} seed{"s" * (budget["seeds"] > 1)}.',
+            'IoU in per cent on the validation pictures: mean ± sample '
+            'standard deviation over the seeds.',
+            'GFLOPs: 2 for each multiply-add of convolutions and matrix '
+            f'products, from one picture of {size} to the logits.',
+            'Seconds: of the training; peak MB: of the process with all its '
+            f'libraries; means over the seeds, on {budget["device"]} with '
+            f'{budget["threads"]} thread{"s" * (budget["threads"] > 1)}'
+            f'{" each" * several}, {budget["jobs"]} training'
+            f'{"s" * several} at a time. PyTorch {budget["torch"]}, '
+            f'mmseg_attn {budget["mmseg_attn"]}.',
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write comparison.md and comparison.json."""
+        lines = ['# Comparison', '', *_markdown(self.main_table()), '']
+        lines += [*_markdown(self.seeds_table()), '']
+        lines += [f'- {note}' for note in self.notes()]
+        with whole(folder / 'comparison.md') as path:
+            path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        with whole(folder / 'comparison.json') as path:
+            path.write_text(json.dumps(self._content(), indent=1) + '\n')
+
+    def _content(self) -> dict:
+        keys = [*self.columns, *COSTS]
+
+        def content(row: Row) -> dict:
+            def of(function: Callable[[str], float | None]) -> dict:
+                values = {key: function(key) for key in keys}
+                return {k: v for k, v in values.items() if v is not None}
+
+            runs = {seed: asdict(run) for seed, run in row.results.items()}
+            return dict(
+                title=row.title,
+                mean=of(row.mean),
+                std=of(row.std),
+                gain=self.gain(row),
+                runs=runs,
+            )
+
+        return dict(
+            dataset=self.data.notes,
+            budget=self.budget,
+            floor={self.data.floor_name: self.data.floor},
+            methods={row.method: content(row) for row in self.rows},
         )
-    return head, rows
+
+    def print(self, console: Console) -> None:
+        """Print the tables."""
+        titles, floor, *rows = self.main_table()
+        table = Table(title='On the validation pictures (IoU in per cent)')
+        for number, title in enumerate(titles):
+            table.add_column(title, justify='right' if number else 'left')
+        table.add_row(*floor, style='dim', end_section=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        titles, *rows = self.seeds_table()
+        table = Table(*titles)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        for note in self.notes():
+            console.print(note, style='dim', highlight=False)
 
 
-def print_table(
-    summaries: list[Summary],
-    columns: dict[str, str],
-    data: Data,
-    width: int | None,
-) -> None:
-    """Print the comparison.
-
-    Args:
-        summaries (list[Summary]): The methods, the baseline first.
-        columns (dict[str, str]): Metric -> title.
-        data (Data): The dataset.
-        width (int | None): Of the page; None is the terminal's.
-    """
-    head, rows = _rows(summaries, columns, data)
-    table = Table(title='On the validation pictures (IoU in per cent)')
-    for i, title in enumerate(head):
-        table.add_column(title, justify='right' if i else 'left')
-    for i, row in enumerate(rows):
-        table.add_row(*row, style=None if i else 'dim', end_section=not i)
-    Console(width=width).print(table)
+def _show(value: float | None, form: str) -> str:
+    return '' if value is None else form.format(value)
 
 
-def write_report(
-    work: Path,
-    summaries: list[Summary],
-    columns: dict[str, str],
-    data: Data,
-    seeds: int,
-) -> list[Path]:
-    """Write the comparison as Markdown, JSON and plots.
-
-    Args:
-        work (Path): Folder to write to; files of these names are replaced.
-        summaries (list[Summary]): The methods, the baseline first.
-        columns (dict[str, str]): Metric -> title.
-        data (Data): The dataset.
-        seeds (int): Trainings of each method.
-
-    Returns:
-        list[Path]: The files.
-    """
-    head, rows = _rows(summaries, columns, data)
-    lines = [
-        '| ' + ' | '.join(head) + ' |',
-        '| --- |' + ' ---: |' * (len(head) - 1),
-        *('| ' + ' | '.join(row) + ' |' for row in rows),
-    ]
-    text = '\n'.join(lines) + (
-        '\n\nIoU in per cent on the validation pictures: mean and standard '
-        f'deviation of {seeds} trainings. Seconds: of a training; GFLOPs: of '
-        'one training picture up to the logits, 2 x multiply-adds; peak MB: '
-        'of the process.\n'
-    )
-    files = [work / f'comparison.{kind}' for kind in ('md', 'json', 'png')]
-    content = {s.name: [asdict(r) for r in s.results] for s in summaries}
-    with whole(files[0]) as path:
-        path.write_text(text)
-    with whole(files[1]) as path:
-        path.write_text(json.dumps(content, indent=1) + '\n')
-    with whole(files[2]) as path:
-        _draw(summaries, columns, data).savefig(path, format='png', dpi=150)
-    return files
-
-
-def _draw(
-    summaries: list[Summary], columns: dict[str, str], data: Data
-) -> Figure:
-    """Dots for each training and metric, and bars for what it takes."""
-    names = [s.name for s in summaries]
-    places = range(len(names))
-    costs: dict[str, Callable[[Summary], float]] = {
-        'GFLOPs of a picture': lambda s: s.results[0].gflops,
-        'seconds of training': lambda s: s.mean('seconds'),
-        'peak memory, MB': lambda s: max(r.peak_memory_mb for r in s.results),
-    }
-    count = len(columns) + len(costs)
-    figure = Figure(
-        figsize=(2.2 + 2.1 * count, 1.3 + 0.42 * len(names)),
-        layout='constrained',
-    )
-    axes = figure.subplots(1, count, sharey=True)
-    for axis, (key, title) in zip(axes, columns.items(), strict=False):
-        whole_set = key == 'mIoU'
-        axis.set_title(f'{title}: mIoU, %' if not whole_set else 'mIoU, %')
-        baseline = summaries[0].metric(key)
-        if baseline:
-            axis.axvline(mean(baseline), color=GREY, lw=1, ls='--')
-        if key in data.floor:
-            axis.axvline(data.floor[key], color=RED, lw=1, ls=':')
-        for place, summary in zip(places, summaries, strict=True):
-            values = summary.metric(key)
-            if not values:
-                continue
-            color = BLUE if place else GREY
-            axis.plot(values, [place] * len(values), 'o', ms=4, color=color,
-                      alpha=0.5)  # fmt: skip
-            axis.plot(mean(values), place, '|', ms=16, mew=2.5, color=color)
-        axis.margins(x=0.12)
-    for axis, (title, value) in zip(
-        axes[len(columns) :], costs.items(), strict=True
-    ):
-        axis.set_title(title)
-        values = [value(s) for s in summaries]
-        colors = [BLUE if place else GREY for place in places]
-        axis.barh(places, values, height=0.6, color=colors, alpha=0.8)
-        for place, number in zip(places, values, strict=True):
-            text = f'{number:.3g}' if number < 100 else f'{number:,.0f}'
-            axis.text(number, place, f' {text}', va='center', fontsize=8)
-        axis.set_xlim(0, 1.3 * max(values))
-    for axis in axes:
-        axis.title.set_fontsize(9)
-        axis.tick_params(labelsize=8)
-        axis.spines[['top', 'right']].set_visible(False)
-        axis.grid(axis='x', lw=0.4, alpha=0.6)
-        axis.set_axisbelow(True)
-    axes[0].set_yticks(places, names, fontsize=9)
-    axes[0].invert_yaxis()
-    return figure
+def _markdown(table: list[list[str]]) -> list[str]:
+    titles, *rows = table
+    rule = ['---'] + ['---:'] * (len(titles) - 1)
+    return [f'| {" | ".join(cells)} |' for cells in (titles, rule, *rows)]

@@ -8,7 +8,6 @@ from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from ...errors import UserError
@@ -80,7 +79,9 @@ def run_demo(args: argparse.Namespace) -> None:
             # Beside the folder, in which the runner writes what it made of it.
             config = work / f'{start}.py'
             cfg.dump(config)
-            results[name] = _run(name, config, environment, progress)
+            results[name] = trial.run_trial(
+                name, config, environment, progress
+            )
     with whole(work / 'results.json') as path:
         content = {name: asdict(result) for name, result in results.items()}
         path.write_text(json.dumps(content, indent=1) + '\n')
@@ -119,29 +120,6 @@ def _make_work_dir(args: argparse.Namespace) -> Path:
     except OSError as error:
         raise UserError(f'cannot write to the work folder: {error}') from error
     return work
-
-
-def _run(
-    name: str, config: Path, environment: dict, progress: Progress
-) -> trial.Result:
-    total = trial.Config.fromfile(config).train_cfg.max_iters
-    task = progress.add_task(f'{name}: starting', total=total)
-
-    def show(message):
-        if 'iteration' in message:
-            progress.update(
-                task,
-                completed=message['iteration'],
-                description=f'{name}: loss {message["loss"]:.3f}',
-            )
-        elif 'tested' in message:
-            progress.update(task, description=f'{name}: testing')
-
-    result = trial.run_trial(config, environment, show)
-    progress.update(
-        task, description=f'{name}: mIoU {result.metrics["mIoU"]:.1f}'
-    )
-    return result
 
 
 def _checkpoint(work: Path) -> Path:

@@ -2,13 +2,15 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
+from rich.progress import Progress
 
 from ...datasets.scenes import write_folder
 from ...errors import UserError
@@ -226,20 +228,23 @@ def trial_config(
 
 
 def run_trial(
+    name: str,
     config: Path,
     environment: dict,
-    on_message: Callable[[dict], None],
+    progress: Progress,
     on_start: Callable[[subprocess.Popen], None] = lambda process: None,
+    inherited: Sequence[int] = (),
 ) -> Result:
     """Train and test in a process of its own, whose peak memory is its own.
 
     Args:
+        name (str): What to call it in its bar.
         config (Path): A file that :func:`trial_config`'s result was dumped
             to; the log is written beside it.
         environment (dict): Environment variables of the process.
-        on_message (Callable): Called with ``{'iteration': i, 'loss': x}``
-            and ``{'tested': n}`` while it runs.
+        progress (Progress): Gets a bar.
         on_start (Callable): Called with the process.
+        inherited (Sequence[int]): Open files that the process keeps open.
 
     Returns:
         Result: What came of it.
@@ -247,6 +252,8 @@ def run_trial(
     Raises:
         UserError: The training failed; the log has more.
     """
+    total = Config.fromfile(config).train_cfg.max_iters
+    task = progress.add_task(f'{name}: starting', total=total)
     log = config.with_suffix('.log')
     read, write = os.pipe()
     with open(log, 'w', encoding='utf-8') as file:
@@ -255,23 +262,35 @@ def run_trial(
             stdout=file,
             stderr=file,
             env=environment,
-            pass_fds=(write,),
+            pass_fds=(write, *inherited),
         )
     os.close(write)
-    on_start(process)
     message = {}
     try:
+        on_start(process)
         with os.fdopen(read) as messages:
             for line in messages:
                 message = json.loads(line)
-                if 'metrics' not in message:
-                    on_message(message)
+                if 'iteration' in message:
+                    progress.update(
+                        task,
+                        completed=message['iteration'],
+                        description=f'{name}: loss {message["loss"]:.3f}',
+                    )
+                elif 'tested' in message:
+                    progress.update(task, description=f'{name}: testing')
         process.wait()
     finally:
         process.kill()
     if process.returncode or 'metrics' not in message:
+        progress.update(task, description=f'{name}: failed')
         lines = log.read_text(encoding='utf-8').strip().splitlines()
-        last = lines[-1].removeprefix('Error: ') if lines else 'no message'
-        name = config.stem
-        raise UserError(f'{name} failed: {last} (all of it in {log})')
-    return Result(**message)
+        reason = lines[-1].removeprefix('Error: ') if lines else 'no message'
+        if process.returncode < 0:  # nobody had time for a last word
+            reason = f'ended by {signal.Signals(-process.returncode).name}'
+        raise UserError(f'{name} failed: {reason} (all of it in {log})')
+    result = Result(**message)
+    progress.update(
+        task, description=f'{name}: mIoU {result.metrics["mIoU"]:.1f}'
+    )
+    return result

@@ -9,9 +9,11 @@ result. What it prints is a log.
 import json
 import math
 import os
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 import torch
@@ -58,14 +60,12 @@ def _peak_memory() -> float:
     """Most memory held so far, in MB: on the GPU if one is used."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
+    status = Path('/proc/self/status')
+    if status.exists():  # ru_maxrss counts what the parent held, too
+        (peak,) = re.findall(r'VmHWM:\s*(\d+) kB', status.read_text())
+        return int(peak) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == 'darwin' else peak * 1024 / 1e6
-
-
-def _gflops(runner: Runner) -> float:
-    """Of one picture of the size that is trained on."""
-    picture = runner.train_dataloader.dataset[0]['inputs']
-    return segmentor_flops(runner.model, *picture.shape[-2:]) / 1e9
 
 
 def main() -> None:
@@ -79,6 +79,7 @@ def main() -> None:
     runner.train()
     seconds = time.perf_counter() - start
     metrics = runner.test()
+    peak_memory = _peak_memory()
     _send(
         out,
         # None of a class that is neither there nor predicted; JSON has no NaN.
@@ -88,9 +89,9 @@ def main() -> None:
             if not math.isnan(value)
         },
         parameters=sum(p.numel() for p in runner.model.parameters()),
-        gflops=_gflops(runner),
+        gflops=segmentor_flops(runner.model, *cfg.crop_size) / 1e9,
         seconds=seconds,
-        peak_memory_mb=_peak_memory(),
+        peak_memory_mb=peak_memory,
     )
 
 

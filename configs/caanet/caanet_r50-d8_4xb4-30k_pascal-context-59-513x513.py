@@ -1,0 +1,28 @@
+_base_ = [
+    '../_base_/models/caanet_r50-d8.py',
+    '../_base_/datasets/pascal_context_59_513x513.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_40k.py',
+]
+crop_size = (513, 513)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    decode_head=dict(num_classes=59),
+    auxiliary_head=dict(num_classes=59),
+)
+# The authors' later recipe for this dataset (their CAR code).
+max_iters = 30000
+optim_wrapper = dict(
+    optimizer=dict(lr=0.01, weight_decay=0.0001),
+)
+param_scheduler = [
+    dict(
+        type='PolyLR',
+        eta_min=0.0,
+        power=0.9,
+        begin=0,
+        end=max_iters,
+        by_epoch=False,
+    )
+]
+train_cfg = dict(max_iters=max_iters)

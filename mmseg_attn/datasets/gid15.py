@@ -1,0 +1,70 @@
+# Copyright (c) mmseg_attn contributors.
+from mmseg.datasets import BaseSegDataset
+
+from ..registry import DATASETS
+
+
+@DATASETS.register_module()
+class GID15Dataset(BaseSegDataset):
+    """Land cover of the fine GID set: 15 classes, unlabelled ignored (255).
+
+    ``tools/dataset_converters/gid15.py`` writes the folder from the ten
+    labelled Gaofen-2 pictures.
+
+    Args:
+        img_suffix (str): Ending of the pictures' names. Default: '.png'.
+        seg_map_suffix (str): Ending of the label maps' names.
+            Default: '.png'.
+        **kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
+
+    Source: Tong et al., Land-cover classification with high-resolution remote
+    sensing images using transferable deep models,
+    https://arxiv.org/abs/1807.05713.
+    """
+
+    METAINFO = {
+        'classes': (
+            'industrial land',
+            'urban residential',
+            'rural residential',
+            'traffic land',
+            'paddy field',
+            'irrigated land',
+            'dry cropland',
+            'garden plot',
+            'arbor woodland',
+            'shrub land',
+            'natural grassland',
+            'artificial grassland',
+            'river',
+            'lake',
+            'pond',
+        ),
+        'palette': [
+            [200, 0, 0],
+            [250, 0, 150],
+            [200, 150, 150],
+            [250, 150, 150],
+            [0, 200, 0],
+            [150, 250, 0],
+            [150, 200, 150],
+            [200, 0, 200],
+            [150, 0, 250],
+            [150, 150, 250],
+            [250, 200, 0],
+            [200, 200, 0],
+            [0, 0, 200],
+            [0, 150, 200],
+            [0, 200, 250],
+        ],
+    }
+
+    def __init__(
+        self,
+        img_suffix: str = '.png',
+        seg_map_suffix: str = '.png',
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs
+        )

@@ -1,0 +1,99 @@
+# Copyright (c) mmseg_attn contributors.
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.logging import print_log
+from mmseg.evaluation import IoUMetric
+from prettytable import PrettyTable
+
+from ..registry import METRICS
+
+
+@METRICS.register_module()
+class LandCoverMetric(IoUMetric):
+    """The figures of remote sensing papers: OA, AA, Kappa, mF1 and mIoU.
+
+    From the counts of all pictures together. Classes that occur neither in a
+    label nor in a prediction do not count in a mean.
+
+    Args:
+        averaged_classes (Sequence[str], optional): Names of the classes
+            whose mean AA, mF1 and mIoU are; pixels of the others still count
+            as right or wrong. Papers on Vaihingen and Potsdam often leave
+            clutter out. Default: all classes.
+        **kwargs: Arguments of ``mmseg.evaluation.IoUMetric``.
+    """
+
+    def __init__(
+        self, averaged_classes: Sequence[str] | None = None, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.averaged_classes = averaged_classes
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Compute the metrics of all pictures together.
+
+        Args:
+            results (list): What ``process`` kept of each picture.
+
+        Returns:
+            dict[str, float]: In per cent: ``OA`` (share of pixels that are
+            right), ``AA`` (mean share of each class's pixels that are
+            right), ``Kappa`` (Cohen's), ``mF1`` and ``mIoU``; what has no
+            labelled pixel is NaN.
+
+        Raises:
+            ValueError: ``averaged_classes`` names a class that there is not.
+        """
+        if self.format_only:
+            return super().compute_metrics(results)
+        chosen = self._chosen()
+        right, union, predicted, labelled = (
+            np.sum([np.asarray(areas[i]) for areas in results], axis=0)
+            for i in range(4)
+        )
+        total = labelled.sum()
+        with np.errstate(invalid='ignore', divide='ignore'):
+            classes = {
+                'recall': right / labelled,
+                'F1': 2 * right / (predicted + labelled),
+                'IoU': right / union,
+            }
+            observed = right.sum() / total
+            expected = (predicted * labelled).sum() / total**2
+            kappa = (observed - expected) / (1 - expected)
+        self._print(classes)
+        metrics = {
+            'OA': observed,
+            'AA': _mean(classes['recall'][chosen]),
+            # One class, all of it right: nothing to agree on by chance.
+            'Kappa': kappa if expected < 1 else observed,
+            'mF1': _mean(classes['F1'][chosen]),
+            'mIoU': _mean(classes['IoU'][chosen]),
+        }
+        return {k: round(100 * float(v), 2) for k, v in metrics.items()}
+
+    def _chosen(self) -> list[int]:
+        names = list(self.dataset_meta['classes'])
+        wanted = self.averaged_classes
+        wanted = names if wanted is None else wanted
+        for name in wanted:
+            if name not in names:
+                raise ValueError(
+                    f'averaged_classes names {name!r}, expected some of '
+                    f'{", ".join(names)}'
+                )
+        return [names.index(name) for name in wanted]
+
+    def _print(self, classes: dict[str, np.ndarray]) -> None:
+        table = PrettyTable(['Class', *classes])
+        rows = np.stack(list(classes.values()), axis=1)
+        names = self.dataset_meta['classes']
+        for name, row in zip(names, rows, strict=True):
+            table.add_row([name, *(f'{100 * v:.2f}' for v in row)])
+        print_log(f'per class results:\n{table}', 'current')
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return present.mean() if len(present) else float('nan')

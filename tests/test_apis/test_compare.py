@@ -1,0 +1,296 @@
+# Copyright (c) mmseg_attn contributors.
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_segmentor import write_dataset
+
+from mmseg_attn.__main__ import main
+from mmseg_attn.apis.compare import command
+from mmseg_attn.apis.compare.plots import draw_plots
+from mmseg_attn.apis.compare.report import Report, Row
+from mmseg_attn.apis.trials import trial
+from mmseg_attn.apis.trials.trial import Data, Result
+
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(root, *more):
+    return [
+        *('compare', '--images', f'{root}/images', '--masks', f'{root}/masks'),
+        *('--work-dir', f'{root}/work', '--methods', 'fcn', 'ccnet-r2'),
+        *('--device', 'cpu', '--iters', '2', '--seeds', '2', '--jobs', '2'),
+        *map(str, more),
+    ]
+
+
+def start(root):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'mmseg_attn', *arguments(root)],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def is_free(lock):
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def read_runs(work):
+    return {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(work.glob('*_seed-*.json'))
+    }
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+    """A comparison that was killed and then gone on with."""
+    root = tmp_path_factory.mktemp('compared')
+    write_dataset(root, 5)
+    killed = start(root)
+    work = root / 'work'
+    wait_for(lambda: list(work.glob('*_seed-*.json')) or killed.poll())
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    kept = {path: path.stat() for path in work.glob('*_seed-*.json')}
+    assert 0 < len(kept) < 4
+    # What the killed command had started ends by itself.
+    wait_for(lambda: is_free(work / 'comparison.lock'))
+    resumed = start(root)
+    out, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    return root, kept, out, err
+
+
+def test_finished_runs_are_kept_after_a_kill(compared):
+    root, kept, _, err = compared
+    assert f'4 trainings, of which {len(kept)} are done' in err
+    assert f'{4 - len(kept)} of {4 - len(kept)}: ' in err
+    for path, stat in kept.items():
+        assert path.stat().st_mtime_ns == stat.st_mtime_ns
+    assert set(read_runs(root / 'work')) == {
+        f'{method}_seed-{seed}'
+        for method in ('fcn', 'ccnet-r2')
+        for seed in (0, 1)
+    }
+
+
+def test_tables_hold_the_numbers_of_the_runs(compared):
+    root, _, out, _ = compared
+    runs = read_runs(root / 'work')
+    content = json.loads((root / 'work/comparison.json').read_text())
+    assert list(content['methods']) == ['fcn', 'ccnet-r2']
+    assert content['budget']['iterations'] == 2
+    assert content['budget']['threads'] >= 1
+    text = (root / 'work/comparison.md').read_text()
+    titles = re.search(r'\| method \|(.*)\|', text)[1].split('|')
+    place = {title.strip(): number for number, title in enumerate(titles)}
+    means = {}
+    for method, found in content['methods'].items():
+        mious = [runs[f'{method}_seed-{s}']['metrics']['mIoU'] for s in (0, 1)]
+        means[method] = statistics.mean(mious)
+        assert [found['runs'][s]['metrics']['mIoU'] for s in '01'] == mious
+        assert found['mean']['mIoU'] == pytest.approx(means[method])
+        assert found['std']['mIoU'] == pytest.approx(statistics.stdev(mious))
+    for method, found in content['methods'].items():
+        cells, seeds = (
+            [cell.strip() for cell in line.strip('|').split('|')][1:]
+            for line in text.splitlines()
+            if line.startswith(f'| {found["title"]} |')
+        )
+        both = [runs[f'{method}_seed-{s}'] for s in (0, 1)]
+        assert seeds == [f'{run["metrics"]["mIoU"]:.1f}' for run in both]
+        mean, std = found['mean']['mIoU'], found['std']['mIoU']
+        assert cells[place['mean']] == f'{mean:.1f} ± {std:.1f}'
+        gain = means[method] - means['fcn']
+        expected = '' if method == 'fcn' else f'{gain:+.1f}'
+        assert cells[place['to FCN']] == expected
+        assert cells[place['parameters']] == f'{both[0]["parameters"]:,}'
+        assert cells[place['GFLOPs']] == f'{both[0]["gflops"]:.3f}'
+    for word in ('FCN', 'CCNet, 2 loops', 'seed 1', '±'):
+        assert word in out
+    fcn, ccnet = runs['fcn_seed-0'], runs['ccnet-r2_seed-0']
+    assert fcn['parameters'] < ccnet['parameters']
+    assert fcn['gflops'] < ccnet['gflops']
+    assert 100 < fcn['peak_memory_mb'] < 8000
+
+
+def test_plots(compared):
+    root, *_ = compared
+    for name in ('miou', 'miou_seconds', 'cost'):
+        plot = cv2.imread(str(root / f'work/{name}.png'))
+        assert min(plot.shape[:2]) > 200
+        assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
+
+
+@pytest.fixture
+def copied(compared, tmp_path):
+    """The comparison, to be spoilt."""
+    shutil.copytree(compared[0], tmp_path / 'copy')
+    return tmp_path / 'copy'
+
+
+def refused(root, *more):
+    """Run in this process; return the message that it ends with."""
+    before = {p: p.read_bytes() for p in root.rglob('*') if p.is_file()}
+    with pytest.raises(SystemExit) as caught:
+        main(arguments(root, *more))
+    assert before == {p: p.read_bytes() for p in before}
+    return caught.value.code
+
+
+def test_changed_settings_are_refused(copied):
+    message = refused(copied, '--iters', 3)
+    assert message.startswith(
+        'Error: FCN, seed 0, was run with other settings'
+    )
+    assert re.search(r'config\.param_scheduler.* was 2, is 3', message)
+    assert 'another --work-dir' in message
+    assert 'jobs was 2, is 1' in refused(copied, '--jobs', 1)
+    mask = next((copied / 'masks').iterdir())
+    cv2.imwrite(str(mask), 1 - cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE))
+    assert 'the masks or the split are not the same' in refused(copied)
+
+
+def test_broken_result_is_done_again(copied, capfd):
+    path = copied / 'work/fcn_seed-1.json'
+    before = json.loads(path.read_text())
+    path.write_text(path.read_text()[:100])
+    others = {
+        p: p.read_bytes()
+        for p in (copied / 'work').glob('*_seed-*.json')
+        if p != path
+    }
+    assert not main(arguments(copied))
+    said = capfd.readouterr().err
+    assert 'fcn_seed-1.json is broken: the run is done again' in said
+    assert '4 trainings, of which 3 are done' in said
+    after = json.loads(path.read_text())
+    assert after['settings'] == before['settings']
+    # The seed decides.
+    assert after['metrics'] == before['metrics']
+    assert others == {p: p.read_bytes() for p in others}
+
+
+def test_a_failure_leaves_the_other_results(copied, monkeypatch, capfd):
+    work = copied / 'work'
+    (work / 'ccnet-r2_seed-0.json').unlink()
+
+    def spoilt(method, *rest):
+        cfg = trial_config(method, *rest)
+        if method == 'ccnet-r2':
+            cfg.model.decode_head.type = 'NoSuchHead'
+        return cfg
+
+    trial_config = trial.trial_config
+    monkeypatch.setattr(trial, 'trial_config', spoilt)
+    with pytest.raises(SystemExit, match='1 of 2 .* failed.*NoSuchHead'):
+        main(arguments(copied, '--seeds', 1))
+    content = json.loads((work / 'comparison.json').read_text())
+    assert list(content['methods']) == ['fcn']
+    assert content['methods']['fcn']['std'] == {}
+    monkeypatch.undo()
+    assert not main(arguments(copied, '--seeds', 1))
+    content = json.loads((work / 'comparison.json').read_text())
+    assert list(content['methods']) == ['fcn', 'ccnet-r2']
+    assert '2 trainings, of which 1 are done' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--methods', 'fcn', 'nonet'], 'unknown method nonet; there are'),
+        (['--seeds', '0'], 'got --seeds 0, expected at least 1'),
+        (['--jobs', '0'], 'got --jobs 0, expected at least 1'),
+        (['--images', 'taken'], 'both --images and --masks'),
+        (['--work-dir', 'taken'], 'taken is not empty and holds no compar'),
+        (['--work-dir', 'taken/file'], 'cannot write to the work folder'),
+        (['--work-dir', 'locked'], 'a comparison works in locked'),
+    ],
+)
+def test_mistakes_end_as_one_line(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ('taken/file', 'locked/comparison.lock'):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text('kept')
+    with open('locked/comparison.lock') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match=message) as caught:
+            main(['compare', *args])
+    assert caught.value.code.startswith('Error: ')
+    assert (tmp_path / 'taken/file').read_text() == 'kept'
+    assert not list((tmp_path / 'locked').glob('data*'))
+
+
+def test_methods_are_those_with_configs():
+    found = command.methods()
+    assert found == list(command.NAMES)
+    for pattern in (trial.SCENES, trial.PICTURES):
+        for method in found:
+            assert (ROOT / 'configs/demo' / pattern.format(method)).is_file()
+
+
+def result(miou, **other):
+    return Result({'mIoU': miou, **other}, 1000, 0.5, 10.0, 500.0)
+
+
+def test_report_of_gaps(tmp_path):
+    """A seed that failed, a class that was not there."""
+    data = Data(tmp_path, '{}_x-8x8.py', {'mIoU': 50}, 'floor', [])
+    rows = [
+        Row('x', 'X', {0: result(60), 2: result(64, **{'mIoU a': 70})}),
+        Row('y', 'Y', {1: result(55)}),
+    ]
+    budget = dict(
+        iterations=1,
+        batch_size=1,
+        seeds=3,
+        device='cpu',
+        threads=1,
+        jobs=1,
+        torch='2',
+        mmseg_attn='0',
+    )
+    report = Report(data, {'mIoU a': 'a', 'mIoU': 'all'}, rows, budget)
+    costs = ['1,000', '0.500', '10', '500']
+    assert report.main_table()[1:] == [
+        ['floor', '', '50.0', '', '', '', '', ''],
+        ['X', '70.0', '62.0 ± 2.8', '', *costs],
+        ['Y', '', '55.0', '-7.0', *costs],
+    ]
+    assert report.seeds_table() == [
+        ['mIoU', 'seed 0', 'seed 1', 'seed 2'],
+        ['X', '60.0', '', '64.0'],
+        ['Y', '', '55.0', ''],
+    ]
+    report.write(tmp_path)
+    draw_plots(report, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
