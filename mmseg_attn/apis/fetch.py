@@ -61,7 +61,12 @@ def fetch(
                     raise UserError(_explain(url, part, error)) from error
                 if getattr(error, 'code', None) == 416:  # part is too long
                     discard(part)
-                progress.console.print(f'{error}; once more in {2**trial} s')
+                reason = getattr(error, 'reason', error)
+                progress.console.print(
+                    f'{reason}; once more in {2**trial} s',
+                    highlight=False,
+                    markup=False,
+                )
             time.sleep(2**trial)
 
 

@@ -259,8 +259,8 @@ def _check_hash(path: Path, row: Row | None) -> str:
             'before publishing'
         )
     raise UserError(
-        f'{path} is damaged or another file: its sha256 is {digest}, but '
-        f'its name says that it begins with {named[1]}.'
+        f'the sha256 of {path} is {digest}, but its name ends in {named[1]}: '
+        'it is damaged, another file, or was changed after it got its name.'
     )
 
 
