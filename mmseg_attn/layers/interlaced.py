@@ -26,13 +26,44 @@ _OFFICIAL = (
     (r'^long_range_sa\.', 'global_relation.'),
     (r'^short_range_sa\.', 'local_relation.'),
     (r'\.f_(key|query)\.0\.', r'.\1_project.0.conv.'),
-    (r'\.f_(key|query)\.1\.0\.', r'.\1_project.0.bn.'),
+    (r'\.f_(key|query)\.1\.(?:0\.)?', r'.\1_project.0.bn.'),
     (r'\.f_(key|query)\.2\.', r'.\1_project.1.conv.'),
-    (r'\.f_(key|query)\.3\.0\.', r'.\1_project.1.bn.'),
+    (r'\.f_(key|query)\.3\.(?:0\.)?', r'.\1_project.1.bn.'),
     (r'\.f_value\.(?:0\.)?', '.value_project.'),
     (r'\.W\.0\.', '.output_project.conv.'),
-    (r'\.W\.1\.0\.', '.output_project.bn.'),
+    (r'\.W\.1\.(?:0\.)?', '.output_project.bn.'),
 )
+
+
+def from_official(state_dict: dict[str, Tensor], prefix: str = '') -> None:
+    """Rename weights of the official block, and fit their biases.
+
+    The value's bias, which later code left out, is 0; that of a convolution
+    before a norm goes into the norm's mean.
+
+    Args:
+        state_dict: Changed in place; our own names are left alone.
+        prefix: Of the block's weights.
+    """
+    for name in [k for k in state_dict if k.startswith(prefix)]:
+        ours = name[len(prefix) :]
+        for pattern, text in _OFFICIAL:
+            ours = re.sub(pattern, text, ours)
+        if prefix + ours != name:
+            state_dict[prefix + ours] = state_dict.pop(name)
+    for side in ('global', 'local'):
+        stem = f'{prefix}{side}_relation.'
+        weight = state_dict.get(f'{stem}value_project.weight')
+        if weight is not None:
+            zeros = weight.new_zeros(len(weight))
+            state_dict.setdefault(f'{stem}value_project.bias', zeros)
+        for name in ('key_project', 'query_project'):
+            for i in range(2):
+                conv = f'{stem}{name}.{i}.'
+                bias = state_dict.pop(f'{conv}conv.bias', None)
+                if bias is not None:
+                    mean = f'{conv}bn.running_mean'
+                    state_dict[mean] = state_dict[mean] - bias
 
 
 class _Relation(BaseModule):
@@ -163,29 +194,8 @@ class InterlacedSparseAttention(BaseModule):
         self.local_relation = _Relation(out_channels, *widths, **cfg)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        for name in [k for k in state_dict if k.startswith(prefix)]:
-            ours = name[len(prefix) :]
-            for pattern, text in _OFFICIAL:
-                ours = re.sub(pattern, text, ours)
-            if prefix + ours != name:
-                state_dict[prefix + ours] = state_dict.pop(name)
-        self._fit_biases(state_dict, prefix)
+        from_official(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _fit_biases(self, state_dict, prefix):
-        """Of the value, which later code left out, and before a norm."""
-        for side in ('global', 'local'):
-            value = f'{prefix}{side}_relation.value_project.'
-            if f'{value}weight' in state_dict:
-                zeros = state_dict[f'{value}weight'][:, 0, 0, 0] * 0
-                state_dict.setdefault(f'{value}bias', zeros)
-            for name in ('key', 'query'):
-                for i in range(2):
-                    stem = f'{prefix}{side}_relation.{name}_project.{i}.'
-                    bias = state_dict.pop(f'{stem}conv.bias', None)
-                    mean = f'{stem}bn.running_mean'
-                    if bias is not None:
-                        state_dict[mean] = state_dict[mean] - bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within strided grids, then within windows.

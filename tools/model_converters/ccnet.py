@@ -5,16 +5,20 @@ It then loads in configs/ccnet/ccnet_r*_4xb2-paper-*.py. Takes the files of
 every branch of https://github.com/speedinghzl/CCNet.
 """
 
-import argparse
 import re
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mmseg_attn.apis.checkpoint import load_checkpoint
-from mmseg_attn.apis.files import whole
+from mmseg_attn.apis.conversion import (
+    Report,
+    arguments,
+    convert_file,
+    difference,
+    plain_norms,
+)
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.layers import CrissCrossAttention
 
 # The authors' name -> ours, by the beginning of the name.
 NAMES = {
@@ -38,12 +42,11 @@ NAMES = {
     r'dsn\.1\.': 'auxiliary_head.convs.0.bn.',
     r'dsn\.3\.': 'auxiliary_head.conv_seg.',
 }
-ABN_EPS = 1e-5
 
 
 def convert(
     weights: dict[str, Tensor], plain_norm: bool = False
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], Report]:
     """Rename the authors' weights, and turn In-Place ABN into batch norm.
 
     In-Place ABN scales by ``|weight| + 1e-5``, which becomes the weight. The
@@ -56,14 +59,18 @@ def convert(
             Default: False.
 
     Returns:
-        dict[str, Tensor]: A state dict for ``EncoderDecoder`` with
-        ``mmseg_attn.DeepStemResNet`` and ``mmseg_attn.CCHead``.
+        tuple[dict[str, Tensor], Report]: A state dict for ``EncoderDecoder``
+        with ``mmseg_attn.DeepStemResNet`` and ``mmseg_attn.CCHead``, and
+        what became of each weight.
 
     Raises:
         UserError: If a name is none of theirs.
     """
     weights = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
+    report = Report(len(weights))
     bias = weights.pop('dsn.0.bias', None)
+    if not plain_norm:
+        weights = plain_norms(weights)
     converted = {}
     for name, value in weights.items():
         for pattern, replacement in NAMES.items():
@@ -77,39 +84,60 @@ def convert(
             )
         if ours.endswith('gamma.scale'):
             value = value.reshape(())
-        # A norm is what has a running mean beside it.
-        norm = name.removesuffix('weight') + 'running_mean' in weights
-        if name.endswith('.weight') and norm and not plain_norm:
-            value = value.abs() + ABN_EPS
         converted[ours] = value
     if bias is not None:
         key = 'auxiliary_head.convs.0.bn.running_mean'
         converted[key] = converted[key] - bias
-    return converted
+    attention = {
+        name.removeprefix('head.cca.'): value
+        for name, value in weights.items()
+        if name.startswith('head.cca.')
+    }
+    report.compared = compare(attention)
+    return converted, report
+
+
+@torch.no_grad()
+def compare(weights: dict[str, Tensor]) -> float:
+    """Our layer with the authors' weights against their formula, dense.
+
+    Args:
+        weights (dict[str, Tensor]): Of the attention, by their names.
+
+    Returns:
+        float: As of :func:`mmseg_attn.apis.conversion.difference`.
+    """
+    weights = {k: v.double() for k, v in weights.items()}
+    channels = len(weights['value_conv.weight'])
+    reduction = channels // len(weights['query_conv.weight'])
+    layer = CrissCrossAttention(channels, reduction).double()
+    layer.load_state_dict(dict(weights))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(
+        1, channels, 4, 5, dtype=torch.float64, generator=generator
+    )
+    query, key, value = (
+        torch.nn.functional.conv2d(
+            x, weights[f'{n}_conv.weight'], weights[f'{n}_conv.bias']
+        ).flatten(2)[0]
+        for n in ('query', 'key', 'value')
+    )
+    rows, columns = torch.arange(20) // 5, torch.arange(20) % 5
+    crossed = (rows[:, None] == rows) | (columns[:, None] == columns)
+    scores = (query.T @ key).masked_fill(~crossed, -torch.inf)
+    attended = (value @ scores.softmax(-1).T).view_as(x)
+    return difference(layer(x), x + weights['gamma'].squeeze() * attended)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('source', type=Path, help="the authors' checkpoint")
-    parser.add_argument('out', type=Path, help='checkpoint to write')
+    parser = arguments(__doc__)
     parser.add_argument(
         '--plain-norm',
         action='store_true',
         help='trained with ordinary batch norm instead of In-Place ABN',
     )
     args = parser.parse_args()
-    if args.out.exists():
-        raise UserError(f'{args.out} exists; give another name')
-    weights = load_checkpoint(args.source)
-    for key in ('state_dict', 'model'):
-        weights = weights.get(key, weights)
-    converted = convert(weights, args.plain_norm)
-    with whole(args.out) as partial:
-        torch.save({'state_dict': converted, 'meta': {}}, partial)
-    print(f'{args.out}: {len(converted)} tensors')
+    convert_file(args, lambda w: convert(w, args.plain_norm))
 
 
 if __name__ == '__main__':

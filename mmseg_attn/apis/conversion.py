@@ -1,0 +1,138 @@
+# Copyright (c) mmseg_attn contributors.
+"""What the converters of the authors' checkpoints share."""
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .checkpoint import load_checkpoint
+from .files import whole
+
+ABN_EPS = 1e-5
+
+
+@dataclass
+class Report:
+    """What became of each weight.
+
+    Attributes:
+        read (int): Weights in the file.
+        left_out (dict[str, str]): Name -> why it is not in the result.
+        compared (float | None): Largest difference between the result's
+            output and that of the authors' formulas, relative to the
+            largest output.
+    """
+
+    read: int
+    left_out: dict[str, str] = field(default_factory=dict)
+    compared: float | None = None
+
+    def __str__(self) -> str:
+        lines = [
+            f'{self.read} weights read, {self.read - len(self.left_out)} '
+            f'used, {len(self.left_out)} left out'
+        ]
+        lines += [f'  {name}: {why}' for name, why in self.left_out.items()]
+        if self.compared is not None:
+            lines.append(
+                "output compared with the authors' formulas: differs by "
+                f'{self.compared:.1e} of its largest value'
+            )
+        return '\n'.join(lines)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint, without wrappers' prefixes.
+
+    Args:
+        path (Path): A file that torch.save wrote.
+
+    Returns:
+        dict[str, Tensor]: Name -> weight.
+
+    Raises:
+        UserError: As of :func:`load_checkpoint`.
+    """
+    weights = load_checkpoint(path)
+    for key in ('state_dict', 'model'):
+        weights = weights.get(key, weights)
+    return {
+        re.sub(r'^module\.', '', key): value
+        for key, value in weights.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def plain_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn In-Place ABN, which scales by |weight| + 1e-5, into batch norm.
+
+    Args:
+        weights (dict[str, Tensor]): A state dict.
+
+    Returns:
+        dict[str, Tensor]: With norms' weights changed: those that have a
+        running mean beside them.
+    """
+    return {
+        name: value.abs() + ABN_EPS
+        if name.removesuffix('weight') + 'running_mean' in weights
+        and name.endswith('.weight')
+        else value
+        for name, value in weights.items()
+    }
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference, relative to the largest value.
+
+    Raises:
+        UserError: It is more than rounding explains.
+    """
+    found = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    if not found < 1e-3:
+        raise UserError(
+            f"the converted weights do not give the authors' output (it "
+            f'differs by {found:.1e} of its largest value): is the file of '
+            'another variant? Nothing was written.'
+        )
+    return found
+
+
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """A parser with the two files that each converter has."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, help="the authors' checkpoint")
+    parser.add_argument('out', type=Path, help='checkpoint to write')
+    return parser
+
+
+def convert_file(
+    args: argparse.Namespace,
+    convert: Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Report]],
+    read: Callable[[Path], dict[str, Tensor]] = read_weights,
+) -> None:
+    """Read, convert, write and report.
+
+    Args:
+        args (Namespace): With ``source`` and ``out``.
+        convert (Callable): Weights -> converted weights and the report.
+        read (Callable): Path -> weights.
+
+    Raises:
+        UserError: The file to write exists, or what the others raise.
+    """
+    if args.out.exists():
+        raise UserError(f'{args.out} exists; give another name')
+    converted, report = convert(read(args.source))
+    with whole(args.out) as partial:
+        torch.save({'state_dict': converted, 'meta': {}}, partial)
+    print(report)
+    print(f'{args.out}: {len(converted)} tensors')
