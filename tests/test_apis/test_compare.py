@@ -35,13 +35,17 @@ def arguments(root, *more):
     ]
 
 
-def start(root):
+def start(root, *more):
     return subprocess.Popen(
-        [sys.executable, '-m', 'mmseg_attn', *arguments(root)],
+        [sys.executable, '-m', 'mmseg_attn', *arguments(root, *more)],
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's job in the background ignores it, and so would this.
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),
     )
 
 
@@ -248,6 +252,19 @@ def test_mistakes_end_as_one_line(tmp_path, monkeypatch, args, message):
     assert caught.value.code.startswith('Error: ')
     assert (tmp_path / 'taken/file').read_text() == 'kept'
     assert not list((tmp_path / 'locked').glob('data*'))
+
+
+def test_stopping_ends_all_processes(tmp_path):
+    write_dataset(tmp_path, 5)
+    work = tmp_path / 'work'
+    process = start(tmp_path, '--iters', 10000)
+    wait_for(lambda: list(work.glob('*.log')) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'Stopped. The same command goes on from here.' in err
+    assert is_free(work / 'comparison.lock')
+    assert not read_runs(work)
 
 
 def test_methods_are_those_with_configs():

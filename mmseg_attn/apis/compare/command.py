@@ -106,12 +106,16 @@ def main(args: argparse.Namespace) -> None:
         args (Namespace): The parsed arguments.
 
     Raises:
-        SystemExit: With one readable line for what the user can put right.
+        SystemExit: With one readable line for what the user can put right,
+            and when the user stops it.
     """
     try:
         run_comparison(args)
     except (UserError, OSError) as error:
         raise SystemExit(f'Error: {error}') from error
+    except KeyboardInterrupt:
+        text = 'Stopped. The same command goes on from here.'
+        raise SystemExit(text) from None
 
 
 @dataclass(frozen=True)
