@@ -7,9 +7,10 @@ model = dict(
         in_channels={{_base_.model.decode_head.in_channels}},
         in_index={{_base_.model.decode_head.in_index}},
         channels={{_base_.model.decode_head.channels}},
-        attention_channels=64,
+        # About as many operations as the FCN's head has.
+        attention_channels=128,
         # An eighth of the channels, as in the paper.
-        attention=dict(guided_channels=8),
+        attention=dict(guided_channels=16),
         dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
         num_classes={{_base_.model.decode_head.num_classes}},
         norm_cfg={{_base_.norm_cfg}},

@@ -6,8 +6,9 @@ model = dict(
         type='mmseg_attn.ISAHead',
         in_channels={{_base_.model.decode_head.in_channels}},
         in_index={{_base_.model.decode_head.in_index}},
-        channels={{_base_.model.decode_head.channels}},
-        isa_channels=32,  # half of the channels, as in the paper
+        # About as many operations as the FCN's head has.
+        channels=128,
+        isa_channels=64,  # half of the channels, as in the paper
         down_factor=(4, 4),  # near the fourth root of the map's cells
         dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
         num_classes={{_base_.model.decode_head.num_classes}},
