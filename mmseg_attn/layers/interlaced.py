@@ -184,7 +184,7 @@ class InterlacedSparseAttention(BaseModule):
         self.options = dict(
             partition=self.partition, padding=padding, backend=backend
         )
-        out_channels = out_channels or in_channels
+        self.out_channels = out_channels = out_channels or in_channels
         widths = (
             key_channels or max(1, in_channels // 2),
             value_channels or in_channels,

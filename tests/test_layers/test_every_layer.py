@@ -183,6 +183,28 @@ def test_none_means_no_norm_and_no_activation(name):
     assert not {'BatchNorm2d', 'ReLU'} & kinds(norm_cfg=None, act_cfg=None)
 
 
+@pytest.mark.parametrize(
+    'layer',
+    [
+        dict(type='ChannelizedAxialAttention'),  # 512 by default
+        dict(type='InterlacedSparseAttention', out_channels=8),
+        dict(type='SqueezeAttention', out_channels=8),
+    ],
+)
+def test_another_width_in_the_attention_head_fails_at_build(layer):
+    layer = {**layer, 'type': f'mmseg_attn.{layer["type"]}'}
+    with pytest.raises(ValueError, match='expected 16, the channels'):
+        MODELS.build(
+            dict(
+                type='mmseg_attn.AttentionHead',
+                attention=layer,
+                in_channels=24,
+                channels=CHANNELS,
+                num_classes=3,
+            )
+        )
+
+
 @pytest.mark.parametrize('name', LAYERS)
 @pytest.mark.parametrize('shape', [(CHANNELS, 5), (0, CHANNELS, 5, 5)])
 def test_wrong_maps_are_explained(name, shape):
