@@ -91,6 +91,13 @@ def test_norms_can_keep_their_statistics(efficientnet):
     assert network.training and not any(norm.training for norm in norms)
 
 
+def test_first_stages_can_be_frozen(efficientnet):
+    network = DilatedEfficientNet('b0', frozen_stages=2).train()
+    for i, layer in enumerate(network.layers):
+        assert layer.training == (i >= 2)
+        assert {p.requires_grad for p in layer.parameters()} == {i >= 2}
+
+
 def test_bad_stride_is_explained():
     with pytest.raises(ValueError, match='8, 16 or 32, got 4'):
         DilatedEfficientNet('b0', 4)
