@@ -147,15 +147,12 @@ def test_isanet_gives_the_official_output(tmp_path, era, in_place):
     weights['module.backbone.resinit.bn2.bias'] = torch.zeros(3)
     weights['module.backbone.layer1.0.conv1.weight'] = torch.zeros(3)
     torch.save({'state_dict': weights}, tmp_path / 'theirs.pth')
-    done = convert(
-        'isanet',
-        tmp_path / 'theirs.pth',
-        tmp_path / 'ours.pth',
-        *['--in-place-norm'] * in_place,
-    )
+    done = convert('isanet', tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
     assert done.returncode == 0, done.stderr
     assert f'{len(weights)} weights read' in done.stdout
     assert '0 left out' in done.stdout and 'compared' in done.stdout
+    assert ('negative_slope=0.01' in done.stdout) == in_place
+    assert ('output_norm=False' in done.stdout) == (era == 2019)
     ours = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
     assert 'backbone.stem.4.bias' in ours
     assert 'backbone.layer1.0.conv1.weight' in ours
