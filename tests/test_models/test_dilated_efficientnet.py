@@ -37,14 +37,15 @@ def test_stride_32_is_mmdetections_network(efficientnet, size):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize('arch', ['b0', 'es'])
 @pytest.mark.parametrize('stride, size', [(8, 65), (16, 64), (32, 97)])
-def test_output_strides(efficientnet, stride, size):
-    network = DilatedEfficientNet('b0', stride).eval()
+def test_output_strides(efficientnet, arch, stride, size):
+    network = DilatedEfficientNet(arch, stride).eval()
     with torch.no_grad():
         maps = network(torch.randn(1, 3, size, size))
     wanted = [min(s, stride) for s in (4, 8, 16, 32)]
     assert [m.shape[-1] for m in maps] == [-(-size // s) for s in wanted]
-    plain = efficientnet('b0', out_indices=(2, 3, 4, 5))
+    plain = efficientnet(arch, out_indices=(2, 3, 4, 5))
     counts = [sum(p.numel() for p in n.parameters()) for n in (network, plain)]
     assert counts[0] == counts[1]
 

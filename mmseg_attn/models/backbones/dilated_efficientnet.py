@@ -16,8 +16,8 @@ STRIDES = (8, 16, 32)
 class DilatedEfficientNet(BaseModule):
     """EfficientNet of MMDetection with a smaller output stride.
 
-    Where the output stride is reached, depthwise convolutions no longer
-    stride, and later ones are dilated instead. Parameters and their names
+    Where the output stride is reached, convolutions no longer stride, and
+    later ones are dilated instead. Parameters and their names
     are MMDetection's, and so those of OpenMMLab's classification zoo
     (prefix ``backbone.``).
 
@@ -107,10 +107,12 @@ def _efficientnet():
 def _dilate(layers: nn.ModuleList, output_stride: int) -> None:
     stride, dilation = 1, 1
     for conv in layers.modules():
-        if not isinstance(conv, nn.Conv2d) or conv.kernel_size == (1, 1):
+        if not isinstance(conv, nn.Conv2d):
             continue
         # Padding is computed from both at each call, as TensorFlow's SAME.
-        conv.dilation = (dilation, dilation)
+        if conv.kernel_size != (1, 1):
+            conv.dilation = (dilation, dilation)
+        # Of the EdgeTPU networks, 1x1 convolutions stride.
         if conv.stride == (2, 2):
             if stride == output_stride:
                 conv.stride = (1, 1)
