@@ -13,3 +13,14 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='Adam', lr=3e-4),
 )
+# The host's would end at 1e-4, a third of this rate.
+param_scheduler = [
+    dict(
+        type='PolyLR',
+        eta_min=0.0,
+        power=0.9,
+        begin=0,
+        end=80000,
+        by_epoch=False,
+    )
+]

@@ -27,11 +27,13 @@ class Report:
         compared (float | None): Largest difference between the result's
             output and that of the authors' formulas, relative to the
             largest output.
+        notes (list[str]): What a config needs for the result.
     """
 
     read: int
     left_out: dict[str, str] = field(default_factory=dict)
     compared: float | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
@@ -44,7 +46,7 @@ class Report:
                 "output compared with the authors' formulas: differs by "
                 f'{self.compared:.1e} of its largest value'
             )
-        return '\n'.join(lines)
+        return '\n'.join(lines + self.notes)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -49,7 +49,8 @@ class LandCoverMetric(IoUMetric):
             return super().compute_metrics(results)
         chosen = self._chosen()
         right, union, predicted, labelled = (
-            np.sum([np.asarray(areas[i]) for areas in results], axis=0)
+            # The host's counts are of fp32, which has 24 bits for them.
+            np.sum([areas[i].numpy() for areas in results], 0, np.float64)
             for i in range(4)
         )
         total = labelled.sum()

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from ..ops._operators import check_backend
 from ._layout import channels_first, channels_last, project
 
+# Defaults of layers whose convolutions have norm and activation.
+NORM_CFG = dict(type='BN')
+ACT_CFG = dict(type='ReLU')
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 

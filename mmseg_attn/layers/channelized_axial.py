@@ -12,7 +12,13 @@ from ..ops import axial_attention, channelized_axial_attention
 from ..ops._operators import check_backend
 from ..registry import MODELS
 from ._layout import channels_first, channels_last
-from ._projected import check_map, check_weight, transposed_attention
+from ._projected import (
+    ACT_CFG,
+    NORM_CFG,
+    check_map,
+    check_weight,
+    transposed_attention,
+)
 
 
 class ChannelGate(BaseModule):
@@ -44,6 +50,8 @@ class ChannelGate(BaseModule):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, lines, channels) to gates of the same shape."""
+        # The operator pools in fp32, of a half-precision layer too.
+        pooled = pooled.to(self.dense_end.weight.dtype)
         for dense in self.denses:
             pooled = self.act(dense(pooled))
         return torch.sigmoid(self.dense_end(pooled))
@@ -67,8 +75,8 @@ class ChannelizedAxialAttention(BaseModule):
             the official code's choice.
         gate_act_cfg: Activation of the hidden layers; that of the author's
             later code, since the first release's cannot run.
-        conv_cfg, norm_cfg, act_cfg: Of the projections, as in mmcv. The
-            official norm has an epsilon of 1e-3.
+        conv_cfg, norm_cfg, act_cfg: Of the projections, as in mmcv: None for
+            none. The official norm has an epsilon of 1e-3.
         backend: Of the operator; None takes the best that can run.
         init_cfg: As in mmengine.
 
@@ -86,8 +94,8 @@ class ChannelizedAxialAttention(BaseModule):
         gate_layers: int = 5,
         gate_act_cfg: dict | None = None,
         conv_cfg: dict | None = None,
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
+        norm_cfg: dict | None = NORM_CFG,
+        act_cfg: dict | None = ACT_CFG,
         backend: str | None = None,
         init_cfg: dict | None = None,
     ):
@@ -101,8 +109,8 @@ class ChannelizedAxialAttention(BaseModule):
             in_channels,
             kernel_size=1,
             conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg or dict(type='BN'),
-            act_cfg=act_cfg or dict(type='ReLU'),
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
         )
         self.v_querykey_convbnrelu = conv(guided_channels)
         self.h_querykey_convbnrelu = conv(guided_channels)

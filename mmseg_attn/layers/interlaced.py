@@ -18,7 +18,13 @@ from ..ops._operators import check_backend
 from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
 from ._layout import cut
-from ._projected import check_map, check_weight, transposed_attention
+from ._projected import (
+    ACT_CFG,
+    NORM_CFG,
+    check_map,
+    check_weight,
+    transposed_attention,
+)
 
 # Official name in a block -> the host's.
 _OFFICIAL = (
@@ -59,11 +65,10 @@ def from_official(state_dict: dict[str, Tensor], prefix: str = '') -> None:
             state_dict.setdefault(f'{stem}value_project.bias', zeros)
         for name in ('key_project', 'query_project'):
             for i in range(2):
-                conv = f'{stem}{name}.{i}.'
-                bias = state_dict.pop(f'{conv}conv.bias', None)
-                if bias is not None:
-                    mean = f'{conv}bn.running_mean'
-                    state_dict[mean] = state_dict[mean] - bias
+                bias = f'{stem}{name}.{i}.conv.bias'
+                mean = f'{stem}{name}.{i}.bn.running_mean'
+                if bias in state_dict and mean in state_dict:
+                    state_dict[mean] = state_dict[mean] - state_dict.pop(bias)
 
 
 class _Relation(BaseModule):
@@ -138,7 +143,8 @@ class InterlacedSparseAttention(BaseModule):
         output_norm: Whether norm and activation follow each block's last
             convolution: so in the official code since April 2020 and in the
             host. Without, as when the paper came out, it has a bias alone.
-        norm_cfg, act_cfg, conv_cfg: Of the projections, as in mmcv.
+        norm_cfg, act_cfg, conv_cfg: Of the projections, as in mmcv: None
+            for none.
         backend: Of the operator; None takes the best that can run.
         init_cfg: As in mmengine.
 
@@ -157,8 +163,8 @@ class InterlacedSparseAttention(BaseModule):
         partition: Sequence[int] = (8, 8),
         padding: str = 'attend',
         output_norm: bool = True,
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
+        norm_cfg: dict | None = NORM_CFG,
+        act_cfg: dict | None = ACT_CFG,
         conv_cfg: dict | None = None,
         backend: str | None = None,
         init_cfg: dict | None = None,
@@ -178,7 +184,7 @@ class InterlacedSparseAttention(BaseModule):
         self.options = dict(
             partition=self.partition, padding=padding, backend=backend
         )
-        out_channels = out_channels or in_channels
+        self.out_channels = out_channels = out_channels or in_channels
         widths = (
             key_channels or max(1, in_channels // 2),
             value_channels or in_channels,
@@ -187,8 +193,8 @@ class InterlacedSparseAttention(BaseModule):
         cfg = dict(
             output_norm=output_norm,
             conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg or dict(type='BN'),
-            act_cfg=act_cfg or dict(type='ReLU'),
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
         )
         self.global_relation = _Relation(in_channels, *widths, **cfg)
         self.local_relation = _Relation(out_channels, *widths, **cfg)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops._checks import check_choice
 from ..registry import MODELS
-from ._projected import check_map
+from ._projected import ACT_CFG, NORM_CFG, check_map
 
 GATES = {'none': lambda x: x, 'sigmoid': torch.sigmoid, 'relu': F.relu}
 INTERPOLATIONS = ('bilinear', 'nearest')
@@ -37,7 +37,8 @@ class SqueezeAttention(BaseModule):
         gate: Of the attention: ``'none'`` (beyond the convolutions' own
             activation), ``'sigmoid'`` or ``'relu'``.
         interpolation: Of the attention: ``'bilinear'`` or ``'nearest'``.
-        conv_cfg, norm_cfg, act_cfg: Of the convolutions, as in mmcv.
+        conv_cfg, norm_cfg, act_cfg: Of the convolutions, as in mmcv: None
+            for none.
         init_cfg: As in mmengine.
 
     Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402,
@@ -56,8 +57,8 @@ class SqueezeAttention(BaseModule):
         gate: str = 'none',
         interpolation: str = 'bilinear',
         conv_cfg: dict | None = None,
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
+        norm_cfg: dict | None = NORM_CFG,
+        act_cfg: dict | None = ACT_CFG,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -81,8 +82,8 @@ class SqueezeAttention(BaseModule):
             kernel_size=kernel_size,
             padding=kernel_size // 2,
             conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg or dict(type='BN'),
-            act_cfg=act_cfg or dict(type='ReLU'),
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
         )
 
         def branch():

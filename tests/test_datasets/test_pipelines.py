@@ -22,6 +22,34 @@ BASES = {
     'pascal_voc12_aug': ((512, 512), [*range(21), 255], [*range(21), 255]),
     'lip': ((473, 473), [*range(20)], [*range(20)]),
     'camvid': ((720, 720), [*range(11), 255], [*range(11), 255]),
+    'pascal_context': ((480, 480), [*range(60)], [*range(60)]),
+    'pascal_context_59': ((480, 480), [*range(60)], [*range(59), 255]),
+    'coco-stuff10k': ((512, 512), [*range(172)], [*range(171), 255]),
+    'coco-stuff164k': (
+        (512, 512),
+        [*range(171), 255],
+        [*range(171), 255],
+    ),
+    'gid15': ((256, 256), [*range(15), 255], [*range(15), 255]),
+    'vaihingen': ((512, 512), [*range(7)], [*range(6), 255]),
+    'potsdam': ((512, 512), [*range(7)], [*range(6), 255]),
+}
+# The same data at other sizes.
+for name, size in (
+    ('ade20k', 520),
+    ('pascal_context_59', 513),
+    ('pascal_context_59', 520),
+    ('pascal_voc12_aug', 513),
+    ('coco-stuff10k', 520),
+):
+    BASES[f'{name}_{size}x{size}'] = ((size, size), *BASES[name][1:])
+# Base config -> folders of its pictures and masks, and a mask's ending.
+FOLDERS = {
+    'coco-stuff10k': ('train2014', 'test2014', '_labelTrainIds.png'),
+    'coco-stuff164k': ('train2017', 'val2017', '_labelTrainIds.png'),
+    'gid15': ('train', 'val', 'test', '.png'),
+    'vaihingen': ('train', 'val', '.png'),
+    'potsdam': ('train', 'val', '.png'),
 }
 
 
@@ -52,14 +80,22 @@ def make(root: Path, base: str) -> Path:
                 f'gtFine/{split}/town/{{}}_gtFine_labelTrainIds.png',
                 ['a', 'b'],
             )
-    elif base == 'ade20k':
+    elif base.startswith('ade20k'):
         for split in ('training', 'validation'):
             write(
                 f'images/{split}/{{}}.jpg',
                 f'annotations/{split}/{{}}.png',
                 ['a', 'b'],
             )
-    elif base == 'pascal_voc12_aug':
+    elif base.startswith('pascal_context'):
+        lists = root / 'ImageSets' / 'SegmentationContext'
+        lists.mkdir(parents=True)
+        for split in ('train', 'val'):
+            names = [f'{split}0', f'{split}1']
+            (lists / f'{split}.txt').write_text('\n'.join(names))
+            masks = 'SegmentationClassContext/{}.png'
+            write('JPEGImages/{}.jpg', masks, names)
+    elif base.startswith('pascal_voc12_aug'):
         lists = root / 'ImageSets' / 'Segmentation'
         lists.mkdir(parents=True)
         for split, folder in (
@@ -84,6 +120,18 @@ def make(root: Path, base: str) -> Path:
                 f'annotations/{split}/{{}}.png',
                 ['a', 'b'],
             )
+    else:
+        *splits, ending = FOLDERS[base.removesuffix('_520x520')]
+        images, masks = 'images', 'annotations'
+        if base in ('vaihingen', 'potsdam'):
+            images, masks = 'img_dir', 'ann_dir'
+        suffix = '.jpg' if base.startswith('coco') else '.png'
+        for split in splits:
+            write(
+                f'{images}/{split}/{{}}{suffix}',
+                f'{masks}/{split}/{{}}{ending}',
+                ['a', 'b'],
+            )
     return root
 
 
@@ -102,7 +150,7 @@ def test_pipelines_read_the_layout(base, tmp_path):
 
     move(cfg.train_dataloader.dataset, root)
     train = DATASETS.build(cfg.train_dataloader.dataset)
-    assert len(train) == (4 if base == 'pascal_voc12_aug' else 2)
+    assert len(train) == (4 if 'voc12_aug' in base else 2)
     seen = set()
     for item in train:
         image, label = item['inputs'], item['data_samples'].gt_sem_seg.data
@@ -111,7 +159,7 @@ def test_pipelines_read_the_layout(base, tmp_path):
         assert all(s <= c for s, c in zip(image.shape[1:], crop, strict=True))
         seen |= set(label.unique().tolist())
     assert seen <= set(labels)
-    assert len(seen) > 10
+    assert len(seen) > min(10, len(labels) - 3)
 
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         move(loader.dataset, root)
@@ -122,8 +170,15 @@ def test_pipelines_read_the_layout(base, tmp_path):
         assert label.shape == (1, 48, 64)
         assert set(label.unique().tolist()) == set(labels)
 
+    if 'tta_pipeline' not in cfg:  # tools/test.py then makes one
+        assert base in ('gid15', 'pascal_context')
+        return
+    shape = dataset[0]['inputs'].shape
     loader.dataset.pipeline = cfg.tta_pipeline
-    views = DATASETS.build(loader.dataset)[0]['data_samples']
+    item = DATASETS.build(loader.dataset)[0]
+    views = item['data_samples']
+    if base.endswith(('513x513', '520x520')):  # one view as in the test
+        assert shape in [view.shape for view in item['inputs']]
     assert [view.flip for view in views].count(True) == len(views) // 2
 
 

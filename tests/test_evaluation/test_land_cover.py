@@ -92,6 +92,18 @@ def test_everything_ignored_is_nan():
     assert all(np.isnan(value) for value in got.values()), got
 
 
+def test_sums_are_exact_beyond_single_precision():
+    """As many pixels as the tiles of Potsdam have."""
+    metric = LandCoverMetric()
+    metric.dataset_meta = dict(classes=('a', 'b'))
+    many, one = torch.tensor([2.0**24, 0]), torch.tensor([1.0, 0])
+    # Right, union, predicted, labelled; then 2^16 pictures of one pixel.
+    results = [(many, many, many, many)]
+    results += [(0 * one, one, torch.tensor([0, 1.0]), one)] * 2**16
+    got = metric.compute_metrics(results)
+    assert got['OA'] == pytest.approx(100 / (1 + 2**-8), abs=0.01)
+
+
 def test_unknown_class_is_named():
     with pytest.raises(ValueError, match="'lake', expected some of a, b"):
         evaluate(pairs(), averaged_classes=['lake'])

@@ -74,6 +74,18 @@ def test_trains_in_mixed_precision(name):
     assert any(p.grad.abs().sum() > 0 for p in parameters.values())
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('name', LAYERS)
+def test_runs_in_half_precision(name, dtype):
+    layer = build(name)
+    x = torch.randn(2, CHANNELS, 6, 7)
+    with torch.no_grad():
+        exact = layer(x)
+        half = layer.to(dtype)(x.to(dtype))
+    assert half.dtype == dtype
+    assert (half - exact).abs().max() < 0.1 * exact.abs().max()
+
+
 @pytest.mark.parametrize('name', LAYERS)
 def test_is_copied_saved_and_compiled(name):
     layer = build(name)
@@ -153,6 +165,44 @@ def test_works_inside_the_attention_head(name):
     out.square().sum().backward()
     assert out.shape == (2, 3, 7, 9)
     assert any(p.grad.abs().sum() > 0 for p in head.attention.parameters())
+
+
+WITH_NORMS = (
+    'ChannelizedAxialAttention',
+    'InterlacedSparseAttention',
+    'SqueezeAttention',
+)
+
+
+@pytest.mark.parametrize('name', WITH_NORMS)
+def test_none_means_no_norm_and_no_activation(name):
+    def kinds(**options):
+        return {type(m).__name__ for m in build(name, **options).modules()}
+
+    assert {'BatchNorm2d', 'ReLU'} <= kinds()
+    assert not {'BatchNorm2d', 'ReLU'} & kinds(norm_cfg=None, act_cfg=None)
+
+
+@pytest.mark.parametrize(
+    'layer',
+    [
+        dict(type='ChannelizedAxialAttention'),  # 512 by default
+        dict(type='InterlacedSparseAttention', out_channels=8),
+        dict(type='SqueezeAttention', out_channels=8),
+    ],
+)
+def test_another_width_in_the_attention_head_fails_at_build(layer):
+    layer = {**layer, 'type': f'mmseg_attn.{layer["type"]}'}
+    with pytest.raises(ValueError, match='expected 16, the channels'):
+        MODELS.build(
+            dict(
+                type='mmseg_attn.AttentionHead',
+                attention=layer,
+                in_channels=24,
+                channels=CHANNELS,
+                num_classes=3,
+            )
+        )
 
 
 @pytest.mark.parametrize('name', LAYERS)

@@ -1,8 +1,13 @@
 # Copyright (c) mmseg_attn contributors.
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmseg.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
 
 
 def build(**kwargs):
@@ -102,3 +107,16 @@ def test_takes_one_map():
     )
     maps = [torch.randn(2, 8, 6, 6), torch.randn(2, 16, 3, 3)]
     assert head(maps).shape == (2, 5, 6, 6)
+
+
+def test_last_stage_of_the_configs_has_a_grid():
+    """Dilation 4 times (1, 2, 4); the host's multi_grid takes its place."""
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models/caanet_r50-d8.py')
+    backbone = cfg.model.backbone
+    backbone.update(base_channels=2, norm_cfg=dict(type='BN'))
+    stages = MODELS.build(backbone)
+    dilations = [
+        [block.conv2.dilation[0] for block in getattr(stages, f'layer{i}')]
+        for i in (3, 4)
+    ]
+    assert dilations == [[1, 2, 2, 2, 2, 2], [4, 8, 16]]

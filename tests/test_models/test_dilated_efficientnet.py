@@ -37,14 +37,15 @@ def test_stride_32_is_mmdetections_network(efficientnet, size):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize('arch', ['b0', 'es'])
 @pytest.mark.parametrize('stride, size', [(8, 65), (16, 64), (32, 97)])
-def test_output_strides(efficientnet, stride, size):
-    network = DilatedEfficientNet('b0', stride).eval()
+def test_output_strides(efficientnet, arch, stride, size):
+    network = DilatedEfficientNet(arch, stride).eval()
     with torch.no_grad():
         maps = network(torch.randn(1, 3, size, size))
     wanted = [min(s, stride) for s in (4, 8, 16, 32)]
     assert [m.shape[-1] for m in maps] == [-(-size // s) for s in wanted]
-    plain = efficientnet('b0', out_indices=(2, 3, 4, 5))
+    plain = efficientnet(arch, out_indices=(2, 3, 4, 5))
     counts = [sum(p.numel() for p in n.parameters()) for n in (network, plain)]
     assert counts[0] == counts[1]
 
@@ -89,6 +90,13 @@ def test_norms_can_keep_their_statistics(efficientnet):
     network = DilatedEfficientNet('b0', norm_eval=True).train()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert network.training and not any(norm.training for norm in norms)
+
+
+def test_first_stages_can_be_frozen(efficientnet):
+    network = DilatedEfficientNet('b0', frozen_stages=2).train()
+    for i, layer in enumerate(network.layers):
+        assert layer.training == (i >= 2)
+        assert {p.requires_grad for p in layer.parameters()} == {i >= 2}
 
 
 def test_bad_stride_is_explained():

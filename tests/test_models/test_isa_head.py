@@ -20,10 +20,19 @@ def build(type='mmseg_attn.ISAHead', **kwargs):
     return MODELS.build({**cfg, **kwargs})
 
 
+CFGS = [
+    dict(norm_cfg=dict(type='BN')),
+    dict(norm_cfg=None),  # the host's default
+    dict(norm_cfg=dict(type='BN'), act_cfg=None),
+]
+
+
+@pytest.mark.parametrize('cfgs', CFGS)
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('size', [(16, 24), (13, 19), (3, 5)])
-def test_equals_the_hosts_head(size, training):
-    ours, host = build(dropout_ratio=0), build('ISAHead', dropout_ratio=0)
+def test_equals_the_hosts_head(size, training, cfgs):
+    cfgs = dict(cfgs, dropout_ratio=0)
+    ours, host = build(**cfgs), build('ISAHead', **cfgs)
     ours.load_state_dict(host.state_dict(), strict=True)
     assert set(ours.state_dict()) == set(host.state_dict())
     ours, host = ours.double(), host.double()
@@ -76,6 +85,8 @@ def test_bad_partitions_are_explained():
         build(down_factor=(8,))
     with pytest.raises(ValueError, match='several'):
         build(down_factor=())
+    with pytest.raises(ValueError, match='several, got 8'):
+        build(down_factor=8)
 
 
 def test_parameters_of_the_host_and_the_specs():

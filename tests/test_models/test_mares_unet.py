@@ -101,6 +101,28 @@ def test_attention_block_is_the_papers():
         torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_half_precision_and_channels_last():
+    """Sums over a map of 128x128 do not fit into fp16."""
+    head = network(width=8).decode_head.eval()
+    for block in head.attentions:
+        block.channel_attention.gamma.scale.data.fill_(0.5)
+    x = [30 * v.abs() for v in maps(128, 128)]
+    with torch.no_grad():
+        expected = head(x)
+        with torch.autocast('cpu', torch.float16):
+            mixed = head(x)
+        last = [v.to(memory_format=torch.channels_last) for v in x]
+        torch.testing.assert_close(head(last), expected)
+    assert (mixed - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_norm_of_the_decoders():
+    head = network(norm_cfg=dict(type='SyncBN')).decode_head
+    norms = [m for m in head.modules() if 'Norm' in type(m).__name__]
+    assert len(norms) == 12
+    assert all(isinstance(m, torch.nn.SyncBatchNorm) for m in norms)
+
+
 def test_other_attention_and_bad_arguments():
     cfg = dict(type='mmseg_attn.CrissCrossAttention', gamma_init=0.5)
     head = network(width=8, attention=cfg).decode_head

@@ -105,6 +105,37 @@ def test_pictures_without_labels_do_not_count():
     assert ClassPresenceLoss()(logits, torch.full_like(label, 255)) == 0
 
 
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int32, torch.int64])
+def test_any_integer_labels_in_double_precision(dtype):
+    logits = torch.randn(1, 4, dtype=torch.float64)
+    label = torch.tensor([[[0, 1], [255, 1]]])
+    got = ClassPresenceLoss()(logits, label.to(dtype))
+    target = torch.tensor([[1.0, 1, 0, 0]], dtype=torch.float64)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, target
+    )
+    torch.testing.assert_close(got, 0.2 * wanted, atol=1e-12, rtol=0)
+
+
+def test_one_output_channel():
+    """Two classes by a sigmoid, as the host's heads have them."""
+    loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    head = build(
+        num_classes=2, out_channels=1, threshold=0.3, loss_decode=loss
+    )
+    label = torch.randint(0, 2, (2, 1, 28, 36))
+    losses = head.loss(stages(), sample(label), {})
+    with torch.no_grad():
+        _, *last = head._attend(stages())
+        values = torch.nn.functional.interpolate(
+            head._dense(*last), (28, 36), mode='bilinear'
+        )
+        wanted = torch.nn.functional.binary_cross_entropy_with_logits(
+            values, label.float()
+        )
+    torch.testing.assert_close(losses['loss_dense'].detach(), 0.8 * wanted)
+
+
 def test_labels_out_of_range_are_named():
     label = torch.tensor([[[0, 4]]])
     with pytest.raises(ValueError, match=r'from 0 to 3 or 255, got \[4\]'):

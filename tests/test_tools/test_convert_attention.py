@@ -147,15 +147,12 @@ def test_isanet_gives_the_official_output(tmp_path, era, in_place):
     weights['module.backbone.resinit.bn2.bias'] = torch.zeros(3)
     weights['module.backbone.layer1.0.conv1.weight'] = torch.zeros(3)
     torch.save({'state_dict': weights}, tmp_path / 'theirs.pth')
-    done = convert(
-        'isanet',
-        tmp_path / 'theirs.pth',
-        tmp_path / 'ours.pth',
-        *['--in-place-norm'] * in_place,
-    )
+    done = convert('isanet', tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
     assert done.returncode == 0, done.stderr
     assert f'{len(weights)} weights read' in done.stdout
     assert '0 left out' in done.stdout and 'compared' in done.stdout
+    assert ('negative_slope=0.01' in done.stdout) == in_place
+    assert ('output_norm=False' in done.stdout) == (era == 2019)
     ours = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
     assert 'backbone.stem.4.bias' in ours
     assert 'backbone.layer1.0.conv1.weight' in ours
@@ -255,6 +252,7 @@ def test_caa_variables_become_the_head(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f'{len(variables)} weights read' in done.stdout
     assert '1 left out' in done.stdout and 'backbone/conv1' in done.stdout
+    assert 'auxiliary_head.conv_seg stays as it is' in done.stdout
     head = MODELS.build(
         dict(
             type='mmseg_attn.CAAHead',
@@ -275,6 +273,22 @@ def test_caa_variables_become_the_head(tmp_path):
         '/.ATTRIBUTES/VARIABLE_VALUE')]  # fmt: skip
     wanted = torch.from_numpy(kernel).permute(3, 2, 0, 1)
     assert torch.equal(head.entry_conv.conv.weight, wanted)
+
+
+@pytest.mark.parametrize(
+    'part', ['seg_head_convbnrelu', 'h_c_attention/dense_end', 'ca_blocks']
+)
+def test_missing_parts_of_caa_are_named(tmp_path, part):
+    kept = {
+        k.replace('/', '|'): v
+        for k, v in caa_variables().items()
+        if part not in k
+    }
+    np.savez(tmp_path / 'caa.npz', **kept)
+    done = convert('caanet', tmp_path / 'caa.npz', tmp_path / 'ours.pth')
+    assert done.returncode and 'Traceback' not in done.stderr
+    assert part.replace('/', '.') in done.stderr
+    assert not (tmp_path / 'ours.pth').exists()
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,14 @@ def test_nothing_is_overwritten_and_bad_input_is_named(tmp_path):
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'out.pth').exists()
 
+    # ImageNet weights of the backbone have no attention.
+    weights = theirs().state_dict()
+    weights = {k: v for k, v in weights.items() if 'cca' not in k}
+    torch.save(weights, tmp_path / 'backbone.pth')
+    done = run(tmp_path / 'backbone.pth', tmp_path / 'out.pth')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'head.cca' in done.stderr
+
     done = run(tmp_path / 'other.pth', tmp_path / 'other.pth')
     assert done.returncode == 1
     assert 'exists' in done.stderr

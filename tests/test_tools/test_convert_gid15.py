@@ -94,6 +94,15 @@ def test_seed_and_whole_pictures(tmp_path):
     assert len(read(tmp_path / '0')) == 10
 
 
+def test_names_that_begin_alike(tmp_path):
+    labels = write_source(tmp_path / 'source', pictures=11, size=(16, 16))
+    done = convert(tmp_path / 'source', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    masks = read(tmp_path / 'out')
+    for name in ('p1', 'p10'):
+        assert np.array_equal(masks[f'{name}_0_0'][1], labels[name][0])
+
+
 @pytest.mark.parametrize(
     'damage, message',
     [

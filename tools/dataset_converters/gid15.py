@@ -1,9 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
 """Cut the fine GID pictures into patches with index masks, and split them.
 
-SOURCE holds the pictures and, of the same names with an ending such as
-``_label`` or in another folder, the label pictures in the 15 colours of the
-data set (black: unlabelled)::
+SOURCE holds a folder of the pictures and another of the label pictures, whose
+names begin with the pictures', in the 15 colours of the data set (black:
+unlabelled)::
 
     SOURCE/image_RGB/NAME.tif    SOURCE/label_15classes/NAME_15label.tif
 
@@ -53,12 +53,19 @@ def find_pairs(images: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     for folder in (images, labels):
         if not folder.is_dir():
             raise UserError(f'there is no folder {folder}')
-    masks = [p for p in labels.iterdir() if p.suffix.lower() in SUFFIXES]
+    pictures, masks = (
+        sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        for folder in (images, labels)
+    )
+    names = [p.stem for p in pictures]
+    # The longest name that a label picture's begins with: p10, not p1.
+    owners = {
+        mask: max(filter(mask.stem.startswith, names), key=len, default=None)
+        for mask in masks
+    }
     pairs = {}
-    for picture in sorted(images.iterdir()):
-        if picture.suffix.lower() not in SUFFIXES:
-            continue
-        own = [m for m in masks if m.stem.startswith(picture.stem)]
+    for picture in pictures:
+        own = [m for m, name in owners.items() if name == picture.stem]
         own = [m for m in own if m.resolve() != picture.resolve()]
         if len(own) != 1:
             raise UserError(

@@ -137,7 +137,7 @@ def convert(
         ``auxiliary_head``, and what became of each variable.
 
     Raises:
-        UserError: There is nothing of CAA's head.
+        UserError: A part of CAA's head is missing.
     """
     report = Report(len(variables))
     converted = {}
@@ -152,11 +152,17 @@ def convert(
         for k, v in converted.items()
         if k.startswith(ATTENTION)
     }
-    if 'value_convbnrelu.conv.weight' not in block:
+    if not block:
         raise UserError(
             'there is no seg_head/ca_blocks/0 among the variables, got '
             f'{", ".join(list(variables)[:3])}: is it CAA?'
         )
+    for theirs, ours in MODULES.items():
+        if any(name.startswith(f'{ours}.') for name in converted):
+            continue
+        if ours.startswith('decode_head.'):
+            raise UserError(f'{theirs} is missing among the variables')
+        report.notes.append(f'{theirs} is missing: {ours} stays as it is')
     report.compared = compare(block)
     return converted, report
 
@@ -184,7 +190,10 @@ def compare(block: dict[str, Tensor]) -> float:
         gate_layers=len(hidden),
         norm_cfg=dict(type='BN', eps=1e-3),
     )
-    layer.double().eval().load_state_dict(block, strict=False)
+    missing, _ = layer.double().eval().load_state_dict(block, strict=False)
+    missing = [n for n in missing if not n.endswith('num_batches_tracked')]
+    if missing:
+        raise UserError(f'{BLOCK}* lacks what becomes {", ".join(missing)}')
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(
         1, value.shape[1], 3, 4, dtype=torch.float64, generator=generator

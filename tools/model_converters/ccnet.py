@@ -64,7 +64,7 @@ def convert(
         what became of each weight.
 
     Raises:
-        UserError: If a name is none of theirs.
+        UserError: If a name is none of theirs, or the attention is missing.
     """
     weights = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
     report = Report(len(weights))
@@ -93,7 +93,13 @@ def convert(
         for name, value in weights.items()
         if name.startswith('head.cca.')
     }
-    report.compared = compare(attention)
+    try:
+        report.compared = compare(attention)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f'the weights of head.cca are not those of CCNet: {error}; there '
+            f'are {", ".join(attention) or "none"}'
+        ) from error
     return converted, report
 
 

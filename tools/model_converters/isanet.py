@@ -2,9 +2,9 @@
 """Turn a checkpoint of openseg's ISANet into one of ours.
 
 It then loads in configs/isanet/isanet_r*_4xb*-paper-*.py. Takes files of both
-eras of https://github.com/openseg-group/openseg.pytorch: those of 2019, whose
-attention ends in a plain convolution, need
-``model.decode_head.attention=dict(output_norm=False)``.
+eras of https://github.com/openseg-group/openseg.pytorch, and tells by their
+names whether they were trained with In-Place ABN. What the config then needs
+besides is printed: another activation, or attention without a last norm.
 """
 
 import re
@@ -59,9 +59,7 @@ def rename(name: str) -> str | None:
     return None
 
 
-def convert(
-    weights: dict[str, Tensor], in_place_norm: bool = False
-) -> tuple[dict[str, Tensor], Report]:
+def convert(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
     """Rename the official weights and put what they mean into ours.
 
     The host, and we, concatenate attention and input where openseg has input
@@ -70,7 +68,6 @@ def convert(
 
     Args:
         weights (dict[str, Tensor]): The official state dict.
-        in_place_norm (bool): Whether it was trained with In-Place ABN.
 
     Returns:
         tuple[dict[str, Tensor], Report]: A state dict for ``EncoderDecoder``
@@ -85,8 +82,14 @@ def convert(
             f'{", ".join(list(weights)[:3])}: is it ISANet of openseg?'
         )
     report = Report(len(weights))
+    # Other norms lie in a Sequential with their ReLU.
+    in_place_norm = 'isa_head.1.running_mean' in weights
     if in_place_norm:
         weights = plain_norms(weights)
+        report.notes.append(
+            'trained with In-Place ABN: both heads need act_cfg='
+            "dict(type='LeakyReLU', negative_slope=0.01)"
+        )
     converted, blocks = {}, {}
     for name, value in weights.items():
         block = re.match(BLOCK, name)
@@ -103,7 +106,7 @@ def convert(
         if bias is not None:
             key = f'{conv}.bn.running_mean'
             converted[key] = converted[key] - bias
-    _swap_halves(converted, len(blocks))
+    _swap_halves(converted)
     for number, block in sorted(blocks.items()):
         prefix = 'decode_head.'
         if number:
@@ -113,10 +116,14 @@ def convert(
         converted |= {prefix + k: v for k, v in block.items()}
         found = compare(official, in_place_norm)
         report.compared = max(found, report.compared or 0)
+    if 'long_range_sa.W.weight' in official:
+        report.notes.append(
+            'of 2019: decode_head needs attention=dict(output_norm=False)'
+        )
     return converted, report
 
 
-def _swap_halves(converted: dict[str, Tensor], partitions: int) -> None:
+def _swap_halves(converted: dict[str, Tensor]) -> None:
     """[x, attention] to [attention, x] in the weight behind both."""
     key = 'decode_head.out_conv.conv.weight'
     if key not in converted:
@@ -203,16 +210,7 @@ def _self_attention(weights, prefix, x, slope):
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument(
-        '--in-place-norm',
-        action='store_true',
-        help='trained with In-Place ABN, as the released checkpoint may be; '
-        'the heads then need act_cfg=dict(type="LeakyReLU", '
-        'negative_slope=0.01)',
-    )
-    args = parser.parse_args()
-    convert_file(args, lambda w: convert(w, args.in_place_norm))
+    convert_file(arguments(__doc__).parse_args(), convert)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,47 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+# Of the resized picture, as the official code of ISANet has them.
+img_ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(
+                    type='Resize',
+                    scale=tuple(int(ratio * side) for side in img_scale),
+                    keep_ratio=True,
+                )
+                for ratio in img_ratios
+            ],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+# Each of the two lists of pictures has a pipeline.
+train_dataloader = dict(
+    dataset=dict(
+        datasets=[
+            dict(
+                type='PascalVOCDataset',
+                data_root='data/VOCdevkit/VOC2012',
+                data_prefix=dict(img_path='JPEGImages', seg_map_path=masks),
+                ann_file=f'ImageSets/Segmentation/{split}.txt',
+                pipeline=train_pipeline,
+            )
+            for split, masks in (
+                ('train', 'SegmentationClass'),
+                ('aug', 'SegmentationClassAug'),
+            )
+        ]
+    )
+)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

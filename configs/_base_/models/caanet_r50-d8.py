@@ -19,7 +19,8 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         dilations=(1, 1, 2, 4),
         strides=(1, 2, 1, 1),
-        multi_grid=(1, 2, 4),
+        # In place of dilation 4, not times it: grid (1, 2, 4) of the code.
+        multi_grid=(4, 8, 16),
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         norm_eval=False,
         style='pytorch',

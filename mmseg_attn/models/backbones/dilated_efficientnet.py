@@ -16,8 +16,8 @@ STRIDES = (8, 16, 32)
 class DilatedEfficientNet(BaseModule):
     """EfficientNet of MMDetection with a smaller output stride.
 
-    Where the output stride is reached, depthwise convolutions no longer
-    stride, and later ones are dilated instead. Parameters and their names
+    Where the output stride is reached, convolutions no longer stride, and
+    later ones are dilated instead. Parameters and their names
     are MMDetection's, and so those of OpenMMLab's classification zoo
     (prefix ``backbone.``).
 
@@ -30,11 +30,12 @@ class DilatedEfficientNet(BaseModule):
             2048 and 2560.
         norm_eval: Keep the norms' statistics in training.
         init_cfg: As in mmengine; by default MMDetection's.
-        kwargs: As of MMDetection's ``EfficientNet``, but for frozen_stages.
+        kwargs: As of MMDetection's ``EfficientNet``, such as norm_cfg or
+            frozen_stages.
 
     Raises:
         ImportError: MMDetection cannot be imported.
-        ValueError: Another output stride.
+        ValueError: Another output stride, or what MMDetection refuses.
 
     EfficientNet, https://arxiv.org/abs/1905.11946.
     """
@@ -56,8 +57,14 @@ class DilatedEfficientNet(BaseModule):
         super().__init__(init_cfg or network.init_cfg)
         self.out_indices = tuple(out_indices)
         self.norm_eval = norm_eval
+        self.frozen_stages = network.frozen_stages
         self.layers = network.layers
         _dilate(self.layers, output_stride)
+        self._freeze()
+
+    def _freeze(self):
+        for layer in self.layers[: self.frozen_stages]:
+            layer.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of pictures.
@@ -77,6 +84,7 @@ class DilatedEfficientNet(BaseModule):
 
     def train(self, mode: bool = True):
         super().train(mode)
+        self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
@@ -99,10 +107,12 @@ def _efficientnet():
 def _dilate(layers: nn.ModuleList, output_stride: int) -> None:
     stride, dilation = 1, 1
     for conv in layers.modules():
-        if not isinstance(conv, nn.Conv2d) or conv.kernel_size == (1, 1):
+        if not isinstance(conv, nn.Conv2d):
             continue
         # Padding is computed from both at each call, as TensorFlow's SAME.
-        conv.dilation = (dilation, dilation)
+        if conv.kernel_size != (1, 1):
+            conv.dilation = (dilation, dilation)
+        # Of the EdgeTPU networks, 1x1 convolutions stride.
         if conv.stride == (2, 2):
             if stride == output_stride:
                 conv.stride = (1, 1)

@@ -28,7 +28,8 @@ class AttentionHead(FCNHead):
         kwargs: As of mmseg's ``FCNHead`` but for num_convs, which is 2.
 
     Raises:
-        ValueError: ``recurrence`` is negative.
+        ValueError: ``recurrence`` is negative, or the layer has another
+            number of output channels than the head.
         KeyError: No layer is registered under the type in ``attention``.
     """
 
@@ -50,6 +51,13 @@ class AttentionHead(FCNHead):
             )
         self.recurrence = recurrence
         layer = MODELS.build({**attention, 'in_channels': self.channels})
+        width = getattr(layer, 'out_channels', self.channels)
+        if width != self.channels:
+            raise ValueError(
+                f'{type(layer).__name__} has {width} output channels, '
+                f'expected {self.channels}, the channels of the head: set '
+                'both alike'
+            )
         if not recurrence:
             # Distributed training waits for each parameter's gradient.
             layer.requires_grad_(False)

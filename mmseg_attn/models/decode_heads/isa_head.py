@@ -19,7 +19,9 @@ class ISAHead(BaseDecodeHead):
     """Head of ISANet: interlaced sparse self-attention beside its input.
 
     A drop-in for mmseg's head of this name: the same state dict, so that its
-    published weights load with ``strict=True``, and the same output.
+    published weights load with ``strict=True``, and the same output. (Norms
+    that look at one sample alone, such as GN, differ within the attention:
+    a sample is the picture here and each group of positions there.)
 
     Args:
         isa_channels: Channels of queries and keys.
@@ -45,7 +47,7 @@ class ISAHead(BaseDecodeHead):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not down_factor:
+        if not isinstance(down_factor, Sequence) or not down_factor:
             raise ValueError(
                 'down_factor must be a partition such as (8, 8), or several, '
                 f'got {down_factor!r}'

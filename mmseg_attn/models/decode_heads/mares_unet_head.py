@@ -3,15 +3,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmseg.models.decode_heads.da_head import CAM
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from ...layers._layout import cut
-from ...ops._autograd import is_traced
+from ...ops._autograd import is_traced, no_autocast
 from ...registry import MODELS
+
+
+class ChannelAttention(CAM):
+    """DANet's attention of channels, with sums over the map in fp32.
+
+    In fp16 they overflow on maps as large as those of the first stage.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        with no_autocast(x):
+            # The host's code takes one memory format.
+            return super().forward(wide.contiguous()).to(x.dtype)
 
 
 class AttentionBlock(BaseModule):
@@ -20,7 +35,7 @@ class AttentionBlock(BaseModule):
     Args:
         channels: Of the map.
         attention: Config of the attention of positions; ``in_channels`` is
-            added. That of channels is the host's, DANet's.
+            added. That of channels is DANet's.
         dropout: Ratio of channels that are dropped.
     """
 
@@ -37,7 +52,7 @@ class AttentionBlock(BaseModule):
         self.start = nn.Conv2d(channels, channels, 3, padding=1)
         layer = {**attention, 'in_channels': channels}
         self.position_attention = MODELS.build(layer)
-        self.channel_attention = CAM()
+        self.channel_attention = ChannelAttention()
         self.position_end, self.channel_end, self.end = end(), end(), end()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,17 +65,17 @@ class AttentionBlock(BaseModule):
 class DecoderBlock(nn.Sequential):
     """To twice the size, by way of a quarter of the channels (LinkNet)."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict):
         width = in_channels // 4
         super().__init__(
             nn.Conv2d(in_channels, width, 1),
-            nn.BatchNorm2d(width),
+            build_norm_layer(norm_cfg, width)[1],
             nn.ReLU(),
             nn.ConvTranspose2d(width, width, 3, 2, 1, output_padding=1),
-            nn.BatchNorm2d(width),
+            build_norm_layer(norm_cfg, width)[1],
             nn.ReLU(),
             nn.Conv2d(width, out_channels, 1),
-            nn.BatchNorm2d(out_channels),
+            build_norm_layer(norm_cfg, out_channels)[1],
             nn.ReLU(),
         )
 
@@ -81,7 +96,9 @@ class MAResUNetHead(BaseDecodeHead):
             :class:`mmseg_attn.layers.LinearAttention`.
         attention_dropout: In the attention blocks.
         dropout_ratio: Before the classifier; the official code has none.
-        kwargs: As of mmseg's ``BaseDecodeHead``.
+        norm_cfg: Of the decoders, as in mmcv; by default batch norm.
+        kwargs: As of mmseg's ``BaseDecodeHead``, but for conv_cfg and
+            act_cfg: the convolutions and ReLUs are the official code's.
 
     Raises:
         ValueError: There are not four stages, each half the one before.
@@ -98,6 +115,7 @@ class MAResUNetHead(BaseDecodeHead):
         attention: dict | None = None,
         attention_dropout: float = 0.1,
         dropout_ratio: float = 0.0,
+        norm_cfg: dict | None = None,
         **kwargs,
     ):
         if len(in_channels) != 4 or len(in_index) != 4:
@@ -111,6 +129,7 @@ class MAResUNetHead(BaseDecodeHead):
             channels=channels,
             input_transform='multiple_select',
             dropout_ratio=dropout_ratio,
+            norm_cfg=norm_cfg or dict(type='BN'),
             **kwargs,
         )
         attention = attention or dict(type='mmseg_attn.LinearAttention')
@@ -120,7 +139,7 @@ class MAResUNetHead(BaseDecodeHead):
         )
         first = in_channels[0]
         self.decoders = nn.ModuleList(
-            DecoderBlock(below, above)
+            DecoderBlock(below, above, self.norm_cfg)
             for above, below in zip(
                 (first, *in_channels[:-1]), in_channels, strict=True
             )

@@ -37,7 +37,8 @@ class SqueezeAttentionHead(BaseDecodeHead):
             stage.
         attention: Further arguments of
             :class:`mmseg_attn.layers.SqueezeAttention`.
-        loss_dense: Of the dense prediction; weight 0.8 in the paper.
+        loss_dense: Of the dense prediction, by default cross entropy; weight
+            0.8 in the paper.
         loss_presence: Of the classes' presence; weight 0.2 in the paper, by
             default a :class:`mmseg_attn.models.losses.ClassPresenceLoss`.
         test_output: What ``forward`` returns: ``'mask'``, ``'dense'`` or the
@@ -100,7 +101,10 @@ class SqueezeAttentionHead(BaseDecodeHead):
         )
         self.attention_seg = nn.Conv2d(channels, self.out_channels, 1)
         default = dict(
-            type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.8
+            type='CrossEntropyLoss',
+            use_sigmoid=self.out_channels == 1,
+            avg_non_ignore=True,
+            loss_weight=0.8,
         )
         # Each loss has a line of its own in the log.
         loss_dense = {**(loss_dense or default), 'loss_name': 'loss_dense'}

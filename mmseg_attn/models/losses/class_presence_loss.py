@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ class ClassPresenceLoss(nn.Module):
             ValueError: A label that is neither a class nor ignored.
         """
         classes = logits.shape[1]
-        labels = label.flatten(1)
+        labels = label.flatten(1).long()
         ignored = labels == ignore_index
         wrong = ~ignored & ((labels < 0) | (labels >= classes))
         if wrong.any():
@@ -66,7 +67,7 @@ class ClassPresenceLoss(nn.Module):
                 f'{classes - 1} or {ignore_index}, got '
                 f'{sorted(labels[wrong].unique().tolist())[:5]}'
             )
-        logits = logits.float()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # A column more, for ignored pixels.
         target = logits.new_zeros(len(logits), classes + 1)
         target.scatter_(1, labels.masked_fill(ignored, classes), 1)
