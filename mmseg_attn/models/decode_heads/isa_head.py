@@ -90,6 +90,8 @@ class ISAHead(BaseDecodeHead):
 
     def _forward_feature(self, inputs) -> Tensor:
         x = self.in_conv(self._transform_inputs(inputs))
+        # As the attention works and returns it: converted once, not thrice.
+        x = x.contiguous(memory_format=torch.channels_last)
         attended = [attention(x) for attention in self.attentions]
         if len(attended) > 1:
             x = self.up_conv(x)
