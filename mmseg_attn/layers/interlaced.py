@@ -148,8 +148,7 @@ class InterlacedSparseAttention(BaseModule):
         backend: Of the operator; None takes the best that can run.
         init_cfg: As in mmengine.
 
-    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273,
-    section 3.2.
+    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273.
     """
 
     _abbr_ = 'interlaced_sparse_attention'
