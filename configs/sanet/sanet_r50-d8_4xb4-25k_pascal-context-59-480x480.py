@@ -1,4 +1,4 @@
-# The paper: 80 epochs of 4998 pictures, lr. Chosen: batch 16, crop, decay.
+# The paper: 80 epochs of 4998 pictures, batch 16, lr. Chosen: crop, decay.
 _base_ = [
     '../_base_/models/sanet_r50-d8.py',
     '../_base_/datasets/pascal_context_59.py',

@@ -1,4 +1,4 @@
-# The paper: 50 epochs (of 10582 pictures), lr. Chosen: batch 16, crop, decay.
+# The paper: 50 epochs, batch 16, lr. Chosen: of what pictures, crop, decay.
 _base_ = [
     '../_base_/models/sanet_r50-d8.py',
     '../_base_/datasets/pascal_voc12_aug.py',

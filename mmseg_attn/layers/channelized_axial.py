@@ -80,7 +80,7 @@ class ChannelizedAxialAttention(BaseModule):
         backend: Of the operator; None takes the best that can run.
         init_cfg: As in mmengine.
 
-    Channelized Axial Attention, https://arxiv.org/abs/2101.07434, section 3.
+    Channelized Axial Attention, https://arxiv.org/abs/2101.07434.
     """
 
     _abbr_ = 'channelized_axial_attention'

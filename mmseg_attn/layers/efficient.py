@@ -37,7 +37,7 @@ class EfficientAttention(ProjectedAttention):
     Raises:
         ValueError: ``num_heads`` does not divide the channels.
 
-    Efficient Attention, https://arxiv.org/abs/1812.01243, section 3.
+    Efficient Attention, https://arxiv.org/abs/1812.01243.
     """
 
     _abbr_ = 'efficient_attention'

@@ -56,13 +56,12 @@ def from_official(state_dict: dict[str, Tensor], prefix: str = '') -> None:
         for pattern, text in _OFFICIAL:
             ours = re.sub(pattern, text, ours)
         if prefix + ours != name:
-            state_dict[prefix + ours] = state_dict.pop(name)
+            value = state_dict[prefix + ours] = state_dict.pop(name)
+            if ours.endswith('value_project.weight'):
+                bias = prefix + ours.removesuffix('weight') + 'bias'
+                state_dict.setdefault(bias, value.new_zeros(len(value)))
     for side in ('global', 'local'):
         stem = f'{prefix}{side}_relation.'
-        weight = state_dict.get(f'{stem}value_project.weight')
-        if weight is not None:
-            zeros = weight.new_zeros(len(weight))
-            state_dict.setdefault(f'{stem}value_project.bias', zeros)
         for name in ('key_project', 'query_project'):
             for i in range(2):
                 bias = f'{stem}{name}.{i}.conv.bias'
@@ -148,8 +147,7 @@ class InterlacedSparseAttention(BaseModule):
         backend: Of the operator; None takes the best that can run.
         init_cfg: As in mmengine.
 
-    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273,
-    section 3.2.
+    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273.
     """
 
     _abbr_ = 'interlaced_sparse_attention'

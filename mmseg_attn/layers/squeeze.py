@@ -25,7 +25,7 @@ class SqueezeAttention(BaseModule):
     high as the residual: it was pooled but in part. No residual connection
     to the input. What the paper leaves open is an option; the defaults are
     those that re-implementations share, but for the interpolation, which
-    they have as ``'nearest'``.
+    they have as ``'nearest'``, and for odd maps, of which they pool no edge.
 
     Args:
         in_channels: Channels of the map.

@@ -77,6 +77,8 @@ class Rule(NamedTuple):
         divisor: Of the context.
         normalizes: Whether there is a denominator.
         eps: Added to the keys' sum, but not to that of a channel of ones.
+        cancels: Whether the last feature is that channel and others are of
+            both signs, so that the denominator can cancel to its rounding.
     """
 
     query: Feature
@@ -85,6 +87,7 @@ class Rule(NamedTuple):
     divisor: float = 1.0
     normalizes: bool = False
     eps: float = 0.0
+    cancels: bool = False
 
 
 def _chunks(x: Tensor, width: int):
@@ -115,7 +118,7 @@ class Context(torch.autograd.Function):
         for part in _chunks(query, value.shape[-1]):
             a = rule.query.map(_heads(query, part))
             if rule.normalizes:
-                a = a / _denominator(a, state)
+                a = a / _denominator(a, state, rule)
             _write(out, part, bmm(a, state.context))
         ctx.save_for_backward(query, key, value, *state)
         ctx.rule = rule
@@ -173,8 +176,16 @@ def _summary(key, value, rule):
     return _State(context, keys, factor, shift)
 
 
-def _denominator(a, state):
-    return bmm(a, state.keys.mT).clamp_min_(MIN_DENOMINATOR)
+def _floor(keys, rule):
+    """Below it, a denominator is nothing but rounding."""
+    if not rule.cancels:
+        return keys.new_full((), MIN_DENOMINATOR)
+    return keys[..., -1:] * torch.finfo(keys.dtype).eps
+
+
+def _denominator(a, state, rule):
+    total = bmm(a, state.keys.mT)
+    return torch.maximum(total, _floor(state.keys, rule))
 
 
 def _query_backward(grad, query, rule, state, target):
@@ -185,11 +196,11 @@ def _query_backward(grad, query, rule, state, target):
         a = scaled = rule.query.map(q)
         da = bmm(g, state.context.mT)
         if rule.normalizes:
-            denominator = _denominator(a, state)
+            denominator = _denominator(a, state, rule)
             scaled = a / denominator
             # With <grad, out> = scaled . da, before da is divided.
             dden = (scaled * da).sum(-1, keepdim=True).div_(denominator).neg_()
-            dden *= denominator > MIN_DENOMINATOR
+            dden *= denominator > _floor(state.keys, rule)
             da = da.div_(denominator).add_(dden * state.keys)
             keys = add_to(keys, bmm(dden.mT, a))
         context = add_to(context, bmm(scaled.mT, g))
@@ -227,8 +238,9 @@ def _exportable(query, key, value, rule):
     out = a @ (b.mT @ v / rule.divisor)
     if rule.normalizes:
         eps = rule.eps * a[..., : k.shape[-1]].sum(-1, keepdim=True)
-        total = a @ b.sum(-2, keepdim=True).mT + eps
-        out = out / total.clamp_min(MIN_DENOMINATOR)
+        keys = b.sum(-2, keepdim=True)
+        total = a @ keys.mT + eps
+        out = out / torch.maximum(total, _floor(keys, rule))
     return out.transpose(1, 2).to(value.dtype)
 
 

@@ -94,12 +94,21 @@ def _reference(query, key, value, feature_map, eps):
         similarity = q @ k.mT
     # eps stands in the sum of keys: eps * sum over channels of q.
     total = similarity.sum(-1, keepdim=True) + eps * q.sum(-1, keepdim=True)
-    return like_query(similarity @ v / total.clamp_min(MIN_DENOMINATOR), query)
+    floor = MIN_DENOMINATOR
+    if feature_map == 'taylor':  # the sum of n terms has n roundings
+        floor = k.shape[-2] * torch.finfo(total.dtype).eps
+    return like_query(similarity @ v / total.clamp_min(floor), query)
 
 
 def _torch(query, key, value, feature_map, eps):
     feature = UNIT_AND_ONE if feature_map == 'taylor' else SOFTPLUS
-    rule = Rule(feature, feature, normalizes=True, eps=eps)
+    rule = Rule(
+        feature,
+        feature,
+        normalizes=True,
+        eps=eps,
+        cancels=feature is UNIT_AND_ONE,
+    )
     return context_attention(query, key, value, rule)
 
 

@@ -83,6 +83,15 @@ def test_masked_padding_ignores_what_lies_outside():
         assert attending(constant).std((2, 3)).max() > 1e-4
 
 
+def test_a_missing_bias_is_missed():
+    """It is 0 in official files alone, which have none."""
+    layer = InterlacedSparseAttention(8)
+    state = layer.state_dict()
+    del state['local_relation.value_project.bias']
+    with pytest.raises(RuntimeError, match='local_relation.value_project.bi'):
+        layer.load_state_dict(state)
+
+
 def test_channels_last_passes():
     layer = InterlacedSparseAttention(8, partition=(4, 4)).eval()
     x = torch.randn(2, 8, 8, 12)

@@ -209,6 +209,21 @@ def test_linear_attention(feature_map, backend):
     close(vectors(got), expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('dim', [1, 8])
+def test_query_against_all_keys_stays_within_the_values(dim, dtype):
+    """Its weights 1 + cos are 0, and what is left of them is rounding."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(dim, generator=generator, dtype=dtype)
+    k = direction.expand(1, 13, 9, 1, dim).contiguous()
+    v = torch.randn(1, 13, 9, 1, 16, generator=generator, dtype=dtype)
+    q = (-k).requires_grad_()
+    out = linear_attention(q, k, v)
+    assert out.abs().max() < 2 * v.abs().max()
+    out.sum().backward()
+    assert q.grad.isfinite().all()
+
+
 def test_linear_attention_of_zero_vectors_is_the_mean():
     q, k, v = qkv((3, 4))
     q, k = (torch.zeros_like(x).requires_grad_() for x in (q, k))

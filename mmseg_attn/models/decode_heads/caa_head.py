@@ -28,8 +28,8 @@ class CAAHead(BaseDecodeHead):
         kwargs: As of mmseg's ``BaseDecodeHead``. The dropout is of single
             elements, as in the official code.
 
-    Channelized Axial Attention, https://arxiv.org/abs/2101.07434, section
-    3.4, as in the official code.
+    Channelized Axial Attention, https://arxiv.org/abs/2101.07434, as in
+    the official code.
     """
 
     def __init__(

@@ -34,8 +34,7 @@ class ISAHead(BaseDecodeHead):
             ``output_norm=False`` is the form of 2019.
         kwargs: As of mmseg's ``BaseDecodeHead``.
 
-    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273,
-    section 3.
+    Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273.
     """
 
     def __init__(

@@ -46,8 +46,8 @@ class SqueezeAttentionHead(BaseDecodeHead):
         kwargs: As of mmseg's ``BaseDecodeHead``; ``loss_decode`` is the
             mask's loss, weight 1 in the paper.
 
-    Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402,
-    sections 3.3 and 3.4.
+    Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402;
+    the losses are equations 6 to 9.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class ClassPresenceLoss(nn.Module):
         loss_name: Its name in the log.
 
     Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402,
-    equation 8.
+    one of the losses of equations 6 to 9.
     """
 
     def __init__(
