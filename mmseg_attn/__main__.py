@@ -13,8 +13,10 @@ COMMANDS = {
     'scenes': ('datasets.scenes.cli', 'write a demo dataset of scenes'),
     'demo': ('apis.demo', 'train and compare FCN and CCNet, make a sheet'),
     'compare': ('apis.compare', 'train all methods under one budget'),
+    'labels': ('apis.labels', 'count the labels of a config, find bad ones'),
     'zoo': ('apis.zoo', 'list, download and check trained models'),
     'predict': ('apis.predict', 'segment pictures, folders or videos'),
+    'worst': ('apis.worst', 'find the pictures that a model does worst'),
     'attention': ('apis.attention_maps', 'show where a pixel looks'),
 }
 

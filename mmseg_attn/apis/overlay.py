@@ -31,6 +31,21 @@ def overlay(
     return cv2.addWeighted(picture, 1 - opacity, colours, opacity, 0)
 
 
+def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Give every pixel the colour of its class.
+
+    Args:
+        mask (np.ndarray): (H, W) class indices, 255 where none counts.
+        palette (Sequence[Sequence[int]]): (red, green, blue) of each class.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, RGB; white where none counts.
+    """
+    colours = np.full((max(len(palette), 256), 3), 255, np.uint8)
+    colours[: len(palette)] = palette
+    return colours[mask]
+
+
 class Legend:
     """A panel of class names and colours at the right of a picture.
 

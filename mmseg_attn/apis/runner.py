@@ -57,7 +57,7 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         cfg.work_dir = os.path.join('work_dirs', name)
     loaders = ('train_dataloader', 'val_dataloader')
     for loader in loaders if train else ('test_dataloader',):
-        _check_paths(cfg, loader)
+        check_paths(cfg, loader)
     _add_checks(cfg)
     if train:
         _make_resumable(cfg)
@@ -112,7 +112,7 @@ class _Runner(Runner):
             empty = True
         if empty:
             # An infinite sampler would look for a sample for ever.
-            places = [_describe(item) for item in _datasets(dataloader)]
+            places = [_describe(item) for item in dataset_configs(dataloader)]
             raise UserError(
                 f'no sample found by {"; ".join(places)}. Check the folders '
                 'and lists, the class names in metainfo, and img_suffix '
@@ -135,7 +135,7 @@ def check_output_folder(cfg: Config, folder: str | Path) -> None:
     """
     target = Path(folder).resolve()
     # The names in training and validation may be the same.
-    for dataset in _datasets([cfg.get(loader) for loader in _LOADERS]):
+    for dataset in dataset_configs([cfg.get(loader) for loader in _LOADERS]):
         for path in _paths(dataset).values():
             source = Path(path).resolve()
             if target == source or source in target.parents:
@@ -145,8 +145,17 @@ def check_output_folder(cfg: Config, folder: str | Path) -> None:
                 )
 
 
-def _check_paths(cfg: Config, loader: str) -> None:
-    for dataset in _datasets(cfg.get(loader)):
+def check_paths(cfg: Config, loader: str) -> None:
+    """Refuse a dataset whose folders or lists are not there.
+
+    Args:
+        cfg (Config): The config.
+        loader (str): Which of its dataloaders.
+
+    Raises:
+        UserError: One does not exist; remote ones are not looked for.
+    """
+    for dataset in dataset_configs(cfg.get(loader)):
         for name, path in _paths(dataset).items():
             if '://' in path or os.path.exists(path):
                 continue
@@ -158,16 +167,23 @@ def _check_paths(cfg: Config, loader: str) -> None:
             )
 
 
-def _datasets(config: object) -> Iterator[ConfigDict]:
-    """Go through the dataset configs, also those in wrappers."""
+def dataset_configs(config: object) -> Iterator[ConfigDict]:
+    """Go through the datasets in a config, also those in wrappers.
+
+    Args:
+        config (object): The config of a dataloader, or many in a list.
+
+    Yields:
+        ConfigDict: Of each dataset that reads files.
+    """
     if isinstance(config, dict):
         if 'data_prefix' in config or 'ann_file' in config:
             yield config
         for value in config.values():
-            yield from _datasets(value)
+            yield from dataset_configs(value)
     elif isinstance(config, (list, tuple)):
         for value in config:
-            yield from _datasets(value)
+            yield from dataset_configs(value)
 
 
 def _paths(dataset: ConfigDict) -> dict[str, str]:

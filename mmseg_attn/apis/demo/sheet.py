@@ -14,6 +14,7 @@ from PIL import Image
 from ..attention_maps import attention_maps
 from ..files import whole
 from ..inference import Segmenter, load_model
+from ..overlay import paint
 
 ROWS = 4
 # Classes in a line of the legend.
@@ -68,12 +69,12 @@ def draw_sheet(
             f'{list(models)[-1]} looks'
         )
     columns = {'picture': [p[..., ::-1] for p in pictures]}
-    columns['truth'] = [_paint(mask, palette) for mask in masks]
+    columns['truth'] = [paint(mask, palette) for mask in masks]
     for name, (config, checkpoint) in models.items():
         model = load_model(str(config), str(checkpoint))
         segment = Segmenter(model)
         columns[f'{name}\nmIoU {scores[name]:.1f}'] = [
-            _paint(segment([segment.prepare(picture)])[0], palette)
+            paint(segment([segment.prepare(picture)])[0], palette)
             for picture in pictures
         ]
     maps = [
@@ -130,12 +131,6 @@ def draw_sheet(
     figure.suptitle(caption, fontsize=12)
     with whole(path) as partial:
         figure.savefig(partial)
-
-
-def _paint(mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    colours = np.full((256, 3), 255, np.uint8)  # ignored pixels are white
-    colours[: len(palette)] = palette
-    return colours[mask]
 
 
 def _frequent(mask: np.ndarray) -> list[int]:

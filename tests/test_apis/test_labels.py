@@ -1,0 +1,120 @@
+# Copyright (c) mmseg_attn contributors.
+"""What `labels` counts and finds, against files written here."""
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from tiny_segmentor import config_text, write_dataset
+
+from mmseg_attn.__main__ import main
+from mmseg_attn.apis.labels import check_labels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_dataset(tmp_path / 'data', 4)
+    config = tmp_path / 'tiny.py'
+    config.write_text(config_text(tmp_path / 'data'))
+    return tmp_path
+
+
+def reports(folder, **options):
+    cfg = Config.fromfile(folder / 'tiny.py')
+    cfg.merge_from_dict(options)
+    return list(check_labels(cfg))
+
+
+def test_counts_are_those_of_the_files(folder):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:10] = 255
+    cv2.imwrite(str(folder / 'data/masks/0.png'), mask)
+    # Training and test read one folder, which is read once.
+    (report,) = reports(folder)
+    masks = [
+        np.asarray(Image.open(path))
+        for path in (folder / 'data/masks').iterdir()
+    ]
+    assert report.title.startswith('train, test: BaseSegDataset')
+    assert report.maps == 4
+    assert report.problems == []
+    for value in (0, 1, 255):
+        assert report.pixels[value] == sum((m == value).sum() for m in masks)
+        assert report.pictures[value] == sum((m == value).any() for m in masks)
+    assert report.pixels.total() == 4 * 64 * 64
+    assert report.absent() == []
+
+
+def test_every_fault_is_found_and_names_its_file(folder, capsys):
+    masks, images = folder / 'data/masks', folder / 'data/images'
+    wrong = np.zeros((64, 64), np.uint8)
+    wrong[3, :5] = 7
+    cv2.imwrite(str(masks / '0.png'), wrong)
+    cv2.imwrite(str(masks / '1.png'), np.zeros((64, 60), np.uint8))
+    (masks / '2.png').write_bytes(b'no picture')
+    whole = (images / '3.png').read_bytes()
+    (images / '3.png').write_bytes(whole[: len(whole) // 8])
+    write_dataset(folder / 'more', 2)
+    for kind in ('images', 'masks'):
+        for name in ('0', '1'):
+            source = folder / f'more/{kind}/{name}.png'
+            source.rename(folder / f'data/{kind}/more{name}.png')
+    (masks / 'more0.png').unlink()
+    colour = np.zeros((64, 64, 3), np.uint8)
+    cv2.imwrite(str(masks / 'more1.png'), colour)
+    assert main(['labels', str(folder / 'tiny.py')]) == 1
+    out = ' '.join(capsys.readouterr().out.split())
+    for expected in (
+        '0.png holds label 7 (5 pixels): expected 0 to 1',
+        '1.png is 60 x 64 pixels, but its picture',
+        '2.png cannot be read',
+        '3.png with',
+        'more0.png cannot be read',
+        'more1.png is a colour picture',
+        '6 problems',
+        'no class',
+    ):
+        assert expected in out, f'{expected!r} is not in:\n{out}'
+
+
+def test_classes_against_the_head(folder):
+    options = {'model.decode_head.num_classes': 3}
+    (report,) = reports(folder, **options)
+    assert report.problems == [
+        'model.decode_head.num_classes is 3, but the dataset has 2 classes.'
+    ]
+
+
+def test_class_that_never_occurs(folder, capsys):
+    for path in (folder / 'data/masks').iterdir():
+        cv2.imwrite(str(path), np.zeros((64, 64), np.uint8))
+    assert main(['labels', str(folder / 'tiny.py')]) == 0
+    assert 'No map has disc.' in capsys.readouterr().out
+
+
+def test_reduce_zero_label(folder, capsys):
+    """0 is ignored and 1 is the first class: 2 is out of range for one."""
+    for loader in ('train', 'test'):
+        path = folder / 'tiny.py'
+        path.write_text(
+            path.read_text()
+            + f"{loader}_dataloader['dataset']['reduce_zero_label'] = True\n"
+            + f"{loader}_dataloader['dataset']['pipeline'] = "
+            "[load, dict(type='LoadAnnotations', reduce_zero_label=True), "
+            'pack[1]]\n'
+        )
+    (report,) = reports(folder)
+    assert report.shift == 1
+    truth = [cv2.imread(str(p), 0) for p in (folder / 'data/masks').iterdir()]
+    assert report.pixels[0] == sum((mask == 1).sum() for mask in truth)
+    assert report.pixels[255] == sum((mask == 0).sum() for mask in truth)
+    assert report.problems == []
+
+
+def test_missing_folder_and_no_dataset(folder):
+    (folder / 'data/masks').rename(folder / 'data/elsewhere')
+    with pytest.raises(SystemExit, match='masks'):
+        main(['labels', str(folder / 'tiny.py')])
+    with pytest.raises(SystemExit, match='no dataset for val'):
+        main(['labels', str(folder / 'tiny.py'), '--split', 'val'])

@@ -1,0 +1,157 @@
+# Copyright (c) mmseg_attn contributors.
+"""The worst pictures are those that a count by hand finds."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from tiny_segmentor import CLASSES, write_dataset
+
+from mmseg_attn.__main__ import main
+from mmseg_attn.apis.inference import Segmenter, load_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A dataset of its own: the masks of two pictures are made wrong."""
+    write_dataset(tmp_path / 'data', 6)
+    masks = tmp_path / 'data/masks'
+    mask = cv2.imread(str(masks / '4.png'), 0)
+    cv2.imwrite(str(masks / '4.png'), 1 - mask)
+    half = mask.copy()
+    half[:, :32] = 255
+    cv2.imwrite(str(masks / '2.png'), half)
+    return tmp_path
+
+
+def run(trained, folder, *options):
+    return main(
+        [
+            'worst',
+            trained.config,
+            trained.checkpoint,
+            '--out',
+            str(folder / 'out'),
+            '--device',
+            'cpu',
+            *options,
+            '--cfg-options',
+            f'test_dataloader.dataset.data_root={folder / "data"}',
+        ]
+    )
+
+
+def rows(folder):
+    with open(folder / 'out/scores.csv', encoding='utf-8') as stream:
+        return list(csv.DictReader(stream))
+
+
+def by_hand(trained, folder):
+    """mIoU and IoU of each picture, pixel sets compared."""
+    model = load_model(trained.config, trained.checkpoint, device='cpu')
+    segmenter = Segmenter(model)
+    scores = {}
+    for path in sorted((folder / 'data/images').iterdir()):
+        (found,) = segmenter([segmenter.prepare(path)])
+        truth = np.asarray(Image.open(folder / 'data/masks' / path.name))
+        counted = truth != 255
+        iou = []
+        for index in range(len(CLASSES)):
+            a, b = (found == index) & counted, (truth == index) & counted
+            union = (a | b).sum()
+            iou.append(100 * (a & b).sum() / union if union else np.nan)
+        scores[str(path)] = (np.nanmean(iou), *iou)
+    return scores
+
+
+def test_scores_and_order(trained, folder, capsys):
+    assert not run(trained, folder, '-n', '2')
+    expected = by_hand(trained, folder)
+    found = rows(folder)
+    assert [row['picture'] for row in found] == sorted(
+        expected, key=lambda path: expected[path][0]
+    )
+    for row in found:
+        given = [float(row[key] or 'nan') for key in ('mIoU', *CLASSES)]
+        np.testing.assert_allclose(
+            given, expected[row['picture']], rtol=0, atol=0.01
+        )
+    # The mask that was turned round.
+    assert found[0]['picture'].endswith('4.png')
+    assert float(found[0]['mIoU']) < 50 < float(found[-1]['mIoU'])
+    out = capsys.readouterr().out
+    assert '2 of 6 pictures with the lowest mIoU' in out
+    assert '4.png' in out
+    with Image.open(folder / 'out/worst.png') as sheet:
+        assert sheet.width > 1000
+        assert len(np.unique(np.asarray(sheet.convert('L')))) > 50
+
+
+def test_by_class(trained, folder):
+    run(trained, folder, '--class', 'disc')
+    values = [float(row['disc']) for row in rows(folder)]
+    assert values == sorted(values)
+
+
+def test_nothing_is_replaced_unasked(trained, folder):
+    (folder / 'out').mkdir()
+    (folder / 'out/scores.csv').write_text('mine')
+    with pytest.raises(SystemExit, match=r'scores\.csv exists.*--overwrite'):
+        run(trained, folder)
+    assert (folder / 'out/scores.csv').read_text() == 'mine'
+    run(trained, folder, '--overwrite')
+    assert len(rows(folder)) == 6
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('-n', '0'), '--number must be 1 or more, got 0'),
+        (('--class', 'horse'), "'horse' is none of ground, disc"),
+        (('--split', 'val'), 'val_dataloader has 0 datasets'),
+    ],
+)
+def test_bad_arguments(trained, folder, options, message):
+    with pytest.raises(SystemExit, match=message):
+        run(trained, folder, *options)
+    assert not (folder / 'out').exists()
+
+
+def test_bad_label(trained, folder):
+    mask = np.full((64, 64), 9, np.uint8)
+    cv2.imwrite(str(folder / 'data/masks/1.png'), mask)
+    with pytest.raises(SystemExit, match=r'images/1\.png holds 9.*labels'):
+        run(trained, folder)
+    assert not (folder / 'out').exists()
+
+
+def test_everything_ignored(trained, folder):
+    for path in (folder / 'data/masks').iterdir():
+        cv2.imwrite(str(path), np.full((64, 64), 255, np.uint8))
+    with pytest.raises(SystemExit, match='none of 6 pictures has a label'):
+        run(trained, folder)
+
+
+def test_training_split_as_in_testing(trained, folder):
+    """Without the crops of training: the same figures as by the test split."""
+    run(trained, folder)
+    first = rows(folder)
+    cfg = Config.fromfile(trained.config)
+    assert cfg.train_dataloader.dataset.pipeline != (
+        cfg.test_dataloader.dataset.pipeline
+    )
+    main(
+        [
+            'worst',
+            trained.config,
+            trained.checkpoint,
+            *('--out', str(folder / 'train'), '--device', 'cpu'),
+            *('--split', 'train', '--cfg-options'),
+            f'train_dataloader.dataset.data_root={folder / "data"}',
+        ]
+    )
+    with open(folder / 'train/scores.csv', encoding='utf-8') as stream:
+        assert list(csv.DictReader(stream)) == first
