@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 def test_bytes_are_the_same_on_every_machine(folder):
     assert digest(folder) == (
-        'c04c5f1b3a238b3ac3a475b08f7ff11d3183cdd793ad153f492d6c8005730111'
+        '7fe01dd39ce1b334c2a9b6f31385909a95d2ca71478af5080b5fad1a2e7d7147'
     )
 
 
@@ -71,6 +71,33 @@ def test_files_decode_to_what_was_drawn(folder):
             assert (np.array(image) == mask).all()
             colours = np.array(image.convert('RGB'))
         assert (colours == np.array(PALETTE)[mask]).all()
+
+
+def test_instances_are_the_objects_of_the_masks(folder):
+    """Read by pycocotools, which shares no code with the writer."""
+    coco = pytest.importorskip('pycocotools.coco')
+    for split in ('train', 'val'):
+        index = coco.COCO(str(folder / f'annotations/{split}.json'))
+        names = sorted(p.name for p in (folder / 'images' / split).iterdir())
+        images = index.loadImgs(index.getImgIds())
+        assert [image['file_name'] for image in images] == names
+        categories = index.loadCats(index.getCatIds())
+        assert [c['name'] for c in categories] == list(CLASSES[1:])
+        for image in images:
+            path = folder / 'masks' / split / image['file_name']
+            truth = np.array(Image.open(path))
+            found = np.zeros_like(truth)
+            for item in index.loadAnns(index.getAnnIds(image['id'])):
+                mask = index.annToMask(item).astype(bool)
+                assert not found[mask].any()
+                found[mask] = item['category_id']
+                rows, columns = np.nonzero(mask)
+                x, y, width, height = item['bbox']
+                assert (x, y) == (columns.min(), rows.min())
+                assert x + width == columns.max() + 1
+                assert y + height == rows.max() + 1
+                assert item['area'] == mask.sum()
+            assert (found == truth).all()
 
 
 def test_no_layout_is_in_both_splits(folder):

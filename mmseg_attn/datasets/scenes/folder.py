@@ -1,7 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
 import json
+from itertools import islice
 from pathlib import Path
 
+from .instances import coco_instances
 from .png import write_png
 from .render import render
 from .scene import CLASSES, GROUPS, PALETTE, make_scenes
@@ -18,7 +20,8 @@ def write_folder(
 
     It holds ``images/{train,val}/*.png``, palette PNG masks of the same
     names in ``masks/{train,val}`` and ``dataset.json`` with class names,
-    palette and class groups. The bytes depend on the arguments alone.
+    palette and class groups; for detectors, the objects in COCO's format in
+    ``annotations/{train,val}.json``. The bytes depend on the arguments alone.
 
     Args:
         out (str | Path): Folder to write, made if missing.
@@ -45,15 +48,25 @@ def write_folder(
     for split, number in (('train', train), ('val', val)):
         for folder in ('images', 'masks'):
             (out / folder / split).mkdir(parents=True, exist_ok=True)
-        for index in range(number):
-            picture, mask = render(next(scenes))
-            name = f'{split}/{index:05d}.png'
-            write_png(out / 'images' / name, picture)
-            write_png(out / 'masks' / name, mask, PALETTE)
+        drawn = list(islice(scenes, number))
+        names = [f'{index:05d}.png' for index in range(number)]
+        for scene, name in zip(drawn, names, strict=True):
+            picture, mask = render(scene)
+            write_png(out / 'images' / split / name, picture)
+            write_png(out / 'masks' / split / name, mask, PALETTE)
+        (out / 'annotations').mkdir(exist_ok=True)
+        _write_json(
+            out / 'annotations' / f'{split}.json',
+            coco_instances(drawn, names),
+        )
     about = {
         'classes': CLASSES,
         'palette': PALETTE,
         'groups': GROUPS,
     }
-    text = json.dumps(about, indent=1) + '\n'
-    (out / 'dataset.json').write_text(text, encoding='utf-8', newline='\n')
+    _write_json(out / 'dataset.json', about, indent=1)
+
+
+def _write_json(path: Path, content: dict, **options) -> None:
+    text = json.dumps(content, **options) + '\n'
+    path.write_text(text, encoding='utf-8', newline='\n')
