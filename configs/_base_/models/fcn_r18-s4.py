@@ -1,6 +1,6 @@
-# The first stage of ResNet-18 at half width: stride 4, sees 43 x 43 pixels.
-# With 1x1 convolutions in the head, what lies beyond is out of reach for
-# all but the attention.
+# The first stage of ResNet-18 at half width: stride 4, sees 43 x 43 pixels,
+# trains within minutes on two cores. With 1x1 convolutions in the head, what
+# lies beyond is out of reach for all but the attention.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

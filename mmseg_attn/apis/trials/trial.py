@@ -19,7 +19,7 @@ from .pictures import prepare_pictures
 
 # Configs of the two kinds of data, with the method in front.
 SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
-PICTURES = '{}_r18-d8_1xb8-300_demo-pictures-128x128.py'
+PICTURES = '{}_r18-s4_1xb8-1k_demo-pictures-128x128.py'
 WORKER = 'mmseg_attn.apis.trials.worker'
 
 

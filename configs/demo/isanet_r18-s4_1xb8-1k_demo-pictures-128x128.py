@@ -1,4 +1,4 @@
-_base_ = ['./fcn_r18-d8_1xb8-300_demo-pictures-128x128.py']
+_base_ = ['./fcn_r18-s4_1xb8-1k_demo-pictures-128x128.py']
 # The head has no `kernel_size` and `concat_input`, which FCN's has.
 model = dict(
     decode_head=dict(
@@ -6,9 +6,8 @@ model = dict(
         type='mmseg_attn.ISAHead',
         in_channels={{_base_.model.decode_head.in_channels}},
         in_index={{_base_.model.decode_head.in_index}},
-        # About as many operations as the FCN's head has.
-        channels=128,
-        isa_channels=64,  # half of the channels, as in the paper
+        channels={{_base_.model.decode_head.channels}},
+        isa_channels=32,  # half of the channels, as in the paper
         down_factor=(4, 4),  # near the fourth root of the map's cells
         dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
         num_classes={{_base_.model.decode_head.num_classes}},

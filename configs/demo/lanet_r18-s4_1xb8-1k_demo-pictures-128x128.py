@@ -1,4 +1,4 @@
-_base_ = ['./fcn_r18-d8_1xb8-300_demo-pictures-128x128.py']
+_base_ = ['./fcn_r18-s4_1xb8-1k_demo-pictures-128x128.py']
 model = dict(
     decode_head=dict(
         type='mmseg_attn.LAHead',

@@ -1,12 +1,11 @@
-_base_ = ['./fcn_r18-d8_1xb8-300_demo-pictures-128x128.py']
-# Takes all three stages.
+_base_ = ['./fcn_r18-s4_1xb8-1k_demo-pictures-128x128.py']
+# The one stage there is.
 model = dict(
-    backbone=dict(out_indices=(0, 1, 2)),
     decode_head=dict(
         _delete_=True,
         type='mmseg_attn.SqueezeAttentionHead',
-        in_channels=[32, 64, 128],
-        in_index=[0, 1, 2],
+        in_channels=[32],
+        in_index=[0],
         channels={{_base_.model.decode_head.channels}},
         fcn_channels={{_base_.model.decode_head.channels}},
         dropout_ratio={{_base_.model.decode_head.dropout_ratio}},
@@ -14,5 +13,5 @@ model = dict(
         norm_cfg={{_base_.norm_cfg}},
         align_corners={{_base_.model.decode_head.align_corners}},
         loss_decode={{_base_.model.decode_head.loss_decode}},
-    ),
+    )
 )
