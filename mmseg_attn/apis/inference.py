@@ -23,6 +23,7 @@ from mmseg.registry import DATASETS
 from ..errors import UserError
 from .checkpoint import load_weights
 from .configs import find_config
+from .runner import model_mistakes
 
 
 def load_model(
@@ -69,7 +70,8 @@ def load_model(
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model = MODELS.build(config.model)
+    with model_mistakes():
+        model = MODELS.build(config.model)
     if not isinstance(model, BaseSegmentor):
         raise UserError(
             f'{config.filename} builds a {type(model).__name__}; expected a '

@@ -83,12 +83,8 @@ class _Runner(Runner):
     """mmengine's Runner, with words for mistakes in the config."""
 
     def build_model(self, model: object) -> nn.Module:
-        try:
+        with model_mistakes():
             return super().build_model(model)
-        except (TypeError, ValueError, AssertionError) as error:
-            if not str(error):
-                raise
-            raise UserError(f'the model cannot be built: {error}') from error
 
     def dump_config(self) -> None:
         source = self.cfg.filename
@@ -362,6 +358,25 @@ def _build(cfg: Config) -> Runner:
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
         return _Runner.from_cfg(cfg)
+
+
+@contextmanager
+def model_mistakes() -> Iterator[None]:
+    """Name what is wrong in the config of a model.
+
+    Yields:
+        None: While the model is built.
+
+    Raises:
+        UserError: Instead of what its parts or the registry raise.
+    """
+    with _names_near():
+        try:
+            yield
+        except (TypeError, ValueError, AssertionError) as error:
+            if not str(error):
+                raise
+            raise UserError(f'the model cannot be built: {error}') from error
 
 
 @contextmanager
