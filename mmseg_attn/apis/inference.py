@@ -155,7 +155,7 @@ class Segmenter:
             results = self._take(dict(img=image))
         else:
             results = self._read(Path(image))
-        picture = _as_bgr8(results['img'])
+        picture = as_bgr8(results['img'])
         return Sample(picture, self._steps(results))
 
     def _read(self, path: Path) -> dict:
@@ -225,6 +225,28 @@ def make_palette(classes: int) -> list[list[int]]:
         rgb = colorsys.hsv_to_rgb(hue, 0.65, value)
         colours.append([round(255 * channel) for channel in rgb])
     return colours
+
+
+def as_bgr8(image: np.ndarray) -> np.ndarray:
+    """Make a loaded picture of any depth and channel count showable.
+
+    Args:
+        image (np.ndarray): (H, W) or (H, W, channels); the first channel is
+            shown where there are not three.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8; values beyond 0 to 255 are rescaled.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] != 3:
+        image = image[..., :1].repeat(3, axis=-1)
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        if low < 0 or high > 255:
+            image = (image - low) * (255 / max(high - low, 1e-12))
+        image = image.astype(np.uint8)
+    return image
 
 
 def _check_device(name: str) -> torch.device:
@@ -318,17 +340,3 @@ def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
     crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
     stride = tuple(max(1, side * 2 // 3) for side in crop)
     return ConfigDict(mode='slide', crop_size=crop, stride=stride)
-
-
-def _as_bgr8(image: np.ndarray) -> np.ndarray:
-    """Make a loaded picture of any depth and channel count showable."""
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.shape[-1] != 3:
-        image = image[..., :1].repeat(3, axis=-1)
-    if image.dtype != np.uint8:
-        low, high = float(image.min()), float(image.max())
-        if low < 0 or high > 255:
-            image = (image - low) * (255 / max(high - low, 1e-12))
-        image = image.astype(np.uint8)
-    return image
