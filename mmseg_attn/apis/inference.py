@@ -64,8 +64,8 @@ def load_model(
     device = _check_device(device or get_device())
     if 'model' not in config:
         raise UserError(
-            f'{config.filename} has no `model`; expected the config that '
-            'the checkpoint was trained with.'
+            f'{config.filename} has no `model`; expected the config of a '
+            'segmentor, that which its checkpoint was trained with.'
         )
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
