@@ -243,6 +243,17 @@ def test_name_says_what_is_inside(path):
     )
 
 
+@pytest.mark.parametrize(
+    'path',
+    [p for p in OF_PAPERS if p.parent.name in ('lanet', 'maresunet')],
+    ids=name,
+)
+def test_land_cover_is_measured_as_in_papers(path):
+    cfg = Config.fromfile(path)
+    expected = {'type': 'mmseg_attn.LandCoverMetric'}
+    assert cfg.val_evaluator == cfg.test_evaluator == expected
+
+
 @pytest.mark.parametrize('path', OF_HOST, ids=name)
 def test_hosts_recipe_but_for_the_head(path):
     ours = Config.fromfile(path).to_dict()

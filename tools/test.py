@@ -195,10 +195,23 @@ def save_masks(cfg: Config, folder: str) -> None:
     evaluators = cfg.test_evaluator
     if isinstance(evaluators, dict):
         evaluators = [evaluators]
-    for evaluator in evaluators:
-        if evaluator.type.split('.')[-1] in ('IoUMetric', 'CityscapesMetric'):
-            evaluator.output_dir = folder
-            evaluator.keep_results = True
+    savers = [item for item in evaluators if saves_masks(item.type)]
+    if not savers:
+        raise UserError(
+            '--out needs a test_evaluator that can save masks, such as '
+            f'IoUMetric, got {", ".join(item.type for item in evaluators)}.'
+        )
+    for evaluator in savers:
+        evaluator.output_dir = folder
+        evaluator.keep_results = True
+
+
+def saves_masks(name: str) -> bool:
+    from mmseg.evaluation import CityscapesMetric, IoUMetric
+    from mmseg.registry import METRICS
+
+    kind = METRICS.get(name)
+    return kind is not None and issubclass(kind, (IoUMetric, CityscapesMetric))
 
 
 def dump_detections(runner, path: str) -> None:

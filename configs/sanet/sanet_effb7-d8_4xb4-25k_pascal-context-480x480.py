@@ -1,16 +1,9 @@
-_base_ = './sanet_r50-d8_4xb4-25k_pascal-context-480x480.py'
-# No pre-trained weights are named here: set model.backbone.init_cfg to those
-# of OpenMMLab's classification zoo (prefix 'backbone.') or your own.
+_base_ = [
+    './sanet_r50-d8_4xb4-25k_pascal-context-480x480.py',
+    '../_base_/models/efficientnet-d8.py',
+]
 model = dict(
     pretrained=None,
-    backbone=dict(
-        _delete_=True,
-        type='mmseg_attn.DilatedEfficientNet',
-        arch='b7',
-        output_stride=8,
-        norm_cfg=dict(
-            type='SyncBN', requires_grad=True, eps=1e-3, momentum=0.01
-        ),
-    ),
+    backbone=dict(_delete_=True, arch='b7', **_base_.efficientnet),
     decode_head=dict(in_channels=[48, 80, 224, 640]),
 )

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Count the operations of a model."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
+from ..ops import _matmul
 
 
 def count_flops(run: Callable, *args) -> int:
@@ -19,32 +21,31 @@ def count_flops(run: Callable, *args) -> int:
     formula would have it.
 
     Args:
-        run (Callable): A module or function on tensors.
+        run (Callable): A module or function on tensors of the CPU: the
+            kernels of a GPU hide their products.
         *args: Its arguments.
 
     Returns:
         int: The number.
     """
-    with (
-        torch.no_grad(),
-        FlopCounterMode(
-            display=False, custom_mapping=_onednn_formulas()
-        ) as counter,
-    ):
-        run(*args)
-    return counter.get_total_flops()
+    return _counted(run, *args).get_total_flops()
 
 
-def segmentor_flops(model: nn.Module, height: int, width: int) -> int:
+def segmentor_flops(
+    model: nn.Module, height: int, width: int
+) -> dict[str, int]:
     """Count the operations of a segmentor on one picture, up to its logits.
 
     Args:
         model (nn.Module): A segmentor of mmseg; its training mode is kept.
+            From a GPU it is copied, since it runs on the CPU.
         height (int): Of the picture, in pixels.
         width (int): Of the picture, in pixels.
 
     Returns:
-        int: As of :func:`count_flops`.
+        dict[str, int]: As of :func:`count_flops`, of ``backbone``, of
+        ``neck`` where there is one, and of ``decode_head``, which is all the
+        rest. Their sum is that of the segmentor.
 
     Raises:
         UserError: The size is not positive.
@@ -53,13 +54,36 @@ def segmentor_flops(model: nn.Module, height: int, width: int) -> int:
         raise UserError(
             f'expected a positive height and width, got {height} and {width}'
         )
-    device = next(model.parameters()).device
-    picture = torch.zeros(1, 3, height, width, device=device)
+    if next(model.parameters()).device.type != 'cpu':
+        model = copy.deepcopy(model).cpu()
     training = model.training
     try:
-        return count_flops(model.eval(), picture)
+        counter = _counted(model.eval(), torch.zeros(1, 3, height, width))
     finally:
         model.train(training)
+    counts = counter.get_flop_counts()
+    # The segmentors call forward of their heads, past what would be counted
+    # under a head's name.
+    parts = {
+        part: sum(counts.get(f'{type(model).__name__}.{part}', {}).values())
+        for part in ('backbone', 'neck')
+        if getattr(model, part, None) is not None
+    }
+    rest = counter.get_total_flops() - sum(parts.values())
+    return parts | {'decode_head': rest}
+
+
+def _counted(run: Callable, *args) -> FlopCounterMode:
+    # What it tries out, once, is no work of the call.
+    _matmul._onednn_works()
+    with (
+        torch.no_grad(),
+        FlopCounterMode(
+            display=False, custom_mapping=_onednn_formulas()
+        ) as counter,
+    ):
+        run(*args)
+    return counter
 
 
 def _onednn_formulas() -> dict:

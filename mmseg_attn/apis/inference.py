@@ -23,6 +23,7 @@ from mmseg.registry import DATASETS
 from ..errors import UserError
 from .checkpoint import load_weights
 from .configs import find_config
+from .runner import model_mistakes
 
 
 def load_model(
@@ -63,13 +64,14 @@ def load_model(
     device = _check_device(device or get_device())
     if 'model' not in config:
         raise UserError(
-            f'{config.filename} has no `model`; expected the config that '
-            'the checkpoint was trained with.'
+            f'{config.filename} has no `model`; expected the config of a '
+            'segmentor, that which its checkpoint was trained with.'
         )
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model = MODELS.build(config.model)
+    with model_mistakes():
+        model = MODELS.build(config.model)
     if not isinstance(model, BaseSegmentor):
         raise UserError(
             f'{config.filename} builds a {type(model).__name__}; expected a '
@@ -153,7 +155,7 @@ class Segmenter:
             results = self._take(dict(img=image))
         else:
             results = self._read(Path(image))
-        picture = _as_bgr8(results['img'])
+        picture = as_bgr8(results['img'])
         return Sample(picture, self._steps(results))
 
     def _read(self, path: Path) -> dict:
@@ -223,6 +225,28 @@ def make_palette(classes: int) -> list[list[int]]:
         rgb = colorsys.hsv_to_rgb(hue, 0.65, value)
         colours.append([round(255 * channel) for channel in rgb])
     return colours
+
+
+def as_bgr8(image: np.ndarray) -> np.ndarray:
+    """Make a loaded picture of any depth and channel count showable.
+
+    Args:
+        image (np.ndarray): (H, W) or (H, W, channels); the first channel is
+            shown where there are not three.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8; values beyond 0 to 255 are rescaled.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] != 3:
+        image = image[..., :1].repeat(3, axis=-1)
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        if low < 0 or high > 255:
+            image = (image - low) * (255 / max(high - low, 1e-12))
+        image = image.astype(np.uint8)
+    return image
 
 
 def _check_device(name: str) -> torch.device:
@@ -316,17 +340,3 @@ def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
     crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
     stride = tuple(max(1, side * 2 // 3) for side in crop)
     return ConfigDict(mode='slide', crop_size=crop, stride=stride)
-
-
-def _as_bgr8(image: np.ndarray) -> np.ndarray:
-    """Make a loaded picture of any depth and channel count showable."""
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.shape[-1] != 3:
-        image = image[..., :1].repeat(3, axis=-1)
-    if image.dtype != np.uint8:
-        low, high = float(image.min()), float(image.max())
-        if low < 0 or high > 255:
-            image = (image - low) * (255 / max(high - low, 1e-12))
-        image = image.astype(np.uint8)
-    return image

@@ -6,14 +6,20 @@ import datetime
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
+from mmengine.registry import (
+    DATASETS,
+    MODELS,
+    RUNNERS,
+    TRANSFORMS,
+    init_default_scope,
+)
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -83,12 +89,8 @@ class _Runner(Runner):
     """mmengine's Runner, with words for mistakes in the config."""
 
     def build_model(self, model: object) -> nn.Module:
-        try:
+        with model_mistakes():
             return super().build_model(model)
-        except (TypeError, ValueError, AssertionError) as error:
-            if not str(error):
-                raise
-            raise UserError(f'the model cannot be built: {error}') from error
 
     def dump_config(self) -> None:
         source = self.cfg.filename
@@ -121,6 +123,28 @@ class _Runner(Runner):
         if not hasattr(loader.dataset, '__getitems__'):
             loader.dataset.__getitems__ = NamedItems(loader.dataset)
         return loader
+
+
+def build_dataset(cfg: Config, loader: str) -> Sized:
+    """Build the dataset of a loader with the checks of a training.
+
+    Args:
+        cfg (Config): The config, which is not changed.
+        loader (str): Such as ``'train_dataloader'``.
+
+    Returns:
+        Sized: The dataset, whose samples are as its pipeline leaves them.
+
+    Raises:
+        UserError: There is no such loader, or no sample.
+    """
+    if not cfg.get(loader):
+        raise UserError(f'the config has no {loader}.')
+    cfg = copy.deepcopy(cfg)
+    _check_paths(cfg, loader)
+    _add_checks(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    return _Runner.build_dataloader(cfg[loader]).dataset
 
 
 def check_output_folder(cfg: Config, folder: str | Path) -> None:
@@ -378,6 +402,25 @@ def _build(cfg: Config) -> Runner:
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
         return _Runner.from_cfg(cfg)
+
+
+@contextmanager
+def model_mistakes() -> Iterator[None]:
+    """Name what is wrong in the config of a model.
+
+    Yields:
+        None: While the model is built.
+
+    Raises:
+        UserError: Instead of what its parts or the registry raise.
+    """
+    with _names_near():
+        try:
+            yield
+        except (TypeError, ValueError, AssertionError) as error:
+            if not str(error):
+                raise
+            raise UserError(f'the model cannot be built: {error}') from error
 
 
 @contextmanager

@@ -21,12 +21,25 @@ class LandCoverMetric(IoUMetric):
             whose mean AA, mF1 and mIoU are; pixels of the others still count
             as right or wrong. Papers on Vaihingen and Potsdam often leave
             clutter out. Default: all classes.
-        **kwargs: Arguments of ``mmseg.evaluation.IoUMetric``.
+        **kwargs: Arguments of ``mmseg.evaluation.IoUMetric``, but for
+            ``iou_metrics`` and ``beta``: the figures are these. A number
+            ``nan_to_num`` takes the place of each that is NaN, so that
+            absent classes do count in a mean.
+
+    Raises:
+        ValueError: ``iou_metrics`` or ``beta`` is given.
     """
 
     def __init__(
         self, averaged_classes: Sequence[str] | None = None, **kwargs
     ) -> None:
+        for name in ('iou_metrics', 'beta'):
+            if name in kwargs:
+                raise ValueError(
+                    f'{type(self).__name__} has no choice of figures, got '
+                    f'{name}={kwargs[name]!r}: leave it out, or, where it '
+                    'comes from a base config, give _delete_=True.'
+                )
         super().__init__(**kwargs)
         self.averaged_classes = averaged_classes
 
@@ -39,8 +52,8 @@ class LandCoverMetric(IoUMetric):
         Returns:
             dict[str, float]: In per cent: ``OA`` (share of pixels that are
             right), ``AA`` (mean share of each class's pixels that are
-            right), ``Kappa`` (Cohen's), ``mF1`` and ``mIoU``; what has no
-            labelled pixel is NaN.
+            right), ``Kappa`` (Cohen's), ``mF1`` and ``mIoU``; without
+            labelled pixels NaN, or ``nan_to_num``.
 
         Raises:
             ValueError: ``averaged_classes`` names a class that there is not.
@@ -63,6 +76,7 @@ class LandCoverMetric(IoUMetric):
             observed = right.sum() / total
             expected = (predicted * labelled).sum() / total**2
             kappa = (observed - expected) / (1 - expected)
+        classes = {k: self._filled(v) for k, v in classes.items()}
         self._print(classes)
         metrics = {
             'OA': observed,
@@ -72,7 +86,15 @@ class LandCoverMetric(IoUMetric):
             'mF1': _mean(classes['F1'][chosen]),
             'mIoU': _mean(classes['IoU'][chosen]),
         }
-        return {k: round(100 * float(v), 2) for k, v in metrics.items()}
+        return {
+            k: round(100 * float(self._filled(v)), 2)
+            for k, v in metrics.items()
+        }
+
+    def _filled(self, values: np.ndarray) -> np.ndarray:
+        if self.nan_to_num is None:
+            return values
+        return np.where(np.isnan(values), self.nan_to_num, values)
 
     def _chosen(self) -> list[int]:
         names = list(self.dataset_meta['classes'])

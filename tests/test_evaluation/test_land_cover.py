@@ -2,14 +2,15 @@
 import numpy as np
 import pytest
 import torch
+from mmseg.evaluation import IoUMetric
 
 from mmseg_attn.evaluation import LandCoverMetric
 
 CLASSES = ('a', 'b', 'c', 'd')
 
 
-def evaluate(pairs, **kwargs):
-    metric = LandCoverMetric(**kwargs)
+def evaluate(pairs, kind=LandCoverMetric, **kwargs):
+    metric = kind(**kwargs)
     metric.dataset_meta = dict(classes=CLASSES)
     for prediction, label in pairs:
         sample = dict(
@@ -107,3 +108,24 @@ def test_sums_are_exact_beyond_single_precision():
 def test_unknown_class_is_named():
     with pytest.raises(ValueError, match="'lake', expected some of a, b"):
         evaluate(pairs(), averaged_classes=['lake'])
+
+
+def test_absent_classes_as_a_number():
+    """As the host's metric takes it, and it says the same mIoU."""
+    data = pairs(classes=2)
+    two = evaluate(data)
+    got = evaluate(data, nan_to_num=0)
+    for name in ('AA', 'mF1', 'mIoU'):
+        assert got[name] == pytest.approx(two[name] / 2, abs=0.01)
+    assert (got['OA'], got['Kappa']) == (two['OA'], two['Kappa'])
+    assert got['mIoU'] == evaluate(data, IoUMetric, nan_to_num=0)['mIoU']
+    ignored = np.full((3, 3), 255)
+    got = evaluate([(np.zeros((3, 3), int), ignored)], nan_to_num=-1)
+    assert set(got.values()) == {-100}
+
+
+@pytest.mark.parametrize('given', [dict(iou_metrics=['mDice']), dict(beta=2)])
+def test_choice_of_figures_is_refused(given):
+    (name,) = given
+    with pytest.raises(ValueError, match=f'{name}=.*_delete_=True'):
+        LandCoverMetric(**given)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from mmseg_attn.errors import UserError
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -120,3 +122,24 @@ def test_last_stage_of_the_configs_has_a_grid():
         for i in (3, 4)
     ]
     assert dilations == [[1, 2, 2, 2, 2, 2], [4, 8, 16]]
+
+
+@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
+def test_one_picture_has_no_statistics(norm):
+    """SyncBN of one process is BN."""
+    head = build(norm_cfg=dict(type=norm)).train()
+    one = torch.randn(1, 24, 5, 8)
+    expected = f'one picture per process with {norm}.*2 or more.*SyncBN.*GN'
+    with pytest.raises(UserError, match=expected):
+        head([one])
+    two = head([torch.cat([one, one])])
+    assert two.shape == (2, 5, 5, 8)
+    assert head.eval()([one]).shape == (1, 5, 5, 8)
+    groups = build(norm_cfg=dict(type='GN', num_groups=2)).train()
+    assert groups([one]).isfinite().all()
+
+
+def test_other_errors_stay():
+    head = build().train()
+    with pytest.raises(RuntimeError, match='channels'):
+        head([torch.randn(2, 23, 5, 8)])

@@ -104,3 +104,16 @@ def test_parameters_of_the_host_and_the_specs():
         if 'bn' not in n and not n.endswith('bias') and 'conv_seg' not in n
     )
     assert round(count / 1e6, 2) == 11.80
+
+
+def test_functional_call_takes_the_names_of_the_modules():
+    """Not those of the state dict, which are the host's."""
+    head, other = build().eval(), build().eval()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    x = [torch.randn(1, 24, 16, 24)]
+    tensors = dict(other.named_parameters()) | dict(other.named_buffers())
+    assert not torch.equal(head(x), other(x))
+    called = torch.func.functional_call(head, tensors, (x,), strict=True)
+    assert torch.equal(called, other(x))

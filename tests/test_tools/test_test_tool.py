@@ -91,6 +91,29 @@ def test_masks_and_metric_agree(tool, trained, tmp_path):
     assert len(read(tmp_path / 'masks')) == 8
 
 
+@pytest.mark.parametrize(
+    'metric', ['mmseg_attn.LandCoverMetric', 'mmseg_attn.GroupIoUMetric']
+)
+def test_masks_with_metrics_of_our_own(tool, trained, tmp_path, metric):
+    changed = Config.fromfile(str(trained[0]))
+    changed.test_evaluator = dict(type=metric)
+    changed.dump(str(tmp_path / 'changed.py'))
+    config = tmp_path / 'changed.py'
+    code, metrics = tool('--out', tmp_path / 'masks', config=config)
+    expected = mean_iou(tmp_path / 'masks', trained[2] / 'masks' / 'val')
+    assert code is None
+    assert metrics['mIoU'] == pytest.approx(expected, abs=0.01)
+
+
+def test_metric_that_saves_no_masks(tool, trained, tmp_path):
+    changed = Config.fromfile(str(trained[0]))
+    changed.test_evaluator = [dict(type='DumpResults', out_file_path='a.pkl')]
+    changed.dump(str(tmp_path / 'changed.py'))
+    config = tmp_path / 'changed.py'
+    code, _ = tool('--out', tmp_path / 'masks', config=config)
+    assert code.startswith('Error: --out needs') and 'DumpResults' in code
+
+
 def test_flip_and_scales(tool, tmp_path):
     """With flips, a mirrored picture gets the mirrored prediction."""
     tool('--out', tmp_path / 'plain')

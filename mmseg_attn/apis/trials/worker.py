@@ -80,6 +80,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     metrics = runner.test()
     peak_memory = _peak_memory()
+    flops = segmentor_flops(runner.model, *cfg.crop_size)
     _send(
         out,
         # None of a class that is neither there nor predicted; JSON has no NaN.
@@ -89,7 +90,7 @@ def main() -> None:
             if not math.isnan(value)
         },
         parameters=sum(p.numel() for p in runner.model.parameters()),
-        gflops=segmentor_flops(runner.model, *cfg.crop_size) / 1e9,
+        gflops=sum(flops.values()) / 1e9,
         seconds=seconds,
         peak_memory_mb=peak_memory,
     )

@@ -8,6 +8,7 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ...registry import MODELS
 
 
@@ -18,6 +19,10 @@ class CAAHead(BaseDecodeHead):
     3x3 conv, attention along columns and rows, 1x1 conv; beside it the mean
     of the backbone's map through a 1x1 conv, broadcast; both concatenated,
     1x1 conv, dropout, classifier.
+
+    The image-level branch has one value per picture and channel, of which
+    BN makes no statistics in training where a process has one picture: take
+    two or more per process, SyncBN over several processes, or GN.
 
     Args:
         in_channels: Channels of the backbone's last stage.
@@ -71,9 +76,23 @@ class CAAHead(BaseDecodeHead):
     def _forward_feature(self, inputs) -> Tensor:
         x = self._transform_inputs(inputs)
         attended = self.end_conv(self.attention(self.entry_conv(x)))
-        image = self.image_level_conv(x.mean((2, 3), keepdim=True))
+        image = self._image_level(x.mean((2, 3), keepdim=True))
         both = [attended, image.expand_as(attended)]
         return self.seg_head_conv(torch.cat(both, dim=1))
+
+    def _image_level(self, mean):
+        try:
+            return self.image_level_conv(mean)
+        except ValueError as error:  # how torch's norms say it
+            if 'Expected more than 1 value per channel' not in str(error):
+                raise
+            raise UserError(
+                f'{type(self).__name__} cannot train on one picture per '
+                f'process with {self.norm_cfg["type"]}: its image-level '
+                'branch has one value per channel then. Take a batch_size '
+                'of 2 or more per process, SyncBN over several processes, '
+                "or norm_cfg=dict(type='GN', num_groups=32)."
+            ) from error
 
     def forward(self, inputs) -> Tensor:
         """Logits of feature maps.
@@ -83,5 +102,8 @@ class CAAHead(BaseDecodeHead):
 
         Returns:
             (B, num_classes, H, W).
+
+        Raises:
+            UserError: It trains with BN on one picture.
         """
         return self.cls_seg(self._forward_feature(inputs))

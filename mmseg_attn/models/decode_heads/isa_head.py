@@ -23,6 +23,10 @@ class ISAHead(BaseDecodeHead):
     that look at one sample alone, such as GN, differ within the attention:
     a sample is the picture here and each group of positions there.)
 
+    With one partition the names in the state dict are the host's, not those
+    of the modules: ``torch.func.functional_call`` takes
+    ``dict(head.named_parameters())`` and the buffers, not the state dict.
+
     Args:
         isa_channels: Channels of queries and keys.
         down_factor: The partition, (of height, of width), or several of

@@ -1,0 +1,183 @@
+# Copyright (c) mmseg_attn contributors.
+"""Draw samples of a dataset as its pipeline leaves them, with their labels.
+
+Each PNG shows what a segmentor gets, before its data preprocessor normalizes
+and pads it, and the same with its label map over it. Of pictures that a test
+pipeline resizes, the label map is resized along.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.runner import set_random_seed
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from mmseg_attn.apis.configs import find_config
+from mmseg_attn.apis.files import whole
+from mmseg_attn.apis.overlay import Legend, overlay
+from mmseg_attn.apis.progress import quiet_hosts
+from mmseg_attn.engine.samples import load_sample
+from mmseg_attn.errors import UserError, run_command
+
+with quiet_hosts(), redirect_stdout(StringIO()):
+    from mmseg_attn.apis.inference import as_bgr8, make_palette
+    from mmseg_attn.apis.runner import build_dataset, check_output_folder
+
+SOFTWARE = 'mmseg_attn browse_dataset'  # how a PNG is known as its own
+SMALLEST = 384  # height of what is shown, so that a legend fits
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'config', help='config file, or name of a packaged config'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder for the pictures'
+    )
+    parser.add_argument(
+        '--split',
+        choices=['train', 'val', 'test'],
+        default='train',
+        help='(default: train)',
+    )
+    parser.add_argument(
+        '--number', type=int, default=12, help='of samples (default: 12)'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the choice of samples and of their augmentation (default: 0)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change entries of the config, e.g. '
+        'train_dataloader.dataset.data_root=data/mine',
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if args.number < 1:
+        raise UserError(f'--number must be 1 or more, got {args.number}.')
+    cfg = Config.fromfile(find_config(args.config))
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    check_output_folder(cfg, args.out)
+    with quiet_hosts():
+        dataset = build_dataset(cfg, f'{args.split}_dataloader')
+    set_random_seed(args.seed)
+    number = min(args.number, len(dataset))
+    chosen = np.random.choice(len(dataset), number, replace=False)
+    targets = {
+        index: args.out / f'{args.split}_{index:06d}.png'
+        for index in sorted(chosen.tolist())
+    }
+    for path in targets.values():
+        check_own(path)
+    painter = Painter(dataset.metainfo)
+    failed = 0
+    for index, path in targets.items():
+        try:
+            sample = load_sample(dataset, index)
+            source = save(path, painter, sample)
+        except UserError as error:
+            print(f'Error: {" ".join(str(error).split())}', file=sys.stderr)
+            failed += 1
+        else:
+            print(f'{path}: {source}')
+    print(
+        f'{number - failed} of {len(dataset)} samples drawn'
+        + (f', {failed} could not be (see above)' if failed else '')
+    )
+    return int(failed > 0)
+
+
+def check_own(path: Path) -> None:
+    """Refuse to replace what this tool did not write."""
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as image:
+            own = image.info.get('Software') == SOFTWARE
+    except (UnidentifiedImageError, OSError):
+        own = False
+    if not own:
+        raise UserError(
+            f'{path} exists and was not written by this tool: name another '
+            'folder with --out, or move it away.'
+        )
+
+
+class Painter:
+    """Draws samples in the colours of their dataset.
+
+    Args:
+        metainfo: Of the dataset, with its ``classes`` and ``palette``.
+    """
+
+    def __init__(self, metainfo: dict) -> None:
+        classes = metainfo['classes']
+        palette = metainfo.get('palette') or make_palette(len(classes))
+        # What has no class, as the label that is ignored, comes last.
+        self.palette = [*map(list, palette), unlike(palette)]
+        self.legend = Legend((*classes, 'ignored'), self.palette)
+
+    def __call__(self, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The picture, the same under its labels, and a legend."""
+        mask = np.minimum(mask, len(self.palette) - 1).astype(np.uint8)
+        enlarge = -(-SMALLEST // len(picture))
+        size = [side * enlarge for side in picture.shape[1::-1]]
+        picture, mask = (
+            cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+            for image in (picture, mask)
+        )
+        gap = np.full((len(picture), 8, 3), 255, np.uint8)
+        painted = overlay(picture, mask, self.palette, 0.6)
+        return self.legend.add(
+            np.hstack([picture, gap, painted]), np.unique(mask)
+        )
+
+
+def unlike(palette: Sequence[Sequence[int]]) -> list[int]:
+    """The colour that is farthest from all of a palette."""
+    colours = np.stack(np.meshgrid(*[(0, 128, 255)] * 3), -1).reshape(-1, 3)
+    distances = np.linalg.norm(colours[:, None] - np.array(palette), axis=-1)
+    return colours[distances.min(1).argmax()].tolist()
+
+
+def save(path: Path, painter: Painter, sample: dict) -> str:
+    """Draw a sample and return the path of its picture."""
+    data = sample['data_samples']
+    if 'gt_sem_seg' not in data:
+        raise UserError(
+            f'{data.img_path} comes without a label map from the pipeline: '
+            'expected one with LoadAnnotations, of a segmentation dataset.'
+        )
+    picture = as_bgr8(sample['inputs'].numpy().transpose(1, 2, 0))
+    drawn = painter(picture, data.gt_sem_seg.data[0].numpy())
+    about = PngInfo()
+    about.add_text('Software', SOFTWARE)
+    with whole(path) as partial:
+        Image.fromarray(drawn[..., ::-1]).save(partial, pnginfo=about)
+    return data.img_path
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(main))
