@@ -141,7 +141,7 @@ def build_dataset(cfg: Config, loader: str) -> Sized:
     if not cfg.get(loader):
         raise UserError(f'the config has no {loader}.')
     cfg = copy.deepcopy(cfg)
-    _check_paths(cfg, loader)
+    check_paths(cfg, loader)
     _add_checks(cfg)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     return _Runner.build_dataloader(cfg[loader]).dataset
