@@ -23,7 +23,7 @@ from torch import nn
 from ..errors import UserError
 from .checkpoint import load_weights
 from .configs import find_config
-from .runner import model_mistakes
+from .runner import check_ops, model_mistakes
 
 
 def load_model(
@@ -67,6 +67,7 @@ def load_model(
             f'{config.filename} has no `model`; expected the config of a '
             'segmentor, that which its checkpoint was trained with.'
         )
+    check_ops(config)
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))

@@ -36,6 +36,7 @@ with quiet_hosts(), redirect_stdout(StringIO()):
         load_model,
         make_predictor,
     )
+    from .runner import check_ops
 
 # What one bad picture may raise; anything else is a bug and stops the run.
 FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
@@ -147,6 +148,7 @@ def _predict(args: argparse.Namespace) -> int:
         raise UserError(f'--score must be 0 to 1, got {args.score}.')
     config = Config.fromfile(find_config(args.config))
     config.merge_from_dict(args.cfg_options or {})
+    check_ops(config)
     output = InstanceOutput if is_detector(config) else MaskOutput
     jobs = find_jobs(
         args.inputs,

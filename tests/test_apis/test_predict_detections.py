@@ -13,19 +13,31 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
+from mmseg_attn import hosts
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis.inference import Detector, load_model, make_predictor
+from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.scenes import make_scenes, render
+from mmseg_attn.errors import UserError
 
-pytest.importorskip('mmcv._ext', reason='mmcv has no compiled operators')
 CONFIG = Path(__file__).parents[2] / (
     'configs/demo/mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96.py'
 )
 
 
+def test_without_compiled_operators(tmp_path, monkeypatch):
+    """Seen in an environment without, and made here where there are some."""
+    monkeypatch.setattr(hosts.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(SystemExit, match='MMCV_WITH_OPS=1 pip install'):
+        main(['predict', str(CONFIG), 'none.pth', str(tmp_path)])
+    with pytest.raises(UserError, match='no compiled operators'):
+        build_runner(Config.fromfile(CONFIG))
+
+
 @pytest.fixture(scope='module')
 def detector(tmp_path_factory):
     """Checkpoint of random weights and two pictures, one without colours."""
+    pytest.importorskip('mmcv._ext', reason='mmcv has no compiled operators')
     folder = tmp_path_factory.mktemp('detector')
     cfg = Config.fromfile(CONFIG)
     init_default_scope('mmdet')
