@@ -1,0 +1,4 @@
+# Copyright (c) mmseg_attn contributors.
+from .level_attention import LevelAttention
+
+__all__ = ['LevelAttention']
