@@ -79,8 +79,11 @@ def _insert(
     channels = (
         backbone.base_channels * 2 ** (stage - 1) * backbone.block.expansion
     )
-    last = len(blocks) - 1
-    blocks.add_module('attention', InsertedAttention(channels, layer, **kwargs))
+    attention = InsertedAttention(channels, layer, **kwargs)
+    name = str(len(blocks) - 1)
+    last = getattr(blocks, name)
+    blocks.add_module('attention', attention)
     if before_last:
-        # Modules run in this order, whatever their names.
-        blocks._modules.move_to_end(str(last))
+        # Modules run in the order in which they came, whatever their names.
+        delattr(blocks, name)
+        blocks.add_module(name, last)
