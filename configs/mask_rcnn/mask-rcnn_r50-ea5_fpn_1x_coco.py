@@ -8,5 +8,9 @@ model = dict(
         type='mmseg_attn.AttentionBackbone',
         attentions={{_base_.attentions}},
     ),
-    neck=[{{_base_.model.neck}}, {{_base_.levels}}],
+    neck=dict(
+        type='mmseg_attn.AttentionNeck',
+        levels={{_base_.levels}},
+        layer={{_base_.layer}},
+    ),
 )

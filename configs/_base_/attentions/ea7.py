@@ -3,9 +3,4 @@
 # it, and how they started, is not known: here behind it, as the identity.
 layer = dict(type='mmseg_attn.EfficientAttention', zero_init=True)
 attentions = [dict(stage=2, layer=layer), dict(stage=3, layer=layer)]
-levels = dict(
-    type='mmseg_attn.LevelAttention',
-    in_channels=256,
-    levels=(0, 1, 2, 3, 4),
-    layer=layer,
-)
+levels = (0, 1, 2, 3, 4)

@@ -2,9 +2,4 @@
 # grows with the square of the positions.
 layer = dict(type='NonLocal2d', reduction=2, mode='embedded_gaussian')
 attentions = [dict(stage=2, layer=layer), dict(stage=3, layer=layer)]
-levels = dict(
-    type='mmseg_attn.LevelAttention',
-    in_channels=256,
-    levels=(2, 3, 4),
-    layer=layer,
-)
+levels = (2, 3, 4)

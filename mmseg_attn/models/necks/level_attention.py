@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
-from torch import Tensor, nn
+from mmengine.model import BaseModule, ModuleDict
+from torch import Tensor
 
 from ...layers.inserted_attention import InsertedAttention
 from ...registry import MODELS
@@ -53,12 +53,28 @@ class LevelAttention(BaseModule):
                 f'got {levels}'
             )
         self.levels = levels
-        self.attentions = nn.ModuleDict(
+        # Of mmengine, so that init_weights reaches the layers.
+        self.attentions = ModuleDict(
             {
                 str(level): InsertedAttention(in_channels, layer, **kwargs)
                 for level in levels
             }
         )
+
+    def check(self, number: int | None) -> None:
+        """Refuse a pyramid of too few levels.
+
+        Args:
+            number: How many it has, if known.
+
+        Raises:
+            ValueError: One of ``levels`` is not there.
+        """
+        if number is not None and max(self.levels) >= number:
+            raise ValueError(
+                f'levels={self.levels}, but the pyramid has {number}: '
+                f'expected 0 to {number - 1}'
+            )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Attend within each of the levels.
@@ -72,11 +88,7 @@ class LevelAttention(BaseModule):
         Raises:
             ValueError: There are too few levels.
         """
-        if max(self.levels) >= len(inputs):
-            raise ValueError(
-                f'levels={self.levels}, but the pyramid has {len(inputs)}: '
-                f'expected 0 to {len(inputs) - 1}'
-            )
+        self.check(len(inputs))
         return tuple(
             self.attentions[str(level)](x) if level in self.levels else x
             for level, x in enumerate(inputs)
