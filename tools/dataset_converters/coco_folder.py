@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of that choice')
     add(
         '--config',
-        default='mask-rcnn_r50_fpn_1x_coco',
+        default='mask-rcnn_r50-ea5_fpn_1x_coco',
         help='config of a detector to start from (default: %(default)s)',
     )
     return parser.parse_args()
