@@ -38,7 +38,7 @@ def convert(scenes, out, *options, config=CONFIG):
 
 def test_one_file_is_split(scenes, tmp_path):
     out = tmp_path / 'mine'
-    done = convert(scenes, out, '--val-share', '0.25')
+    done = convert(scenes, out, '--val-share', '0.25', '--size', '64')
     assert done.returncode == 0, done.stderr
     assert 'train: 6 pictures, 36 instances' in done.stdout
     assert 'val: 2 pictures, 12 instances' in done.stdout
@@ -57,6 +57,9 @@ def test_one_file_is_split(scenes, tmp_path):
     assert cfg.train_dataloader.dataset.metainfo.classes == CLASSES[1:]
     assert cfg.model.roi_head.bbox_head.num_classes == 6
     assert cfg.model.roi_head.mask_head.num_classes == 6
+    for loader in ('train', 'val', 'test'):
+        steps = cfg[f'{loader}_dataloader'].dataset.pipeline
+        assert [s.scale for s in steps if s.type == 'Resize'] == [(64, 64)]
     again = convert(scenes, out)
     assert again.returncode == 1
     assert 'config.py exists: name another folder' in again.stderr
@@ -112,6 +115,7 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
     ('options', 'message'),
     [
         (('--val-share', '1.5'), '--val-share must be 0 to 1, got 1.5'),
+        (('--size', '8'), '--size must be 32 or more, got 8'),
         (('--val-annotations', 'none.json'), 'none.json does not exist'),
     ],
 )

@@ -53,6 +53,12 @@ def parse_args() -> argparse.Namespace:
     )
     add('--seed', type=int, default=0, help='of that choice')
     add(
+        '--size',
+        type=int,
+        help='longer side of the pictures as the network sees them, in '
+        "pixels (default: the config's)",
+    )
+    add(
         '--config',
         default='mask-rcnn_r50-ea5_fpn_1x_coco',
         help='config of a detector to start from (default: %(default)s)',
@@ -64,6 +70,8 @@ def main() -> None:
     args = parse_args()
     if not 0 < args.val_share < 1:
         raise UserError(f'--val-share must be 0 to 1, got {args.val_share}.')
+    if args.size is not None and args.size < 32:
+        raise UserError(f'--size must be 32 or more, got {args.size}.')
     cfg = Config.fromfile(find_config(args.config))
     if cfg.get('default_scope') != 'mmdet':
         raise UserError(f'{args.config} is no detector of MMDetection.')
@@ -87,7 +95,7 @@ def main() -> None:
     for name, content in contents.items():
         with whole(args.out / 'annotations' / f'{name}.json') as path:
             path.write_text(json.dumps(content), encoding='utf-8')
-    fill(cfg, args.out, folders, report.categories)
+    fill(cfg, args.out, folders, report.categories, args.size)
     with whole(args.out / 'config.py') as path:
         cfg.dump(path)
     show(report, contents)
@@ -136,6 +144,7 @@ def fill(
     out: Path,
     folders: dict[str, Path],
     classes: tuple[str, ...],
+    size: int | None,
 ) -> None:
     """Put data and classes into a detector's config, in place.
 
@@ -145,6 +154,8 @@ def fill(
         folders (dict[str, Path]): Folder of the pictures of 'train' and
             'val'.
         classes (tuple[str, ...]): Names of the classes.
+        size (int | None): Longer side of the resized pictures, in pixels;
+            None keeps the config's.
     """
     meta = dict(
         classes=tuple(classes),
@@ -162,6 +173,9 @@ def fill(
             ann_file=annotations,
             data_prefix=dict(img=os.path.abspath(folders[name]) + os.sep),
         )
+        for step in dataset.pipeline:
+            if size and step['type'] == 'Resize':
+                step.update(scale=(size, size), keep_ratio=True)
         if name == 'val':
             cfg[f'{loader}_evaluator'].ann_file = annotations
     for head in _class_heads(cfg.model):
