@@ -6,6 +6,7 @@ maintained ``onedl-*`` forks. Needs the standard library alone.
 """
 
 import functools
+import importlib.util
 import warnings
 from importlib import metadata
 
@@ -50,6 +51,25 @@ def mixed_families() -> str | None:
         'modules over each other. Remove them all with "pip uninstall -y '
         f'{" ".join([*original, *onedl])}", then install one family: pip '
         'install "mmseg_attn[onedl]" or "mmseg_attn[openmmlab]".'
+    )
+
+
+def missing_ops() -> str | None:
+    """Return what to do if mmcv has no compiled operators, else None.
+
+    The detectors of MMDetection (RoIAlign, NMS) cannot even be imported
+    without.
+    """
+    if importlib.util.find_spec('mmcv._ext'):
+        return None
+    family = 'onedl' if installed(ONEDL) else 'mmcv'
+    package = {'onedl': 'onedl-mmcv', 'mmcv': 'mmcv==2.1.0'}[family]
+    return (
+        'mmcv has no compiled operators (RoIAlign, NMS), which detectors '
+        'need. Compile them, which takes g++, the Python headers and ten '
+        'minutes and more: pip install "setuptools<82" ninja, then '
+        'MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps '
+        f'--no-build-isolation --no-cache-dir --no-binary :all: {package}'
     )
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Load a segmentor for prediction and run it on pictures."""
+"""Load a segmentor or detector and run it on pictures."""
 
 import colorsys
 import copy
@@ -15,15 +15,15 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.structures import InstanceData
 from mmseg.datasets.transforms import LoadImageFromNDArray
-from mmseg.models import BaseSegmentor
-from mmseg.registry import DATASETS
+from torch import nn
 
 from ..errors import UserError
 from .checkpoint import load_weights
 from .configs import find_config
-from .runner import model_mistakes
+from .runner import check_ops, model_mistakes
 
 
 def load_model(
@@ -33,8 +33,8 @@ def load_model(
     device: str | None = None,
     classes: Sequence[str] | None = None,
     slide: int | tuple[int, int] | None = None,
-) -> BaseSegmentor:
-    """Build a segmentor with its trained weights, ready to predict.
+) -> nn.Module:
+    """Build a segmentor or detector with its trained weights.
 
     Nothing is downloaded for the backbone, since the checkpoint replaces it.
 
@@ -48,11 +48,11 @@ def load_model(
             those of the checkpoint, else those of the config's dataset.
         slide (int | tuple[int, int] | None): Predict in overlapping windows
             of this size (height, width) in pixels; 0 takes the size from the
-            config. None keeps the config's way.
+            config. None keeps the config's way. Of segmentors only.
 
     Returns:
-        BaseSegmentor: The model in eval mode, with ``cfg`` and
-        ``dataset_meta`` (classes and palette) set.
+        nn.Module: The model in eval mode, with ``cfg`` and ``dataset_meta``
+        (classes and palette) set.
 
     Raises:
         UserError: If there is no such config or checkpoint, if they do not
@@ -67,16 +67,21 @@ def load_model(
             f'{config.filename} has no `model`; expected the config of a '
             'segmentor, that which its checkpoint was trained with.'
         )
+    check_ops(config)
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))
     with model_mistakes():
         model = MODELS.build(config.model)
-    if not isinstance(model, BaseSegmentor):
+    detector = is_detector(config)
+    if _outputs(model) is None:
         raise UserError(
             f'{config.filename} builds a {type(model).__name__}; expected a '
-            'segmentor such as EncoderDecoder.'
+            'segmentor such as EncoderDecoder, or with default_scope '
+            "'mmdet' a detector such as MaskRCNN."
         )
+    if detector and slide is not None:
+        raise UserError('a detector cannot predict in windows (--slide).')
     saved = {}
     if checkpoint is not None:
         saved = load_weights(model, checkpoint)
@@ -86,6 +91,31 @@ def load_model(
     if slide is not None:
         model.test_cfg = _sliding(config, slide)
     return model.to(device).eval()
+
+
+def is_detector(config: Config) -> bool:
+    """Whether a config is one of MMDetection.
+
+    Args:
+        config (Config): The config.
+
+    Returns:
+        bool: By its ``default_scope``.
+    """
+    return config.get('default_scope') == 'mmdet'
+
+
+def make_predictor(model: nn.Module, tta: bool = False) -> 'Predictor':
+    """Choose the class that runs a model.
+
+    Args:
+        model (nn.Module): As from :func:`load_model`.
+        tta (bool): As of :class:`Predictor`.
+
+    Returns:
+        Predictor: A :class:`Segmenter` or a :class:`Detector`.
+    """
+    return (Detector if is_detector(model.cfg) else Segmenter)(model, tta)
 
 
 @dataclass(eq=False)  # arrays do not compare
@@ -101,11 +131,11 @@ class Sample:
     data: dict
 
 
-class Segmenter:
-    """Segment pictures as the model's config says for testing.
+class Predictor:
+    """Prepare pictures as the model's config says for testing.
 
     Args:
-        model (BaseSegmentor): With ``cfg`` set, as from :func:`load_model`.
+        model (nn.Module): With ``cfg`` set, as from :func:`load_model`.
         tta (bool): Average over the flips and scales of the config's
             ``tta_pipeline``.
 
@@ -113,7 +143,7 @@ class Segmenter:
         UserError: If the config has no pipeline for this.
     """
 
-    def __init__(self, model: BaseSegmentor, tta: bool = False) -> None:
+    def __init__(self, model: nn.Module, tta: bool = False) -> None:
         cfg = model.cfg
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
@@ -171,6 +201,17 @@ class Segmenter:
         return results
 
     @torch.inference_mode()
+    def _run(self, samples: Sequence[Sample]) -> list:
+        batch = pseudo_collate([sample.data for sample in samples])
+        return self._runs.test_step(batch)
+
+
+class Segmenter(Predictor):
+    """Segment pictures as the model's config says for testing.
+
+    Arguments as of :class:`Predictor`.
+    """
+
     def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
         """Predict the class of every pixel.
 
@@ -183,15 +224,33 @@ class Segmenter:
             picture, at the picture's size; uint8, or uint16 beyond 256
             classes.
         """
-        batch = pseudo_collate([sample.data for sample in samples])
-        results = self._runs.test_step(batch)
         wide = len(self.model.dataset_meta['classes']) > 256
         masks = []
-        for sample, result in zip(samples, results, strict=True):
+        for sample, result in zip(samples, self._run(samples), strict=True):
             mask = result.pred_sem_seg.data.cpu().numpy()
             mask = mask.reshape(sample.picture.shape[:2])
             masks.append(mask.astype(np.uint16 if wide else np.uint8))
         return masks
+
+
+class Detector(Predictor):
+    """Detect objects as the model's config says for testing.
+
+    Arguments as of :class:`Predictor`.
+    """
+
+    def __call__(self, samples: Sequence[Sample]) -> list[InstanceData]:
+        """Predict boxes, and masks where the model has them.
+
+        Args:
+            samples (Sequence[Sample]): Pictures.
+
+        Returns:
+            list[InstanceData]: Of each picture ``bboxes`` (N, 4) as x1, y1,
+            x2, y2 in pixels of the picture, ``labels`` (N,), ``scores`` (N,)
+            and of a model with masks ``masks`` (N, H, W) bool.
+        """
+        return [result.pred_instances.cpu() for result in self._run(samples)]
 
 
 def input_size(sample: Sample) -> tuple:
@@ -296,28 +355,39 @@ def _test_pipeline(cfg: Config) -> list:
     return pipeline
 
 
+def _outputs(model: nn.Module) -> int | None:
+    """Number of classes of a segmentor's or a detector's last head."""
+    head = getattr(model, 'decode_head', None) or getattr(
+        getattr(model, 'roi_head', model), 'bbox_head', None
+    )
+    if isinstance(head, nn.ModuleList):  # a cascade
+        head = head[-1]
+    return getattr(head, 'num_classes', None)
+
+
 def _dataset_meta(
-    model: BaseSegmentor, saved: dict, classes: Sequence[str] | None
+    model: nn.Module, saved: dict, classes: Sequence[str] | None
 ) -> dict:
-    head = model.decode_head
-    head = head[-1] if isinstance(head, torch.nn.ModuleList) else head
-    if classes and len(classes) != head.num_classes:
+    outputs = _outputs(model)
+    if classes and len(classes) != outputs:
         raise UserError(
-            f'Got {len(classes)} class names for a model of '
-            f'{head.num_classes} classes.'
+            f'Got {len(classes)} class names for a model of {outputs} classes.'
         )
     dataset = _test_dataset(model.cfg)
-    kind = DATASETS.get(dataset.type) if 'type' in dataset else None
+    kind = None
+    if 'type' in dataset:
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(dataset.type)
     sources = [
         dict(classes=classes),
         saved.get('dataset_meta') or {},
         dict(classes=saved.get('CLASSES'), palette=saved.get('PALETTE')),
         {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})},
-        dict(classes=[f'class {i}' for i in range(head.num_classes)]),
+        dict(classes=[f'class {i}' for i in range(outputs)]),
     ]
     for meta in sources:
         names, palette = meta.get('classes'), meta.get('palette')
-        if names is not None and len(names) == head.num_classes:
+        if names is not None and len(names) == outputs:
             break
     if palette is None or len(palette) != len(names):
         palette = make_palette(len(names))

@@ -23,12 +23,13 @@ class Job:
     Attributes:
         source (Path): Picture or video.
         overlay (Path | None): Picture or video to be written.
-        mask (Path | None): Picture, or for a video the folder of pictures.
+        data (Path | None): The prediction itself: a file, or for a video the
+            folder of them.
     """
 
     source: Path
     overlay: Path | None
-    mask: Path | None
+    data: Path | None
 
     @property
     def is_video(self) -> bool:
@@ -36,7 +37,7 @@ class Job:
 
     @property
     def outputs(self) -> list[Path]:
-        return [path for path in (self.overlay, self.mask) if path]
+        return [path for path in (self.overlay, self.data) if path]
 
 
 def find_jobs(
@@ -44,6 +45,8 @@ def find_jobs(
     out: Path,
     save: Sequence[str] | None = None,
     overlay_format: str = 'jpg',
+    kind: str = 'mask',
+    ending: str = '.png',
 ) -> list[Job]:
     """Find all pictures and videos and say where their results go.
 
@@ -51,9 +54,12 @@ def find_jobs(
         inputs (Sequence[str]): Files, folders and globs.
         out (Path): Folder of the results. Paths below an input folder are
             kept below it.
-        save (Sequence[str] | None): ``'overlay'``, ``'mask'`` or both. None
+        save (Sequence[str] | None): ``'overlay'``, ``kind`` or both. None
             means both of a picture and the overlay of a video.
         overlay_format (str): ``'jpg'`` or ``'png'``, for pictures.
+        kind (str): What the predictions themselves are called, and their
+            folder.
+        ending (str): Of their files.
 
     Returns:
         list[Job]: In the order of the inputs, sorted within a folder.
@@ -64,7 +70,12 @@ def find_jobs(
     """
     if out.is_file() or out.suffix.lower() in PICTURES + VIDEOS:
         raise UserError(f'--out {out} must be a folder, not a file.')
-    folders = {'overlay': out / 'overlay', 'mask': out / 'mask'}
+    wrong = set(save or ()) - {'overlay', kind}
+    if wrong:
+        raise UserError(
+            f'--save {wrong.pop()}: this model gives overlay and {kind}.'
+        )
+    folders = {'overlay': out / 'overlay', kind: out / kind}
     found = {}  # dict instead of set: it keeps the order
     for text in inputs:
         for source, name in _expand(text, list(folders.values())):
@@ -77,15 +88,15 @@ def find_jobs(
         stem = name.with_suffix('')
         if stems[stem, video] > 1:  # a.jpg and a.png
             stem = name
-        kinds = save or (['overlay'] if video else ['overlay', 'mask'])
+        kinds = save or (['overlay'] if video else ['overlay', kind])
         endings = {
             'overlay': '.mp4' if video else f'.{overlay_format}',
-            'mask': '' if video else '.png',
+            kind: '' if video else ending,
         }
         outputs = {
             kind: folders[kind] / f'{stem}{endings[kind]}' for kind in kinds
         }
-        jobs.append(Job(source, outputs.get('overlay'), outputs.get('mask')))
+        jobs.append(Job(source, outputs.get('overlay'), outputs.get(kind)))
     _refuse_collisions(jobs)
     return jobs
 
@@ -155,9 +166,9 @@ def _refuse_collisions(jobs: list[Job]) -> None:
                 f'{output}; choose another --out.'
             )
         for parent in output.parents:
-            if parent in owners:  # the folder of a video's masks
+            if parent in owners:  # the folder of a video's files
                 raise UserError(
-                    f'The masks of {owners[parent]} and of {source} would '
+                    f'The results of {owners[parent]} and of {source} would '
                     f'share the folder {parent}; predict them into '
                     'different folders (--out).'
                 )

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""``python -m mmseg_attn predict``: segment pictures, folders and videos."""
+"""``python -m mmseg_attn predict``: pictures, folders and videos."""
 
 import argparse
 import errno
@@ -23,12 +23,20 @@ from ..errors import UserError
 from .configs import find_config
 from .files import whole
 from .jobs import Job, find_jobs
-from .overlay import Legend, overlay, save_mask
+from .outputs import InstanceOutput, MaskOutput
 from .progress import make_progress, quiet_hosts
 from .video import read_video, write_video
 
 with quiet_hosts(), redirect_stdout(StringIO()):
-    from .inference import Sample, Segmenter, input_size, load_model
+    from .inference import (
+        Predictor,
+        Sample,
+        input_size,
+        is_detector,
+        load_model,
+        make_predictor,
+    )
+    from .runner import check_ops
 
 # What one bad picture may raise; anything else is a bug and stops the run.
 FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
@@ -49,13 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out',
         type=Path,
         default=Path('predictions'),
-        help='folder for overlay/ and mask/ (default: %(default)s)',
+        help='folder for overlay/ and mask/ or instances/ '
+        '(default: %(default)s)',
     )
     add(
         '--save',
         nargs='+',
-        choices=['overlay', 'mask'],
-        help='what to write (default: both; of videos the overlay)',
+        choices=['overlay', 'mask', 'instances'],
+        help='what to write: pictures, and class maps of a segmentor or '
+        'boxes and masks of a detector as JSON (default: both; of videos '
+        'the overlay)',
     )
     add('--overlay-format', choices=['jpg', 'png'], default='jpg')
     add(
@@ -63,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.5,
         help='of the colours, 0 to 1 (default: %(default)s)',
+    )
+    add(
+        '--score',
+        type=float,
+        default=0.3,
+        help='show and save instances of at least this score, 0 to 1 '
+        '(default: %(default)s)',
     )
     add(
         '--legend',
@@ -126,9 +144,20 @@ def _predict(args: argparse.Namespace) -> int:
         raise UserError(f'--opacity must be 0 to 1, got {args.opacity}.')
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be 1+, got {args.batch_size}.')
-    jobs = find_jobs(args.inputs, args.out, args.save, args.overlay_format)
+    if not 0 <= args.score <= 1:
+        raise UserError(f'--score must be 0 to 1, got {args.score}.')
     config = Config.fromfile(find_config(args.config))
     config.merge_from_dict(args.cfg_options or {})
+    check_ops(config)
+    output = InstanceOutput if is_detector(config) else MaskOutput
+    jobs = find_jobs(
+        args.inputs,
+        args.out,
+        args.save,
+        args.overlay_format,
+        output.kind,
+        output.ending,
+    )
     model = load_model(
         config,
         args.checkpoint,
@@ -136,9 +165,9 @@ def _predict(args: argparse.Namespace) -> int:
         classes=args.classes,
         slide=args.slide,
     )
-    segmenter = Segmenter(model, args.tta)
+    predictor = make_predictor(model, args.tta)
     todo = _open_out(args, config, model.dataset_meta, jobs)
-    run = _Run(segmenter, args, len(todo))
+    run = _Run(predictor, output(model.dataset_meta, args), args, len(todo))
     started = time.monotonic()
     with run.progress:
         run(todo)
@@ -173,6 +202,7 @@ def _open_out(
         'tta': args.tta,
         'slide': args.slide,
         'opacity': args.opacity,
+        'score': args.score,
         'legend': args.legend,
         'classes': list(meta['classes']),
         'palette': meta['palette'],
@@ -229,12 +259,13 @@ class _Run:
     """Works through the jobs, keeping count and going on after failures."""
 
     def __init__(
-        self, segmenter: Segmenter, args: argparse.Namespace, total: int
+        self,
+        predictor: Predictor,
+        output: MaskOutput | InstanceOutput,
+        args: argparse.Namespace,
+        total: int,
     ) -> None:
-        meta = segmenter.model.dataset_meta
-        self.segmenter, self.args = segmenter, args
-        self.palette = meta['palette']
-        self.legend = Legend(meta['classes'], self.palette)
+        self.predictor, self.output, self.args = predictor, output, args
         self.done = self.failed = 0
         self.progress = make_progress()
         self.task = self.progress.add_task('inputs', total=total)
@@ -247,7 +278,7 @@ class _Run:
                     self._video(job)
                 continue
             try:
-                sample = self.segmenter.prepare(job.source)
+                sample = self.predictor.prepare(job.source)
             except FAILURES as error:
                 self._failed(job, error)
                 continue
@@ -264,7 +295,7 @@ class _Run:
     def _pictures(self, batch: list[tuple[Job, Sample]]) -> None:
         jobs, samples = zip(*batch, strict=True)
         try:
-            masks = self.segmenter(samples)
+            found = self.predictor(samples)
         except FAILURES as error:
             if len(batch) == 1:
                 self._failed(jobs[0], error)
@@ -272,26 +303,21 @@ class _Run:
             for single in batch:  # to find the one that fails
                 self._pictures([single])
             return
-        for job, sample, mask in zip(jobs, samples, masks, strict=True):
+        for job, sample, item in zip(jobs, samples, found, strict=True):
             with self._counted(job):
-                self._save_picture(job, sample.picture, mask)
+                self._save_picture(job, sample.picture, item)
 
     def _save_picture(
-        self, job: Job, picture: np.ndarray, mask: np.ndarray
+        self, job: Job, picture: np.ndarray, found: object
     ) -> None:
-        if job.mask:
-            with whole(job.mask) as path:
-                save_mask(path, mask, self.palette)
+        if job.data:
+            with whole(job.data) as path:
+                self.output.save(path, found)
         if job.overlay:
-            shown = self._draw(picture, mask, np.unique(mask))
+            listed = self.output.classes_in(found)
+            shown = self.output.draw(picture, found, listed)
             with whole(job.overlay) as path:
                 Image.fromarray(shown[..., ::-1]).save(path, quality=95)
-
-    def _draw(
-        self, picture: np.ndarray, mask: np.ndarray, listed: Iterable[int]
-    ) -> np.ndarray:
-        shown = overlay(picture, mask, self.palette, self.args.opacity)
-        return self.legend.add(shown, listed) if self.args.legend else shown
 
     def _video(self, job: Job) -> None:
         with ExitStack() as stack:
@@ -304,25 +330,24 @@ class _Run:
             if job.overlay:
                 path = stack.enter_context(whole(job.overlay))
                 writer = stack.enter_context(write_video(path, video.fps))
-            if job.mask:
-                _check_frames(job.mask)
-                folder = stack.enter_context(whole(job.mask))
+            ending = self.output.ending
+            if job.data:
+                _check_frames(job.data, ending)
+                folder = stack.enter_context(whole(job.data))
                 folder.mkdir()
             listed, count = set(), 0
             for samples in _batches(
-                map(self.segmenter.prepare, video), self.args.batch_size
+                map(self.predictor.prepare, video), self.args.batch_size
             ):
-                masks = self.segmenter(samples)
-                for sample, mask in zip(samples, masks, strict=True):
-                    if job.mask:
-                        name = f'{count:06d}.png'
-                        save_mask(folder / name, mask, self.palette)
+                found = self.predictor(samples)
+                for sample, item in zip(samples, found, strict=True):
+                    if job.data:
+                        self.output.save(folder / f'{count:06d}{ending}', item)
                     if writer:
-                        listed.update(np.unique(mask).tolist())
-                        shown = self._draw(
-                            sample.picture, mask, sorted(listed)
+                        listed |= self.output.classes_in(item)
+                        writer.write(
+                            self.output.draw(sample.picture, item, listed)
                         )
-                        writer.write(shown)
                     count += 1
                 self.progress.update(task, completed=count)
             if not count:
@@ -376,12 +401,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _check_frames(folder: Path) -> None:
-    """Refuse to replace a folder that holds more than a video's masks."""
+def _check_frames(folder: Path, ending: str) -> None:
+    """Refuse to replace a folder that holds more than a video's results."""
     for path in folder.glob('*'):
-        if not re.fullmatch(r'\d{6}\.png', path.name):
+        if not re.fullmatch(rf'\d{{6}}\{ending}', path.name):
             raise UserError(
-                f'{folder} holds {path.name}, which is no mask of a video: '
+                f'{folder} holds {path.name}, which is no result of a video: '
                 'move it away or name another folder with --out.'
             )
 

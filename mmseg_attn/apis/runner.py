@@ -24,8 +24,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..datasets.coco import check_coco
 from ..engine.samples import NamedItems
 from ..errors import UserError
+from ..hosts import missing_ops
 from .checkpoint import (
     allow_openmmlab_types,
     find_latest,
@@ -58,16 +60,20 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         UserError: The config, the data or the checkpoint cannot be used.
     """
     cfg = copy.deepcopy(cfg)
+    check_ops(cfg)
     if not cfg.get('work_dir'):
         name = Path(cfg.filename).stem if cfg.filename else 'run'
         cfg.work_dir = os.path.join('work_dirs', name)
     loaders = ('train_dataloader', 'val_dataloader')
+    notes = []
     for loader in loaders if train else ('test_dataloader',):
         check_paths(cfg, loader)
+        notes += _check_instances(cfg, loader)
     _add_checks(cfg)
     if train:
         _make_resumable(cfg)
-    notes = _adapt_to_cpu(cfg) if get_device() == 'cpu' else []
+    if get_device() == 'cpu':
+        notes += _adapt_to_cpu(cfg)
     notes += _choose_checkpoint(cfg)
     if train and not cfg.resume:
         _check_unused(cfg.work_dir)
@@ -83,6 +89,20 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         strict = bool(cfg.resume) or not train
         match_weights(runner.model, checkpoint, cfg.load_from, strict)
     return runner
+
+
+def check_ops(cfg: Config) -> None:
+    """Refuse a detector where mmcv's compiled operators are not there.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        UserError: It says what to install.
+    """
+    problem = missing_ops() if cfg.get('default_scope') == 'mmdet' else None
+    if problem:
+        raise UserError(problem)
 
 
 class _Runner(Runner):
@@ -189,6 +209,41 @@ def check_paths(cfg: Config, loader: str) -> None:
                 f'{os.getcwd()}). Put the data there or set the path in the '
                 f'config or with --cfg-options {loader}.dataset.data_root=...'
             )
+
+
+def _check_instances(cfg: Config, loader: str) -> list[str]:
+    """Check the annotations of a detector's datasets; return warnings."""
+    notes = []
+    if cfg.get('default_scope') != 'mmdet':
+        return notes
+    for dataset in dataset_configs(cfg.get(loader)):
+        # Others have formats of their own.
+        if dataset.get('type') not in ('CocoDataset', 'mmdet.CocoDataset'):
+            continue
+        paths = _paths(dataset)
+        meta = dataset.get('metainfo') or {}
+        classes = meta.get('classes') or ()
+        if isinstance(classes, str) and not os.path.isfile(classes):
+            raise UserError(
+                f'metainfo.classes of {loader} is the text {classes!r}: '
+                f'expected a tuple, such as ({classes!r},).'
+            )
+        if not classes:
+            with DATASETS.switch_scope_and_registry('mmdet') as registry:
+                classes = registry.get('CocoDataset').METAINFO['classes']
+        masks = any(
+            step.get('with_mask') for step in dataset.get('pipeline') or ()
+        )
+        if '://' in paths['ann_file']:
+            continue
+        report = check_coco(
+            paths['ann_file'],
+            paths.get('data_prefix.img'),
+            () if isinstance(classes, str) else classes,
+            masks,
+        )
+        notes += [f'{paths["ann_file"]}: {n}.' for n in report.warnings()]
+    return notes
 
 
 def dataset_configs(config: object) -> Iterator[ConfigDict]:

@@ -116,9 +116,17 @@ def _check_head(name: str, head: nn.Module, given: list[int]) -> None:
 
 
 def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Go through the heads of a segmentor."""
-    for name in ('decode_head', 'auxiliary_head'):
-        head = getattr(model, name, None)
+    """Go through the heads of a segmentor or detector that know classes."""
+    for name in (
+        'decode_head',
+        'auxiliary_head',
+        'bbox_head',
+        'roi_head.bbox_head',
+        'roi_head.mask_head',
+    ):
+        head = model
+        for part in name.split('.'):
+            head = getattr(head, part, None)
         if isinstance(head, nn.ModuleList):
             for number, item in enumerate(head):
                 yield f'{name}[{number}]', item

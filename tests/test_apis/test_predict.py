@@ -17,9 +17,10 @@ from PIL import Image
 from tiny_segmentor import CLASSES, PALETTE, picture
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis import predict as predict_module
+from mmseg_attn.apis import outputs as outputs_module
 from mmseg_attn.apis.inference import Segmenter, load_model
 from mmseg_attn.apis.jobs import find_jobs
+from mmseg_attn.apis.predict import _check_frames
 from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.errors import UserError
 
@@ -288,7 +289,7 @@ def test_interrupted_overwrite_leaves_no_mixture(
         write(tmp_path / 'in' / f'{seed}.png', seed)
     assert predict(tmp_path / 'in', '--opacity', '0') == 0
     before = stamps(tmp_path / 'out')
-    save = predict_module.save_mask
+    save = outputs_module.save_mask
 
     def interrupted(path, *args):
         save(path, *args)
@@ -296,7 +297,7 @@ def test_interrupted_overwrite_leaves_no_mixture(
             path.write_bytes(path.read_bytes()[:20])
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict_module, 'save_mask', interrupted)
+    monkeypatch.setattr(outputs_module, 'save_mask', interrupted)
     options = [tmp_path / 'in', '--opacity', '1']
     assert predict(*options, '--overwrite') == 130
     now = stamps(tmp_path / 'out')  # whole files only, old or new
@@ -316,14 +317,14 @@ def test_interrupted_overwrite_leaves_no_mixture(
 def test_full_disk(predict, tmp_path, monkeypatch):
     for seed in range(3):
         write(tmp_path / 'in' / f'{seed}.png', seed)
-    save = predict_module.save_mask
+    save = outputs_module.save_mask
 
     def full(path, *args):
         save(path, *args)
         if path.name == '.1.partial.png':
             raise OSError(errno.ENOSPC, 'No space left on device', str(path))
 
-    monkeypatch.setattr(predict_module, 'save_mask', full)
+    monkeypatch.setattr(outputs_module, 'save_mask', full)
     with pytest.raises(SystemExit, match='No space left.*Stopped after 1'):
         predict(tmp_path / 'in')
     assert files(tmp_path / 'out') == ['mask/0.png', 'overlay/0.jpg']
@@ -416,7 +417,7 @@ def test_globs_and_links(predict, tmp_path):
     (tmp_path / 'x/y/up').symlink_to(tmp_path / 'x')  # a loop
     (tmp_path / 'far').symlink_to(tmp_path / 'x/y')
     jobs = find_jobs([f'{tmp_path}/x/**/*.png'], tmp_path / 'o')
-    names = {str(job.mask.relative_to(tmp_path / 'o/mask')) for job in jobs}
+    names = {str(job.data.relative_to(tmp_path / 'o/mask')) for job in jobs}
     assert {'1.png', 'y/2.png'} <= names
     jobs = find_jobs([f'{tmp_path}/x'], tmp_path / 'o')
     assert len(jobs) == 3
@@ -605,7 +606,7 @@ def test_one_channel_for_two_classes(trained):
 
 def test_many_classes(tmp_path):
     mask = np.arange(400, dtype=np.uint16).reshape(20, 20)
-    predict_module.save_mask(tmp_path / 'm.png', mask, [[0, 0, 0]] * 400)
+    outputs_module.save_mask(tmp_path / 'm.png', mask, [[0, 0, 0]] * 400)
     np.testing.assert_array_equal(read_mask(tmp_path / 'm.png'), mask)
 
 
@@ -671,8 +672,8 @@ def test_bad_models(predict, trained, tmp_path):
 
 def test_folder_of_a_videos_masks_keeps_what_is_not_its_own(tmp_path):
     (tmp_path / '000000.png').touch()
-    predict_module._check_frames(tmp_path)
-    predict_module._check_frames(tmp_path / 'missing')
+    _check_frames(tmp_path, '.png')
+    _check_frames(tmp_path / 'missing', '.png')
     (tmp_path / 'notes.txt').touch()
     with pytest.raises(UserError, match='notes.txt'):
-        predict_module._check_frames(tmp_path)
+        _check_frames(tmp_path, '.png')

@@ -1,5 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
-from .deep_stem_resnet import DeepStemResNet
+from importlib.util import find_spec
+
+from .attention_backbone import AttentionBackbone
 from .dilated_efficientnet import DilatedEfficientNet
 
-__all__ = ['DeepStemResNet', 'DilatedEfficientNet']
+__all__ = ['AttentionBackbone', 'DilatedEfficientNet']
+
+if find_spec('mmseg'):
+    from .deep_stem_resnet import DeepStemResNet  # noqa: F401
+
+    __all__ += ['DeepStemResNet']

@@ -1,0 +1,7 @@
+# Efficient attention in res3, res4 and on the three coarsest levels (P4 to
+# P6).
+# Whether the paper's modules stood behind the last block of a stage or before
+# it, and how they started, is not known: here behind it, as the identity.
+layer = dict(type='mmseg_attn.EfficientAttention', zero_init=True)
+attentions = [dict(stage=2, layer=layer), dict(stage=3, layer=layer)]
+levels = (2, 3, 4)

@@ -1,0 +1,241 @@
+# Copyright (c) mmseg_attn contributors.
+"""Check annotation files in COCO's format before a detector reads them."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+
+# What the hosts leave out of training without a word.
+OUTSIDE = 'box outside of its picture, or thinner than a pixel'
+NO_AREA = 'area of 0 or less'
+POLYGON = 'polygons of fewer than 3 points'
+
+
+@dataclass
+class CocoReport:
+    """What an annotation file holds.
+
+    Attributes:
+        categories (tuple[str, ...]): Names, in the order of their ids.
+        images (int): Pictures.
+        instances (Counter): Name of a category -> its annotations.
+        pictures (Counter): Name of a category -> pictures with it.
+        left_out (dict[str, list]): Reason -> ids of the annotations that
+            MMDetection does not train on.
+    """
+
+    categories: tuple[str, ...]
+    images: int
+    instances: Counter = field(default_factory=Counter)
+    pictures: Counter = field(default_factory=Counter)
+    left_out: dict[str, list] = field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        """Say how many annotations are left out, and why.
+
+        Returns:
+            list[str]: A line for each reason.
+        """
+        return [
+            f'{len(ids)} annotations are left out: {reason} (ids '
+            f'{", ".join(map(str, ids[:5]))}{", ..." if ids[5:] else ""})'
+            for reason, ids in self.left_out.items()
+        ]
+
+
+def check_coco(
+    path: str | Path,
+    folder: str | Path | None = None,
+    classes: Sequence[str] = (),
+    masks: bool = False,
+) -> CocoReport:
+    """Check an annotation file of instances.
+
+    Args:
+        path (str | Path): The JSON file.
+        folder (str | Path | None): Where the pictures are; None does not
+            look for them.
+        classes (Sequence[str]): Names that must be among the categories.
+        masks (bool): Whether masks are needed. Defaults to False.
+
+    Returns:
+        CocoReport: What there is, and what MMDetection leaves out.
+
+    Raises:
+        UserError: The file is missing or not in COCO's format, or an
+            annotation cannot be used; the message names both.
+    """
+    content = _read(Path(path))
+    names = _categories(path, content['categories'])
+    missing = [name for name in classes if name not in names.values()]
+    if missing:
+        raise UserError(
+            f'{path} has no category {", ".join(map(repr, missing[:5]))}: it '
+            f'has {", ".join(map(repr, list(names.values())[:10]))}. Set '
+            'metainfo=dict(classes=(...)) of the dataset to these names.'
+        )
+    sizes = _images(path, content['images'], folder)
+    report = CocoReport(tuple(names.values()), len(sizes))
+    seen, having = set(), set()
+    for number, item in enumerate(content['annotations']):
+        what = f'{path}, annotation {_id_of(item, number)}'
+        if not isinstance(item, dict):
+            raise UserError(f'{what} is {item!r}, expected an object.')
+        if item.get('id') in seen or 'id' not in item:
+            raise UserError(f'{what}: ids must be there, each once.')
+        seen.add(item['id'])
+        if item.get('image_id') not in sizes:
+            raise UserError(
+                f'{what} belongs to the picture {item.get("image_id")!r}, '
+                'which "images" does not have.'
+            )
+        if item.get('category_id') not in names:
+            raise UserError(
+                f'{what} has the category {item.get("category_id")!r}, '
+                f'expected one of {", ".join(map(str, list(names)[:10]))}.'
+            )
+        reason = _unusable(what, item, sizes[item['image_id']], masks)
+        if reason:
+            report.left_out.setdefault(reason, []).append(item['id'])
+        name = names[item['category_id']]
+        report.instances[name] += 1
+        having.add((item['image_id'], name))
+    report.pictures.update(name for _, name in having)
+    return report
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(f'{path} does not exist.') from None
+    except ValueError as error:
+        raise UserError(
+            f'{path} is no JSON file, or cut off: {error}.'
+        ) from error
+    keys = ('images', 'annotations', 'categories')
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in keys
+    ):
+        raise UserError(
+            f"{path} is not in COCO's format: expected the lists "
+            f'{", ".join(keys)}.'
+        )
+    return content
+
+
+def _id_of(item: object, number: int) -> str:
+    if isinstance(item, dict) and 'id' in item:
+        return f'id {item["id"]}'
+    return f'number {number}'
+
+
+def _categories(path: str | Path, items: list) -> dict:
+    names = {}
+    for item in items:
+        if not isinstance(item, dict) or not {'id', 'name'} <= item.keys():
+            raise UserError(
+                f'{path}: a category is {item!r}, expected id and name.'
+            )
+        if item['id'] in names or item['name'] in names.values():
+            raise UserError(
+                f'{path} has the category {item["name"]!r} (id {item["id"]}) '
+                'twice.'
+            )
+        names[item['id']] = item['name']
+    if not names:
+        raise UserError(f'{path} has no categories.')
+    return dict(sorted(names.items()))
+
+
+def _images(
+    path: str | Path, items: list, folder: str | Path | None
+) -> dict[object, tuple[int, int]]:
+    sizes = {}
+    files = {}  # of each folder: one listing instead of a look for each file
+    for item in items:
+        keys = {'id', 'file_name', 'width', 'height'}
+        if not isinstance(item, dict) or not keys <= item.keys():
+            raise UserError(
+                f'{path}: a picture is {item!r}, expected '
+                f'{", ".join(sorted(keys))}.'
+            )
+        if item['id'] in sizes:
+            raise UserError(f'{path} has the picture id {item["id"]} twice.')
+        sizes[item['id']] = item['width'], item['height']
+        if folder is None:
+            continue
+        place, name = os.path.split(os.path.join(folder, item['file_name']))
+        if place not in files:
+            files[place] = (
+                set(os.listdir(place)) if os.path.isdir(place) else set()
+            )
+        if name not in files[place]:
+            raise UserError(
+                f'{path} names the picture {item["file_name"]} (id '
+                f'{item["id"]}), which is not in {folder}.'
+            )
+    return sizes
+
+
+def _unusable(
+    what: str, item: dict, size: tuple[int, int], masks: bool
+) -> str | None:
+    """Why MMDetection leaves an annotation out, or None."""
+    box = item.get('bbox')
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(isinstance(v, (int, float)) and v == v for v in box)
+    ):
+        raise UserError(
+            f'{what} has the box {box!r}, expected [x, y, width, height].'
+        )
+    if not isinstance(item.get('area'), (int, float)):
+        raise UserError(f'{what} has no area in pixels.')
+    if masks and not item.get('segmentation'):
+        raise UserError(
+            f'{what} has no segmentation, which a model with masks needs.'
+        )
+    x, y, width, height = box
+    inside = [
+        min(start + length, side) - max(start, 0)
+        for start, length, side in zip(
+            (x, y), (width, height), size, strict=True
+        )
+    ]
+    if min(inside) <= 0 or width < 1 or height < 1:
+        return OUTSIDE
+    if item['area'] <= 0:
+        return NO_AREA
+    shape = item.get('segmentation')
+    if isinstance(shape, list) and shape:
+        return _check_polygons(what, shape)
+    if isinstance(shape, dict):
+        _check_code(what, shape, size)
+    return None
+
+
+def _check_polygons(what: str, polygons: list) -> str | None:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) % 2:
+            raise UserError(
+                f'{what} has a polygon of '
+                f'{len(polygon) if isinstance(polygon, list) else polygon!r} '
+                'numbers, expected [x, y, x, y, ...].'
+            )
+    return None if any(len(p) >= 6 for p in polygons) else POLYGON
+
+
+def _check_code(what: str, code: dict, size: tuple[int, int]) -> None:
+    width, height = size
+    if 'counts' not in code or code.get('size') != [height, width]:
+        raise UserError(
+            f'{what} has a run-length code of size {code.get("size")!r}, '
+            f'expected counts and the size [{height}, {width}].'
+        )

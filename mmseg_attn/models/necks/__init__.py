@@ -1,0 +1,5 @@
+# Copyright (c) mmseg_attn contributors.
+from .attention_neck import AttentionNeck
+from .level_attention import LevelAttention
+
+__all__ = ['AttentionNeck', 'LevelAttention']

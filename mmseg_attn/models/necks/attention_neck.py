@@ -1,0 +1,44 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ...registry import MODELS
+from .level_attention import LevelAttention
+
+
+@MODELS.register_module()
+def AttentionNeck(  # noqa: N802  (stands for a class in configs)
+    levels: Sequence[int], layer: dict, base: str = 'FPN', **kwargs
+) -> nn.Module:
+    """Build a host's feature pyramid and put attention behind its levels.
+
+    The names of the pyramid's parameters stay, so that trained detectors
+    load; those of the attention begin with ``attention``. (In the hosts' list
+    form, ``neck=[FPN, LevelAttention]``, they do not: ``neck.0.`` stands
+    before each.)
+
+    Args:
+        levels: As of :class:`LevelAttention`.
+        layer: Config of the layer, as of :class:`LevelAttention`.
+        base: Type of the pyramid, one with ``out_channels``.
+        kwargs: Arguments of the pyramid.
+
+    Returns:
+        The pyramid.
+
+    Raises:
+        ValueError: A level is not there.
+    """
+    neck = MODELS.build({**kwargs, 'type': base})
+    attention = LevelAttention(neck.out_channels, levels, layer)
+    attention.check(getattr(neck, 'num_outs', None))
+    neck.add_module('attention', attention)
+    neck.register_forward_hook(_attend)
+    return neck
+
+
+def _attend(neck, inputs, outputs):
+    return neck.attention(outputs)

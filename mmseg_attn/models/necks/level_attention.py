@@ -1,0 +1,95 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule, ModuleDict
+from torch import Tensor
+
+from ...layers.inserted_attention import InsertedAttention
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class LevelAttention(BaseModule):
+    """Attention on some levels of a feature pyramid, a layer for each.
+
+    Stands behind an FPN in the hosts' list form::
+
+        neck=[
+            dict(type='FPN', ...),
+            dict(
+                type='mmseg_attn.LevelAttention',
+                in_channels=256,
+                levels=(2, 3, 4),
+                layer=dict(type='mmseg_attn.EfficientAttention'),
+            ),
+        ]
+
+    Args:
+        in_channels: Channels of all levels.
+        levels: Which, counted from 0, the finest.
+        layer: As of :class:`mmseg_attn.layers.InsertedAttention`.
+        init_cfg: As in mmengine.
+        kwargs: Further arguments of ``InsertedAttention``.
+
+    Raises:
+        ValueError: ``levels`` is empty, negative or names one twice.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        levels: Sequence[int],
+        layer: dict,
+        init_cfg: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(init_cfg)
+        levels = tuple(levels)
+        if not levels or min(levels) < 0 or len(set(levels)) < len(levels):
+            raise ValueError(
+                'levels must be different numbers from 0, the finest, on, '
+                f'got {levels}'
+            )
+        self.levels = levels
+        # Of mmengine, so that init_weights reaches the layers.
+        self.attentions = ModuleDict(
+            {
+                str(level): InsertedAttention(in_channels, layer, **kwargs)
+                for level in levels
+            }
+        )
+
+    def check(self, number: int | None) -> None:
+        """Refuse a pyramid of too few levels.
+
+        Args:
+            number: How many it has, if known.
+
+        Raises:
+            ValueError: One of ``levels`` is not there.
+        """
+        if number is not None and max(self.levels) >= number:
+            raise ValueError(
+                f'levels={self.levels}, but the pyramid has {number}: '
+                f'expected 0 to {number - 1}'
+            )
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Attend within each of the levels.
+
+        Args:
+            inputs: Maps (B, in_channels, H, W) of all levels.
+
+        Returns:
+            Maps of the same shapes.
+
+        Raises:
+            ValueError: There are too few levels.
+        """
+        self.check(len(inputs))
+        return tuple(
+            self.attentions[str(level)](x) if level in self.levels else x
+            for level, x in enumerate(inputs)
+        )

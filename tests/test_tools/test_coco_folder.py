@@ -1,0 +1,132 @@
+# Copyright (c) mmseg_attn contributors.
+"""A folder of one's own becomes a config that trains."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmseg_attn.datasets.scenes import write_folder
+from mmseg_attn.datasets.scenes.scene import CLASSES
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools/dataset_converters/coco_folder.py'
+CONFIG = 'mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96'
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    write_folder(tmp_path / 'scenes', train=8, val=4)
+    return tmp_path / 'scenes'
+
+
+def convert(scenes, out, *options, config=CONFIG):
+    return subprocess.run(
+        [
+            *(sys.executable, str(TOOL), str(out), '--config', config),
+            *('--images', str(scenes / 'images/train')),
+            *('--annotations', str(scenes / 'annotations/train.json')),
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_one_file_is_split(scenes, tmp_path):
+    out = tmp_path / 'mine'
+    done = convert(scenes, out, '--val-share', '0.25', '--size', '64')
+    assert done.returncode == 0, done.stderr
+    assert 'train: 6 pictures, 36 instances' in done.stdout
+    assert 'val: 2 pictures, 12 instances' in done.stdout
+    whole = json.loads((scenes / 'annotations/train.json').read_text())
+    parts = [
+        json.loads((out / f'annotations/{name}.json').read_text())
+        for name in ('train', 'val')
+    ]
+    for key in ('images', 'annotations'):
+        found = [item['id'] for part in parts for item in part[key]]
+        assert sorted(found) == sorted(item['id'] for item in whole[key])
+    for part in parts:
+        ids = {image['id'] for image in part['images']}
+        assert {a['image_id'] for a in part['annotations']} == ids
+    cfg = Config.fromfile(out / 'config.py')
+    assert cfg.train_dataloader.dataset.metainfo.classes == CLASSES[1:]
+    assert cfg.model.roi_head.bbox_head.num_classes == 6
+    assert cfg.model.roi_head.mask_head.num_classes == 6
+    for loader in ('train', 'val', 'test'):
+        steps = cfg[f'{loader}_dataloader'].dataset.pipeline
+        assert [s.scale for s in steps if s.type == 'Resize'] == [(64, 64)]
+    again = convert(scenes, out)
+    assert again.returncode == 1
+    assert 'config.py exists: name another folder' in again.stderr
+
+
+def test_the_config_trains_and_tests(scenes, tmp_path):
+    pytest.importorskip('mmcv._ext', reason='mmcv has no compiled operators')
+    path = scenes / 'annotations/train.json'
+    content = json.loads(path.read_text())
+    # Three classes, with ids of which one is missing.
+    content['categories'] = [
+        {'id': 9, 'name': 'ring'},
+        {'id': 3, 'name': 'flag'},
+        {'id': 5, 'name': 'box'},
+    ]
+    for item in content['annotations']:
+        item['category_id'] = (3, 5, 9)[(item['category_id'] - 1) // 2]
+    path.write_text(json.dumps(content))
+    out = tmp_path / 'mine'
+    assert convert(scenes, out).returncode == 0
+    cfg = Config.fromfile(out / 'config.py')
+    names = cfg.train_dataloader.dataset.metainfo.classes
+    assert names == ('flag', 'box', 'ring')
+    work = tmp_path / 'work'
+    trained = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / 'tools/train.py')),
+            *(str(out / 'config.py'), '--work-dir', str(work)),
+            '--cfg-options',
+            *('train_cfg.max_iters=2', 'train_cfg.val_interval=2'),
+            'default_hooks.checkpoint.interval=2',
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert trained.returncode == 0, trained.stderr[-2000:]
+    assert (work / 'iter_2.pth').is_file()
+    assert 'coco/segm_mAP' in trained.stdout + trained.stderr
+    tested = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / 'tools/test.py')),
+            *(str(out / 'config.py'), str(work / 'iter_2.pth')),
+            *('--work-dir', str(tmp_path / 'test')),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert tested.returncode == 0, tested.stderr[-2000:]
+    assert 'coco/bbox_mAP' in tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--val-share', '1.5'), '--val-share must be 0 to 1, got 1.5'),
+        (('--size', '8'), '--size must be 32 or more, got 8'),
+        (('--val-annotations', 'none.json'), 'none.json does not exist'),
+    ],
+)
+def test_bad_arguments(scenes, tmp_path, options, message):
+    done = convert(scenes, tmp_path / 'out', *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
+def test_no_detector(scenes, tmp_path):
+    name = 'fcn_r18-s4_1xb8-1k_demo-scenes-96x96'
+    done = convert(scenes, tmp_path / 'out', config=name)
+    assert 'is no detector of MMDetection' in done.stderr

@@ -1,0 +1,212 @@
+# Copyright (c) mmseg_attn contributors.
+"""Make a ready config for pictures of your own with COCO annotations.
+
+Checks the annotations, splits them where there is one file alone, and writes
+``OUT/annotations/{train,val}.json`` and ``OUT/config.py``: a packaged
+detector with the classes of the file, which trains as any config does. The
+pictures stay where they are.
+"""
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from mmseg_attn.apis.configs import find_config
+from mmseg_attn.apis.files import whole
+from mmseg_attn.apis.inference import make_palette
+from mmseg_attn.datasets.coco import CocoReport, check_coco
+from mmseg_attn.errors import UserError, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add('out', type=Path, help='folder to write')
+    add('--images', type=Path, required=True, help='folder of the pictures')
+    add(
+        '--annotations',
+        type=Path,
+        required=True,
+        help="JSON file in COCO's format",
+    )
+    add(
+        '--val-images',
+        type=Path,
+        help='folder of the pictures to validate with (default: --images)',
+    )
+    add(
+        '--val-annotations',
+        type=Path,
+        help='their JSON file (default: some pictures of --annotations)',
+    )
+    add(
+        '--val-share',
+        type=float,
+        default=0.2,
+        help='share of the pictures to validate with, where there is one '
+        'file (default: %(default)s)',
+    )
+    add('--seed', type=int, default=0, help='of that choice')
+    add(
+        '--size',
+        type=int,
+        help='longer side of the pictures as the network sees them, in '
+        "pixels (default: the config's)",
+    )
+    add(
+        '--config',
+        default='mask-rcnn_r50-ea5_fpn_1x_coco',
+        help='config of a detector to start from (default: %(default)s)',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not 0 < args.val_share < 1:
+        raise UserError(f'--val-share must be 0 to 1, got {args.val_share}.')
+    if args.size is not None and args.size < 32:
+        raise UserError(f'--size must be 32 or more, got {args.size}.')
+    cfg = Config.fromfile(find_config(args.config))
+    if cfg.get('default_scope') != 'mmdet':
+        raise UserError(f'{args.config} is no detector of MMDetection.')
+    for path in (args.out / 'config.py', args.out / 'annotations'):
+        if path.exists():
+            raise UserError(f'{path} exists: name another folder.')
+    masks = 'mask_head' in cfg.model.get('roi_head', {})
+    folders = {
+        'train': args.images,
+        'val': args.val_images or args.images,
+    }
+    report = check_coco(args.annotations, args.images, masks=masks)
+    contents = {'train': json.loads(args.annotations.read_text('utf-8'))}
+    if args.val_annotations:
+        check_coco(
+            args.val_annotations, folders['val'], report.categories, masks
+        )
+        contents['val'] = json.loads(args.val_annotations.read_text('utf-8'))
+    else:
+        contents = split(contents['train'], args.val_share, args.seed)
+    for name, content in contents.items():
+        with whole(args.out / 'annotations' / f'{name}.json') as path:
+            path.write_text(json.dumps(content), encoding='utf-8')
+    fill(cfg, args.out, folders, report.categories, args.size)
+    with whole(args.out / 'config.py') as path:
+        cfg.dump(path)
+    show(report, contents)
+    print(f'Config: {args.out / "config.py"}')
+
+
+def split(content: dict, share: float, seed: int) -> dict[str, dict]:
+    """Draw pictures to validate with.
+
+    Args:
+        content (dict): Of an annotation file.
+        share (float): Of the pictures, 0 to 1.
+        seed (int): Seed of the draw.
+
+    Returns:
+        dict[str, dict]: 'train' and 'val', each as an annotation file.
+
+    Raises:
+        UserError: There are fewer than two pictures.
+    """
+    images = content['images']
+    if len(images) < 2:
+        raise UserError(
+            f'got {len(images)} pictures, expected at least 2: some to train '
+            'on, some to validate with.'
+        )
+    number = min(max(round(share * len(images)), 1), len(images) - 1)
+    ids = sorted(image['id'] for image in images)
+    val = set(random.Random(seed).sample(ids, number))
+    return {
+        name: {
+            **content,
+            'images': [i for i in images if (i['id'] in val) is wanted],
+            'annotations': [
+                a
+                for a in content['annotations']
+                if (a['image_id'] in val) is wanted
+            ],
+        }
+        for name, wanted in (('train', False), ('val', True))
+    }
+
+
+def fill(
+    cfg: Config,
+    out: Path,
+    folders: dict[str, Path],
+    classes: tuple[str, ...],
+    size: int | None,
+) -> None:
+    """Put data and classes into a detector's config, in place.
+
+    Args:
+        cfg (Config): The config.
+        out (Path): Folder with ``annotations``.
+        folders (dict[str, Path]): Folder of the pictures of 'train' and
+            'val'.
+        classes (tuple[str, ...]): Names of the classes.
+        size (int | None): Longer side of the resized pictures, in pixels;
+            None keeps the config's.
+    """
+    meta = dict(
+        classes=tuple(classes),
+        palette=[tuple(colour) for colour in make_palette(len(classes))],
+    )
+    for loader, name in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        annotations = os.path.abspath(out / 'annotations' / f'{name}.json')
+        dataset = cfg[f'{loader}_dataloader'].dataset
+        while 'dataset' in dataset:  # wrapped
+            dataset = dataset.dataset
+        dataset.update(
+            type='CocoDataset',
+            data_root='',
+            metainfo=meta,
+            ann_file=annotations,
+            data_prefix=dict(img=os.path.abspath(folders[name]) + os.sep),
+        )
+        for step in dataset.pipeline:
+            if size and step['type'] == 'Resize':
+                step.update(scale=(size, size), keep_ratio=True)
+        if name == 'val':
+            cfg[f'{loader}_evaluator'].ann_file = annotations
+    for head in _class_heads(cfg.model):
+        head.num_classes = len(classes)
+
+
+def _class_heads(config: object) -> Iterator[ConfigDict]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            heads = value if isinstance(value, list) else [value]
+            if key in ('bbox_head', 'mask_head'):
+                yield from (h for h in heads if 'num_classes' in h)
+        roi_head = config.get('roi_head')
+        if roi_head:
+            yield from _class_heads(roi_head)
+
+
+def show(report: CocoReport, contents: dict[str, dict]) -> None:
+    for name, content in contents.items():
+        print(
+            f'{name}: {len(content["images"])} pictures, '
+            f'{len(content["annotations"])} instances'
+        )
+    for name in report.categories:
+        print(
+            f'  {name}: {report.instances[name]} instances in '
+            f'{report.pictures[name]} pictures'
+        )
+    for line in report.warnings():
+        print(f'Note: {line}')
+
+
+if __name__ == '__main__':
+    run_command(main)
