@@ -271,3 +271,28 @@ def test_memory_of_a_forward():
     import claims
 
     assert claims.memory_of(torch.square, [(1, 4, 8, 8)]) == (1024, 1024)
+
+
+def test_pyramid(tmp_path, monkeypatch):
+    """A small picture; then as if there were next to no memory."""
+    import pyramid
+
+    options = ['--picture', '64', '96', '--budget', '0.1', '--repeat', '2']
+    options += ['--device', 'cpu', '--channels', '16', '--out', str(tmp_path)]
+    pyramid.main(options)
+    rows = json.loads((tmp_path / 'pyramid.json').read_text())['rows']
+    sizes = [tuple(row['size']) for row in rows if row['name'] == 'efficient']
+    assert sizes == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
+    assert len(rows) == 10
+    assert all(row['seconds']['total']['median'] > 0 for row in rows)
+    # Dense: the affinity and its gradient exist at once.
+    assert rows[1]['extra_bytes'] > 2 * 4 * (16 * 24) ** 2
+    assert rows[1]['extra_bytes'] > 3 * rows[0]['extra_bytes']
+    monkeypatch.setattr(pyramid, 'memory_bytes', lambda device: 2**20)
+    pyramid.main(options)
+    rows = json.loads((tmp_path / 'pyramid.json').read_text())['rows']
+    assert rows[1]['note'] == 'one affinity is 0.0 GiB'
+    assert (
+        '| P2 | 16x24 | 384 | non-local | not tried |'
+        in (tmp_path / 'pyramid.md').read_text()
+    )

@@ -1,0 +1,152 @@
+# Copyright (c) mmseg_attn contributors.
+"""Efficient against non-local attention on a feature pyramid.
+
+One module of each, forward and backward, on the levels P2 to P6 of a padded
+picture of 800x1344 pixels (COCO's 800x1333), 256 channels. Non-local
+attention whose affinities would not fit into memory is not tried. Efficient
+attention is first checked against the product of its two softmaxes.
+
+    python tools/benchmark/pyramid.py --out pyramid
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import torch
+from measure import Contestant, as_it_is, time_in_turns, verify
+from mmcv.cnn.bricks import NonLocal2d
+from report import markdown, replace_file
+from rich.table import Table
+from run import parser, setup, wide_console
+
+from mmseg_attn.layers import EfficientAttention
+
+# Least copies of the affinity that a step of mmcv's module holds at once:
+# product, softmax, and the gradient of either.
+COPIES = 3
+HEADER = ['level', 'map', 'positions', 'module', 'forward', 'step', 'extra']
+NOTE = (
+    'One module of 256 channels, keys of 128, one picture. Step: forward and '
+    'backward to all gradients. Extra: most memory at once beyond the output '
+    "and the gradients. Non-local: mmcv's NonLocal2d, embedded Gaussian."
+)
+
+
+def levels(height, width):
+    """(name, height, width) of P2 to P6."""
+    for level in range(2, 6):
+        yield f'P{level}', -(-height // 2**level), -(-width // 2**level)
+    # Every other position of P5.
+    height, width = -(-height // 32), -(-width // 32)
+    yield 'P6', -(-height // 2), -(-width // 2)
+
+
+class Plain(torch.nn.Module):
+    """The formula, the product of keys and values first."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        query = self.layer.queries(x).flatten(2).softmax(1)
+        key = self.layer.keys(x).flatten(2).softmax(2)
+        value = self.layer.values(x).flatten(2)
+        context = key @ value.transpose(1, 2)
+        out = (context.transpose(1, 2) @ query).unflatten(2, x.shape[2:])
+        return x + self.layer.reprojection(out)
+
+
+def memory_bytes(device):
+    if torch.device(device).type == 'cuda':
+        return torch.cuda.mem_get_info()[1]
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def parse_args(arguments=None):
+    result = parser(__doc__)
+    result.set_defaults(channels=256)
+    result.add_argument(
+        '--picture', nargs=2, type=int, default=[800, 1344], metavar='PIXELS'
+    )
+    result.add_argument(
+        '--budget', type=float, default=30, help='seconds of timing a level'
+    )
+    return result.parse_args(arguments)
+
+
+def measure(name, height, width, args, dtype):
+    """Rows of a level: efficient attention, and non-local or why not."""
+    kwargs = dict(device=args.device, dtype=dtype)
+    torch.manual_seed(0)
+    x = torch.randn(1, args.channels, height, width, **kwargs)
+    ours = EfficientAttention(args.channels).to(**kwargs)
+    pair = [Contestant('efficient', ours, [x], as_it_is)]
+    plain = Contestant('formula', Plain(ours), [x], as_it_is)
+    verify(pair[0], plain.results(), 1e-4 if dtype.itemsize == 4 else 2e-2)
+    affinity = (height * width) ** 2 * dtype.itemsize
+    note = ''
+    if COPIES * affinity > memory_bytes(args.device):
+        note = f'one affinity is {affinity / 2**30:.1f} GiB'
+    else:
+        dense = NonLocal2d(args.channels, reduction=2).to(**kwargs)
+        # At 0, as it starts, a gradient would be missing.
+        torch.nn.init.normal_(dense.conv_out.conv.weight, std=0.01)
+        pair.append(Contestant('non-local', dense, [x], as_it_is))
+        pair[-1].results()  # warm up
+    extra = {c.name: c.memory()[1] for c in pair}
+    times = time_in_turns(pair, args.repeat, args.budget)
+    rows = [
+        dict(
+            level=name,
+            size=[height, width],
+            name=c.name,
+            extra_bytes=extra[c.name],
+            seconds=times[c.name],
+        )
+        for c in pair
+    ]
+    if note:
+        rows.append(
+            dict(level=name, size=[height, width], name='non-local', note=note)
+        )
+    return rows
+
+
+def cells(row):
+    height, width = row['size']
+    names = [row['level'], f'{height}x{width}', f'{height * width:,}']
+    names.append(row['name'])
+    if 'note' in row:
+        return [*names, 'not tried', row['note'], '-']
+    times = [
+        f'{1e3 * row["seconds"][k]["median"]:.1f} ms'
+        for k in ('forward', 'total')
+    ]
+    return [*names, *times, f'{row["extra_bytes"] / 2**20:.1f} MiB']
+
+
+def main(arguments=None):
+    args = parse_args(arguments)
+    console = wide_console()
+    dtype, _, info = setup(args)
+    rows = []
+    for level in levels(*args.picture):
+        rows += measure(*level, args, dtype)
+    body = [cells(row) for row in rows]
+    title = ', '.join(f'{k} {v}' for k, v in info.items())
+    table = Table(*HEADER, title=title)
+    for line in body:
+        table.add_row(*line)
+    console.print(table)
+    if args.out:
+        text = f'{title}.\n\n{NOTE}\n\n{markdown(HEADER, body)}'
+        data = json.dumps(dict(machine=info, rows=rows), indent=1) + '\n'
+        replace_file(args.out / 'pyramid.md', lambda p: p.write_text(text))
+        replace_file(args.out / 'pyramid.json', lambda p: p.write_text(data))
+
+
+if __name__ == '__main__':
+    main()
