@@ -234,6 +234,14 @@ def test_impossible_scenes_are_refused(number, size, message):
         next(make_scenes(0, number, size))
 
 
+@pytest.mark.parametrize('numbers', [(8, 6), (6, 8), (6, 6), (0, 4)])
+def test_impossible_folders_are_refused_before_anything(tmp_path, numbers):
+    """6 + 6 is a multiple of 4, but neither split is."""
+    with pytest.raises(ValueError, match='multiple of 4'):
+        write_folder(tmp_path / 'out', 0, *numbers)
+    assert not (tmp_path / 'out').exists()
+
+
 def command(*args):
     return subprocess.run(
         [sys.executable, '-m', 'mmseg_attn', 'scenes', *map(str, args)],

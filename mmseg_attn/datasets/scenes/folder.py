@@ -37,6 +37,9 @@ def write_folder(
     out = Path(out)
     # One after the other from one stream: no layout is in both splits.
     scenes = make_scenes(seed, train + val, size)
+    for number in (train, val):
+        # Refuses what cannot be met, before any folder is made.
+        next(make_scenes(seed, number, size))
     for split, number in (('train', train), ('val', val)):
         left = out / 'images' / split / f'{number:05d}.png'
         if left.exists():
