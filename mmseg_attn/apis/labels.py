@@ -1,11 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
-"""``python -m mmseg_attn labels``: what the label maps of a config hold."""
+"""``python -m mmseg_attn labels``: what the labels of a config hold."""
 
 import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -24,7 +24,8 @@ from .progress import make_progress, quiet_hosts
 with quiet_hosts(), redirect_stdout(StringIO()):
     from ..datasets import CheckAnnotations
     from ..engine.samples import load_sample
-    from .runner import check_paths, dataset_configs
+    from .inference import is_detector
+    from .runner import check_instances, check_paths, dataset_configs
 
 SPLITS = ('train', 'val', 'test')
 # Problems that are printed in full.
@@ -231,6 +232,9 @@ def main(args: argparse.Namespace) -> int:
         with quiet_hosts():
             cfg = Config.fromfile(find_config(args.config))
             cfg.merge_from_dict(args.cfg_options or {})
+            if is_detector(cfg):
+                _print_instances(cfg, args.split, console)
+                return 0
             for report in check_labels(cfg, tuple(args.split)):
                 _print(report, console)
                 wrong += len(report.problems)
@@ -259,3 +263,34 @@ def _print(report: LabelReport, console: Console) -> None:
         console.print(f'- and {len(report.problems) - SHOWN} more')
     found = f'{len(report.problems)} problems' if report.problems else 'Good'
     console.print(f'{found}.\n', highlight=False)
+
+
+def _print_instances(
+    cfg: Config, splits: Sequence[str], console: Console
+) -> None:
+    """Tables of a detector's annotation files, each once."""
+    reports = {}
+    for split in splits:
+        check_paths(cfg, f'{split}_dataloader')
+        reports |= check_instances(cfg, f'{split}_dataloader')
+    if not reports:
+        raise UserError(
+            f"{cfg.filename} has no annotation file in COCO's format for "
+            f'{" or ".join(splits)}.'
+        )
+    for path, report in reports.items():
+        console.print(
+            f'{path}: {report.images} pictures, '
+            f'{report.instances.total()} instances',
+            highlight=False,
+            markup=False,
+        )
+        table = Table('category')
+        for name in ('instances', 'pictures'):
+            table.add_column(name, justify='right')
+        for name in report.categories:
+            counts = report.instances[name], report.pictures[name]
+            table.add_row(str(name), *map(str, counts))
+        console.print(table)
+        for line in report.warnings():
+            console.print(f'- {line}', highlight=False, markup=False)

@@ -24,7 +24,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..datasets.coco import check_coco
+from ..datasets.coco import CocoReport, check_coco
 from ..engine.samples import NamedItems
 from ..errors import UserError
 from ..hosts import missing_ops
@@ -68,7 +68,8 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     notes = []
     for loader in loaders if train else ('test_dataloader',):
         check_paths(cfg, loader)
-        notes += _check_instances(cfg, loader)
+        for path, report in check_instances(cfg, loader).items():
+            notes += [f'{path}: {line}.' for line in report.warnings()]
     _add_checks(cfg)
     if train:
         _make_resumable(cfg)
@@ -211,11 +212,22 @@ def check_paths(cfg: Config, loader: str) -> None:
             )
 
 
-def _check_instances(cfg: Config, loader: str) -> list[str]:
-    """Check the annotations of a detector's datasets; return warnings."""
-    notes = []
+def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
+    """Check the annotation files of a detector's datasets.
+
+    Args:
+        cfg (Config): The config; of a segmentor there is nothing to check.
+        loader (str): Which of its dataloaders.
+
+    Returns:
+        dict[str, CocoReport]: Of each file in COCO's format on this machine.
+
+    Raises:
+        UserError: One cannot be used, or the classes are not in it.
+    """
+    reports = {}
     if cfg.get('default_scope') != 'mmdet':
-        return notes
+        return reports
     for dataset in dataset_configs(cfg.get(loader)):
         # Others have formats of their own.
         if dataset.get('type') not in ('CocoDataset', 'mmdet.CocoDataset'):
@@ -236,14 +248,13 @@ def _check_instances(cfg: Config, loader: str) -> list[str]:
         )
         if '://' in paths['ann_file']:
             continue
-        report = check_coco(
+        reports[paths['ann_file']] = check_coco(
             paths['ann_file'],
             paths.get('data_prefix.img'),
             () if isinstance(classes, str) else classes,
             masks,
         )
-        notes += [f'{paths["ann_file"]}: {n}.' for n in report.warnings()]
-    return notes
+    return reports
 
 
 def dataset_configs(config: object) -> Iterator[ConfigDict]:

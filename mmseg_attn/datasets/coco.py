@@ -119,6 +119,9 @@ def _read(path: Path) -> dict:
             f'{path} is no JSON file, or cut off: {error}.'
         ) from error
     keys = ('images', 'annotations', 'categories')
+    if isinstance(content, dict):
+        # Lists of pictures to be tested have none.
+        content.setdefault('annotations', [])
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in keys
     ):

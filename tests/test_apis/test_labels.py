@@ -1,6 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
 """What `labels` counts and finds, against files written here."""
 
+import json
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from tiny_segmentor import config_text, write_dataset
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis.labels import check_labels
+from mmseg_attn.datasets.scenes import write_folder
 
 
 @pytest.fixture
@@ -118,3 +122,32 @@ def test_missing_folder_and_no_dataset(folder):
         main(['labels', str(folder / 'tiny.py')])
     with pytest.raises(SystemExit, match='no dataset for val'):
         main(['labels', str(folder / 'tiny.py'), '--split', 'val'])
+
+
+def test_of_a_detector(tmp_path, capsys):
+    """The categories of its annotation files, and what is left out."""
+    pytest.importorskip('mmdet')
+    write_folder(tmp_path / 'scenes', train=8, val=4)
+    path = tmp_path / 'scenes/annotations/train.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['area'] = 0
+    path.write_text(json.dumps(content))
+    name = 'mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96'
+    options = ['--cfg-options']
+    for split in ('train', 'val', 'test'):
+        root = f'{tmp_path}/scenes/'
+        options.append(f'{split}_dataloader.dataset.data_root={root}')
+    assert main(['labels', name, *options]) == 0
+    out = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert 'train.json: 8 pictures, 48 instances' in out
+    assert out.count('val.json: 4 pictures, 24 instances') == 1
+    assert '1 annotations are left out: area of 0 or less (ids 1)' in out
+    assert re.search(r"red flag's box 8 6", out)
+    content['annotations'][1]['category_id'] = 77
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        SystemExit, match='annotation id 2 has the category 77'
+    ):
+        main(['labels', name, *options])
+    with pytest.raises(SystemExit, match='is of a detector'):
+        main(['worst', name, 'none.pth'])

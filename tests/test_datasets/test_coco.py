@@ -117,6 +117,9 @@ def test_broken_files(tmp_path, content, scenes):
         check_coco(path)
     with pytest.raises(UserError, match='has no categories'):
         check(tmp_path, {**content, 'categories': []})
+    # A list of pictures to be tested.
+    bare = {key: content[key] for key in ('images', 'categories')}
+    assert check(tmp_path, bare).images == 8
     twice = {**content, 'images': content['images'] * 2}
     with pytest.raises(UserError, match='the picture id 1 twice'):
         check(tmp_path, twice)
