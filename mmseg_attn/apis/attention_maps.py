@@ -22,7 +22,7 @@ from .files import whole
 from .progress import quiet_hosts
 
 with quiet_hosts(), redirect_stdout(StringIO()):
-    from .inference import Sample, Segmenter, load_segmentor
+    from .inference import Sample, Segmenter, load_model, refuse_detector
 
 FORMATS = ('.png', '.jpg', '.pdf', '.svg')
 
@@ -73,7 +73,7 @@ def attention_maps(
 
     Args:
         model (nn.Module): A segmentor with ``cfg`` set, as from
-            :func:`~mmseg_attn.apis.inference.load_segmentor`.
+            :func:`~mmseg_attn.apis.inference.load_model`.
         image (str | Path | np.ndarray): Path, or the picture as (H, W, 3)
             uint8 in BGR order.
         pixels (Sequence[tuple[int, int]]): (x, y) of each pixel, counted
@@ -380,8 +380,9 @@ def _show(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.overwrite:
         raise UserError(f'{args.out} exists; replace it with --overwrite.')
     config = Config.fromfile(find_config(args.config))
+    refuse_detector(config)
     config.merge_from_dict(args.cfg_options or {})
-    model = load_segmentor(config, args.checkpoint, device=args.device)
+    model = load_model(config, args.checkpoint, device=args.device)
     maps = attention_maps(model, args.picture, args.pixels, args.layers)
     segmenter = Segmenter(model)
     sample = segmenter.prepare(args.picture)

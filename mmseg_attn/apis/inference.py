@@ -93,28 +93,6 @@ def load_model(
     return model.to(device).eval()
 
 
-def load_segmentor(
-    config: str | Config, checkpoint: str | None, **kwargs
-) -> nn.Module:
-    """Load a model as :func:`load_model` does, but no detector.
-
-    Args:
-        config (str | Config): As of :func:`load_model`.
-        checkpoint (str | None): As of :func:`load_model`.
-        **kwargs: As of :func:`load_model`.
-
-    Returns:
-        nn.Module: The segmentor.
-
-    Raises:
-        UserError: It is a detector, or as of :func:`load_model`.
-    """
-    if not isinstance(config, Config):
-        config = Config.fromfile(find_config(config))
-    refuse_detector(config)
-    return load_model(config, checkpoint, **kwargs)
-
-
 def refuse_detector(config: Config) -> None:
     """Refuse what is only for segmentors.
 

@@ -33,7 +33,7 @@ with quiet_hosts(), redirect_stdout(StringIO()):
     from mmseg.evaluation import IoUMetric
 
     from ..engine.samples import load_sample
-    from .inference import Segmenter, load_segmentor
+    from .inference import Segmenter, load_model, refuse_detector
     from .runner import check_output_folder, check_paths, dataset_configs
 
 # Classes in a line of the legend.
@@ -86,7 +86,7 @@ def score_pictures(
 
     Args:
         model (nn.Module): A segmentor, as from
-            :func:`~mmseg_attn.apis.inference.load_segmentor`.
+            :func:`~mmseg_attn.apis.inference.load_model`.
         dataset (Sequence): A dataset of MMSegmentation whose pipeline gives
             the label map in the picture's own size.
         ignore_index (int): The label of pixels that count for nothing.
@@ -264,10 +264,11 @@ def _find_worst(args: argparse.Namespace) -> None:
         if path.exists() and not args.overwrite:
             raise UserError(f'{path} exists; replace it with --overwrite.')
     cfg = Config.fromfile(find_config(args.config))
+    refuse_detector(cfg)
     cfg.merge_from_dict(args.cfg_options or {})
     check_output_folder(cfg, args.out)
     check_paths(cfg, f'{args.split}_dataloader')
-    model = load_segmentor(cfg, args.checkpoint, device=args.device)
+    model = load_model(cfg, args.checkpoint, device=args.device)
     classes = list(model.dataset_meta['classes'])
     if args.name is not None and args.name not in classes:
         raise UserError(

@@ -28,8 +28,11 @@ from mmseg_attn.engine.samples import load_sample
 from mmseg_attn.errors import UserError, run_command
 
 with quiet_hosts(), redirect_stdout(StringIO()):
-    from mmseg_attn.apis.inference import as_bgr8, make_palette
-    from mmseg_attn.apis.inference import refuse_detector
+    from mmseg_attn.apis.inference import (
+        as_bgr8,
+        make_palette,
+        refuse_detector,
+    )
     from mmseg_attn.apis.runner import build_dataset, check_output_folder
 
 SOFTWARE = 'mmseg_attn browse_dataset'  # how a PNG is known as its own
