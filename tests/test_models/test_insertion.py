@@ -168,6 +168,8 @@ def test_hosts_modes_hold(host):
         (dict(stage=5), 'stage must be 1 to 4.*got 5'),
         (dict(stage=0), 'got 0'),
         (dict(stage='layer3'), "got 'layer3'"),
+        (dict(stage=3.0), 'got 3.0'),
+        (dict(stage=True), 'got True'),
         (dict(stage=1), 'stage 1 would never learn: frozen_stages=1'),
         (dict(stage=2, recurrence=0), 'recurrence must be an integer >= 1'),
     ],
@@ -178,6 +180,8 @@ def test_wrong_places(host, options, message):
 
 
 def test_more_wrong_places(host):
+    with pytest.raises(ValueError, match='one dict: expected a list'):
+        host(dict(stage=2, layer=EA))
     with pytest.raises(ValueError, match='stage 2 has attention already'):
         host([dict(stage=2, layer=EA)] * 2)
     layer = dict(
@@ -200,6 +204,57 @@ def test_base_without_stages():
                 attentions=[],
             )
         )
+
+
+@pytest.mark.parametrize('kind', IDENTITIES)
+def test_every_layer_starts_as_the_identity_on_a_level(kind):
+    init_default_scope('mmseg')
+    options = dict(in_channels=[4, 8], out_channels=256, num_outs=3)
+    neck = AttentionNeck(levels=(0, 2), **IDENTITIES[kind], **options)
+    neck.init_weights()
+    plain = MODELS.build(dict(type='FPN', **options))
+    plain.load_state_dict(neck.state_dict(), strict=False)
+    inputs = [torch.randn(1, 4, 16, 24), torch.randn(1, 8, 8, 12)]
+    for found, expected in zip(neck(inputs), plain(inputs), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_loops_and_residual_of_a_level():
+    init_default_scope('mmseg')
+    options = dict(in_channels=[4, 8], out_channels=16, num_outs=2)
+    torch.manual_seed(0)
+    neck = AttentionNeck(
+        levels=(1,),
+        layer=EA,
+        recurrence=2,
+        residual=True,
+        gamma_init=0.5,
+        **options,
+    )
+    plain = MODELS.build(dict(type='FPN', **options))
+    plain.load_state_dict(neck.state_dict(), strict=False)
+    inputs = [torch.randn(1, 4, 16, 24), torch.randn(1, 8, 8, 12)]
+    layer = neck.attention.attentions['1'].layer
+    expected = plain(inputs)[1]
+    for _ in range(2):
+        expected = expected + 0.5 * layer(expected)
+    torch.testing.assert_close(neck(inputs)[1], expected)
+
+
+def test_pretrained_weights_leave_the_start(host, tmp_path):
+    """As ImageNet weights of the plain backbone do."""
+    plain = host()
+    plain.init_weights()
+    path = str(tmp_path / 'plain.pth')
+    torch.save(plain.state_dict(), path)
+    model = host(
+        [dict(stage=3, before_last=True, layer=ZERO)],
+        init_cfg=dict(type='Pretrained', checkpoint=path),
+    )
+    model.init_weights()
+    x = torch.randn(1, 3, 64, 96)
+    for found, expected in zip(maps(model, x), maps(plain, x), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_parameters_of_the_papers_widths():
@@ -229,7 +284,9 @@ def test_levels():
         neck(inputs[:2])
 
 
-@pytest.mark.parametrize('levels', [(), (-1,), (1, 1)])
+@pytest.mark.parametrize(
+    'levels', [(), (-1,), (1, 1), 1, ('1',), (1.5,), (True,), '12']
+)
 def test_wrong_levels(levels):
     with pytest.raises(ValueError, match='levels must be different numbers'):
         LevelAttention(8, levels, EA)

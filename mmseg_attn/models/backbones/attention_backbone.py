@@ -35,8 +35,14 @@ def AttentionBackbone(  # noqa: N802  (stands for a class in configs)
 
     Raises:
         ValueError: A stage is not there, is frozen, has attention already or
-            too few blocks, or the backbone has no stages of this kind.
+            too few blocks, the backbone has no stages of this kind, or
+            ``attentions`` is one dict.
     """
+    if isinstance(attentions, dict):
+        raise ValueError(
+            'attentions is one dict: expected a list of them, such as '
+            '[dict(stage=3, layer=...)]'
+        )
     backbone = MODELS.build({**kwargs, 'type': base})
     stages = getattr(backbone, 'res_layers', None)
     if not stages or not hasattr(backbone, 'block'):
@@ -58,7 +64,8 @@ def _insert(
     **kwargs,
 ) -> None:
     stages = backbone.res_layers
-    if stage not in range(1, len(stages) + 1):
+    # True and 3.0 are in a range, too.
+    if type(stage) is not int or not 1 <= stage <= len(stages):
         raise ValueError(
             f'stage must be 1 to {len(stages)}, the stages of the backbone, '
             f'got {stage!r}'

@@ -11,7 +11,13 @@ from .level_attention import LevelAttention
 
 @MODELS.register_module()
 def AttentionNeck(  # noqa: N802  (stands for a class in configs)
-    levels: Sequence[int], layer: dict, base: str = 'FPN', **kwargs
+    levels: Sequence[int],
+    layer: dict,
+    base: str = 'FPN',
+    recurrence: int = 1,
+    residual: bool = False,
+    gamma_init: float = 0.0,
+    **kwargs,
 ) -> nn.Module:
     """Build a host's feature pyramid and put attention behind its levels.
 
@@ -24,6 +30,9 @@ def AttentionNeck(  # noqa: N802  (stands for a class in configs)
         levels: As of :class:`LevelAttention`.
         layer: Config of the layer, as of :class:`LevelAttention`.
         base: Type of the pyramid, one with ``out_channels``.
+        recurrence: As of :class:`mmseg_attn.layers.InsertedAttention`.
+        residual: Likewise.
+        gamma_init: Likewise.
         kwargs: Arguments of the pyramid.
 
     Returns:
@@ -33,7 +42,14 @@ def AttentionNeck(  # noqa: N802  (stands for a class in configs)
         ValueError: A level is not there.
     """
     neck = MODELS.build({**kwargs, 'type': base})
-    attention = LevelAttention(neck.out_channels, levels, layer)
+    attention = LevelAttention(
+        neck.out_channels,
+        levels,
+        layer,
+        recurrence=recurrence,
+        residual=residual,
+        gamma_init=gamma_init,
+    )
     attention.check(getattr(neck, 'num_outs', None))
     neck.add_module('attention', attention)
     neck.register_forward_hook(_attend)

@@ -34,7 +34,8 @@ class LevelAttention(BaseModule):
         kwargs: Further arguments of ``InsertedAttention``.
 
     Raises:
-        ValueError: ``levels`` is empty, negative or names one twice.
+        ValueError: ``levels`` is no sequence of integers, is empty, negative
+            or names one twice.
     """
 
     def __init__(
@@ -46,13 +47,17 @@ class LevelAttention(BaseModule):
         **kwargs,
     ):
         super().__init__(init_cfg)
-        levels = tuple(levels)
-        if not levels or min(levels) < 0 or len(set(levels)) < len(levels):
+        if (
+            not isinstance(levels, Sequence)
+            or not levels
+            or any(type(level) is not int or level < 0 for level in levels)
+            or len(set(levels)) < len(levels)
+        ):
             raise ValueError(
                 'levels must be different numbers from 0, the finest, on, '
-                f'got {levels}'
+                f'such as (2, 3, 4), got {levels!r}'
             )
-        self.levels = levels
+        self.levels = levels = tuple(levels)
         # Of mmengine, so that init_weights reaches the layers.
         self.attentions = ModuleDict(
             {
