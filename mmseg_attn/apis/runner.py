@@ -464,6 +464,10 @@ def _check_resumable(cfg: Config, checkpoint: dict) -> None:
 
 
 def _build(cfg: Config) -> Runner:
+    if cfg.get('default_scope'):
+        # Two runners of one second share mmengine's name of the scope, and
+        # the second would keep what was set in between.
+        init_default_scope(cfg.default_scope)
     with _names_near():
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)

@@ -2,10 +2,12 @@
 """Good and broken annotation files, one fault at a time."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.coco import NO_AREA, OUTSIDE, POLYGON, check_coco
@@ -176,3 +178,13 @@ def test_heads_and_classes(cfg):
     runner = build_runner(cfg)
     with pytest.raises(UserError, match=r'mask_head\.num_classes is 3, but'):
         runner.train()
+
+
+def test_second_runner_of_one_second(cfg, tmp_path, monkeypatch):
+    """mmengine names scopes by the second; another was chosen in between."""
+    monkeypatch.setattr(time, 'strftime', lambda *args: '20000101_000000')
+    build_runner(cfg)
+    init_default_scope('mmseg')
+    cfg.work_dir = str(tmp_path / 'second')
+    runner = build_runner(cfg)
+    assert type(runner.visualizer).__name__ == 'DetLocalVisualizer'
