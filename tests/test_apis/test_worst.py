@@ -91,9 +91,18 @@ def test_scores_and_order(trained, folder, capsys):
 
 
 def test_by_class(trained, folder):
-    run(trained, folder, '--class', 'disc')
-    values = [float(row['disc']) for row in rows(folder)]
-    assert values == sorted(values)
+    # Nothing but ground, and almost: the order of disc is another one.
+    cv2.imwrite(str(folder / 'data/masks/0.png'), np.zeros((64, 64), np.uint8))
+    orders = {}
+    for name in ('disc', 'ground'):
+        run(trained, folder, '--class', name, '--overwrite')
+        found = rows(folder)
+        values = [float(row[name]) for row in found]
+        assert values == sorted(values)
+        orders[name] = [row['picture'] for row in found]
+    assert orders['disc'] != orders['ground']
+    with pytest.raises(SystemExit, match=r'exists; replace it'):
+        run(trained, folder, '--class', 'disc')
 
 
 def test_nothing_is_replaced_unasked(trained, folder):
