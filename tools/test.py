@@ -8,6 +8,7 @@ import sys
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmseg_attn.apis.configs import is_detector
 from mmseg_attn.apis.runner import build_runner, check_output_folder
 from mmseg_attn.errors import UserError, run_command
 
@@ -94,7 +95,7 @@ def main() -> None:
     if args.work_dir:
         cfg.work_dir = args.work_dir
     cfg.load_from, cfg.resume = args.checkpoint, False
-    detection = cfg.get('default_scope') == 'mmdet'
+    detection = is_detector(cfg)
     if args.show or args.show_dir:
         draw(cfg, args, detection)
     if args.slide:

@@ -4,6 +4,8 @@
 import difflib
 from pathlib import Path
 
+from mmengine.config import Config
+
 from ..errors import UserError
 
 # As the names of configs have them -> as tables call them.
@@ -134,3 +136,15 @@ def benchmark_table() -> str:
     if found:
         raise RuntimeError(f'configs of unknown benchmarks: {sorted(found)}')
     return '\n'.join(lines)
+
+
+def is_detector(config: Config) -> bool:
+    """Whether a config is one of MMDetection.
+
+    Args:
+        config (Config): The config.
+
+    Returns:
+        bool: By its ``default_scope``.
+    """
+    return config.get('default_scope') == 'mmdet'

@@ -22,7 +22,7 @@ from torch import nn
 
 from ..errors import UserError
 from .checkpoint import load_weights
-from .configs import find_config
+from .configs import find_config, is_detector
 from .runner import check_ops, model_mistakes
 
 
@@ -106,18 +106,6 @@ def refuse_detector(config: Config) -> None:
         raise UserError(
             f'{config.filename} is of a detector, and this is for segmentors.'
         )
-
-
-def is_detector(config: Config) -> bool:
-    """Whether a config is one of MMDetection.
-
-    Args:
-        config (Config): The config.
-
-    Returns:
-        bool: By its ``default_scope``.
-    """
-    return config.get('default_scope') == 'mmdet'
 
 
 def make_predictor(model: nn.Module, tta: bool = False) -> 'Predictor':

@@ -18,13 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
-from .configs import find_config
+from .configs import find_config, is_detector
 from .progress import make_progress, quiet_hosts
 
 with quiet_hosts(), redirect_stdout(StringIO()):
     from ..datasets import CheckAnnotations
     from ..engine.samples import load_sample
-    from .inference import is_detector
     from .runner import check_instances, check_paths, dataset_configs
 
 SPLITS = ('train', 'val', 'test')

@@ -20,7 +20,7 @@ from mmengine.config import Config, DictAction
 from PIL import Image
 
 from ..errors import UserError
-from .configs import find_config
+from .configs import find_config, is_detector
 from .files import whole
 from .jobs import Job, find_jobs
 from .outputs import InstanceOutput, MaskOutput
@@ -32,7 +32,6 @@ with quiet_hosts(), redirect_stdout(StringIO()):
         Predictor,
         Sample,
         input_size,
-        is_detector,
         load_model,
         make_predictor,
     )

@@ -34,6 +34,7 @@ from .checkpoint import (
     load_checkpoint,
     match_weights,
 )
+from .configs import is_detector
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -101,7 +102,7 @@ def check_ops(cfg: Config) -> None:
     Raises:
         UserError: It says what to install.
     """
-    problem = missing_ops() if cfg.get('default_scope') == 'mmdet' else None
+    problem = missing_ops() if is_detector(cfg) else None
     if problem:
         raise UserError(problem)
 
@@ -226,7 +227,7 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
         UserError: One cannot be used, or the classes are not in it.
     """
     reports = {}
-    if cfg.get('default_scope') != 'mmdet':
+    if not is_detector(cfg):
         return reports
     for dataset in dataset_configs(cfg.get(loader)):
         # Others have formats of their own.

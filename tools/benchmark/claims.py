@@ -17,7 +17,7 @@ from pathlib import Path
 import peers
 import torch
 from measure import Contestant, as_it_is, peak_bytes, to_nchw
-from report import markdown, replace_file
+from report import markdown, write
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -417,7 +417,7 @@ def main(arguments=None):
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         text = f'torch {torch.__version__}. {NOTE}\n{rows}'
-        replace_file(args.out / 'claims.md', lambda p: p.write_text(text))
+        write(args.out / 'claims.md', text)
 
 
 if __name__ == '__main__':

@@ -12,15 +12,12 @@ wins.
 
 from __future__ import annotations
 
-import json
-
 import torch
 from cases import CASES
 from measure import Contestant, as_it_is, time_in_turns, to_nchw
 from peers import plain_non_local
-from report import markdown, replace_file
+from report import save_table
 from rich.progress import Progress
-from rich.table import Table
 from run import parser, setup, wide_console
 
 from mmseg_attn.ops import non_local_attention
@@ -102,16 +99,8 @@ def main(arguments=None):
         side = crossover(ratios)
         first = f'{side}x{side}' if side else f'above {sides[-1]}x{sides[-1]}'
         body.append([name, first, *(f'{r:.2f}' for r in ratios.values())])
-    title = ', '.join(f'{k} {v}' for k, v in info.items())
-    table = Table(*header, title=title)
-    for line in body:
-        table.add_row(*line)
-    console.print(table)
-    if args.out:
-        text = f'{title}.\n\n{NOTE}\n\n{markdown(header, body)}'
-        data = json.dumps(dict(machine=info, ratios=found), indent=1) + '\n'
-        replace_file(args.out / 'crossover.md', lambda p: p.write_text(text))
-        replace_file(args.out / 'crossover.json', lambda p: p.write_text(data))
+    data = dict(machine=info, ratios=found)
+    save_table(console, header, body, NOTE, data, args.out, 'crossover')
 
 
 if __name__ == '__main__':

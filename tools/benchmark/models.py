@@ -11,7 +11,6 @@ host's CCHead needs mmcv with compiled operators.
 from __future__ import annotations
 
 import copy
-import json
 
 import torch
 from measure import Contestant, as_it_is, time_in_turns, verify
@@ -21,8 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from report import markdown, replace_file
-from rich.table import Table
+from report import save_table
 from run import parser, setup, size, wide_console
 
 from mmseg_attn.apis.configs import find_config
@@ -132,16 +130,8 @@ def main(arguments=None):
                 f'{memory["host"] / memory["ours"]:.2f} x',
             ]
         )
-    title = ', '.join(f'{k} {v}' for k, v in info.items())
-    table = Table(*header, title=title)
-    for line in body:
-        table.add_row(*line)
-    console.print(table)
-    if args.out:
-        text = f'{title}.\n\n{NOTE}\n\n{markdown(header, body)}'
-        data = json.dumps(dict(machine=info, models=rows), indent=1) + '\n'
-        replace_file(args.out / 'models.md', lambda p: p.write_text(text))
-        replace_file(args.out / 'models.json', lambda p: p.write_text(data))
+    data = dict(machine=info, models=rows)
+    save_table(console, header, body, NOTE, data, args.out, 'models')
 
 
 if __name__ == '__main__':

@@ -11,14 +11,12 @@ attention is first checked against the product of its two softmaxes.
 
 from __future__ import annotations
 
-import json
 import os
 
 import torch
 from measure import Contestant, as_it_is, time_in_turns, verify
 from mmcv.cnn.bricks import NonLocal2d
-from report import markdown, replace_file
-from rich.table import Table
+from report import save_table
 from run import parser, setup, wide_console
 
 from mmseg_attn.layers import EfficientAttention
@@ -136,16 +134,8 @@ def main(arguments=None):
     for level in levels(*args.picture):
         rows += measure(*level, args, dtype)
     body = [cells(row) for row in rows]
-    title = ', '.join(f'{k} {v}' for k, v in info.items())
-    table = Table(*HEADER, title=title)
-    for line in body:
-        table.add_row(*line)
-    console.print(table)
-    if args.out:
-        text = f'{title}.\n\n{NOTE}\n\n{markdown(HEADER, body)}'
-        data = json.dumps(dict(machine=info, rows=rows), indent=1) + '\n'
-        replace_file(args.out / 'pyramid.md', lambda p: p.write_text(text))
-        replace_file(args.out / 'pyramid.json', lambda p: p.write_text(data))
+    data = dict(machine=info, rows=rows)
+    save_table(console, HEADER, body, NOTE, data, args.out, 'pyramid')
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from rich.table import Table
 
 HEADER = [
     'case',
@@ -34,11 +35,16 @@ NOTE = (
 )
 
 
-def replace_file(path, write):
-    """Let ``write`` make a file, which then takes the place of ``path``."""
+def replace_file(path, make):
+    """Let ``make`` write a file, which then takes the place of ``path``."""
     temporary = path.with_name(f'.{path.name}')
-    write(temporary)
+    make(temporary)
     temporary.replace(path)
+
+
+def write(path, text):
+    """Write a text file whole."""
+    replace_file(path, lambda temporary: temporary.write_text(text))
 
 
 def pixels(size):
@@ -85,13 +91,43 @@ def markdown(header, body):
     return '\n'.join(f'| {" | ".join(line)} |' for line in table) + '\n'
 
 
+def about(machine):
+    """The machine in a line."""
+    return ', '.join(f'{name} {value}' for name, value in machine.items())
+
+
+def save_table(console, header, body, note, data, out, name):
+    """Print a table; with ``out`` write it there, and the data as JSON.
+
+    Args:
+        console: Of rich.
+        header: Names of the columns.
+        body: Lines of cells.
+        note: What the columns mean.
+        data: Figures, among them ``machine``.
+        out: Folder, or None.
+        name: Of the files, without ending.
+    """
+    title = about(data['machine'])
+    table = Table(*header, title=title)
+    for line in body:
+        table.add_row(*line)
+    console.print(table)
+    if out:
+        write(
+            out / f'{name}.md',
+            f'{title}.\n\n{note}\n\n{markdown(header, body)}',
+        )
+        write(out / f'{name}.json', json.dumps(data, indent=1) + '\n')
+
+
 def save(rows, info, out):
     """Write all files to the folder ``out``; none is ever half a file."""
-    title = ', '.join(f'{k} {v}' for k, v in info.items())
+    title = about(info)
     text = f'{title}.\n\n{NOTE}\n\n{markdown(HEADER, lines(rows))}'
     data = json.dumps(dict(machine=info, rows=rows), indent=1) + '\n'
-    replace_file(out / 'benchmark.json', lambda p: p.write_text(data))
-    replace_file(out / 'benchmark.md', lambda p: p.write_text(text))
+    write(out / 'benchmark.json', data)
+    write(out / 'benchmark.md', text)
     timed = [r for r in rows if 'note' not in r]
     for case in dict.fromkeys(r['case'] for r in timed):
         chosen = [r for r in timed if r['case'] == case]

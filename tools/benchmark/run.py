@@ -29,7 +29,7 @@ from measure import (
     time_in_turns,
     verify,
 )
-from report import HEADER, lines, pixels, save
+from report import HEADER, about, lines, pixels, save
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -239,9 +239,7 @@ def main(arguments=None):
                     progress.advance(task)
                 if args.out:
                     save(rows, info, args.out)
-    table = Table(
-        *HEADER, title=', '.join(f'{k} {v}' for k, v in info.items())
-    )
+    table = Table(*HEADER, title=about(info))
     for line in lines(rows):
         table.add_row(*line)
     console.print(table)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_attn.apis.configs import find_config
+from mmseg_attn.apis.configs import find_config, is_detector
 from mmseg_attn.apis.files import whole
 from mmseg_attn.apis.inference import make_palette
 from mmseg_attn.datasets.coco import CocoReport, check_coco
@@ -73,7 +73,7 @@ def main() -> None:
     if args.size is not None and args.size < 32:
         raise UserError(f'--size must be 32 or more, got {args.size}.')
     cfg = Config.fromfile(find_config(args.config))
-    if cfg.get('default_scope') != 'mmdet':
+    if not is_detector(cfg):
         raise UserError(f'{args.config} is no detector of MMDetection.')
     for path in (args.out / 'config.py', args.out / 'annotations'):
         if path.exists():

@@ -26,7 +26,7 @@ def AttentionBackbone(  # noqa: N802  (stands for a class in configs)
             res4 of the papers), optionally ``before_last`` (before the last
             residual block instead of behind it, as the Non-local networks
             have it; default False), and the arguments of
-            :class:`mmseg_attn.layers.InsertedAttention` but ``in_channels``.
+            ``InsertedAttention`` but ``in_channels``.
         base: Type of the backbone, one with ``res_layers``.
         kwargs: Arguments of the backbone.
 
@@ -51,7 +51,6 @@ def AttentionBackbone(  # noqa: N802  (stands for a class in configs)
             'of its kind'
         )
     for item in attentions:
-        item = dict(item)
         _insert(backbone, **item)
     return backbone
 

@@ -30,7 +30,7 @@ def AttentionNeck(  # noqa: N802  (stands for a class in configs)
         levels: As of :class:`LevelAttention`.
         layer: Config of the layer, as of :class:`LevelAttention`.
         base: Type of the pyramid, one with ``out_channels``.
-        recurrence: As of :class:`mmseg_attn.layers.InsertedAttention`.
+        recurrence: As of ``InsertedAttention``.
         residual: Likewise.
         gamma_init: Likewise.
         kwargs: Arguments of the pyramid.

@@ -29,7 +29,7 @@ class LevelAttention(BaseModule):
     Args:
         in_channels: Channels of all levels.
         levels: Which, counted from 0, the finest.
-        layer: As of :class:`mmseg_attn.layers.InsertedAttention`.
+        layer: As of ``InsertedAttention``.
         init_cfg: As in mmengine.
         kwargs: Further arguments of ``InsertedAttention``.
 
