@@ -7,6 +7,7 @@
 export PYTHON ?= python3
 export PIP_ARGS ?=
 export OPS ?= 1
+JOBS ?= 2
 
 TEST_ENV := .venv-test$(if $(filter 0,$(OPS)),-noops)
 MADE_FROM := pyproject.toml setup.py requirements/constraints.txt \
@@ -23,6 +24,7 @@ help:
 	@echo 'make test                         all tests (the first time, mmcv is compiled)'
 	@echo 'make test OPS=0                   without the tests that need compiled mmcv'
 	@echo 'make test ARGS="-k info"          arguments for pytest'
+	@echo 'make test JOBS=0                  in one process, for a debugger'
 	@echo 'make lint                         code style'
 	@echo 'make wheel                        dist/mmseg_attn-*.whl and .tar.gz'
 	@echo 'make clean                        remove environments and builds (no results)'
@@ -35,7 +37,7 @@ demo: .venv-demo/.made
 
 test: $(TEST_ENV)/.made .venv-mim/.made
 	MMSEG_ATTN_MIM=$(CURDIR)/.venv-mim/bin/python \
-		$(TEST_ENV)/bin/python -m pytest $(ARGS)
+		$(TEST_ENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 	@$(if $(filter 0,$(OPS)),echo 'Run without compiled mmcv (OPS=0): the \
 	tests that need it were skipped.')
 

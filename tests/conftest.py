@@ -2,6 +2,11 @@
 import os
 from pathlib import Path
 
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    # Threads of several workers would wait for each other. Read when torch
+    # is imported, here and in the commands that tests run.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import numpy as np
 import pytest
 import torch
