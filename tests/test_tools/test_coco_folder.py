@@ -79,29 +79,20 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
         item['category_id'] = (3, 5, 9)[(item['category_id'] - 1) // 2]
     path.write_text(json.dumps(content))
     out = tmp_path / 'mine'
-    assert convert(scenes, out).returncode == 0
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    options.append('default_hooks.checkpoint.interval=2')
+    trained = convert(scenes, out, '--train', '--cfg-options', *options)
+    assert trained.returncode == 0, trained.stderr[-2000:]
     cfg = Config.fromfile(out / 'config.py')
     names = cfg.train_dataloader.dataset.metainfo.classes
     assert names == ('flag', 'box', 'ring')
-    work = tmp_path / 'work'
-    trained = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / 'tools/train.py')),
-            *(str(out / 'config.py'), '--work-dir', str(work)),
-            '--cfg-options',
-            *('train_cfg.max_iters=2', 'train_cfg.val_interval=2'),
-            'default_hooks.checkpoint.interval=2',
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert trained.returncode == 0, trained.stderr[-2000:]
-    assert (work / 'iter_2.pth').is_file()
+    checkpoint = out / 'work_dir/iter_2.pth'
+    assert checkpoint.is_file()
     assert 'coco/segm_mAP' in trained.stdout + trained.stderr
     tested = subprocess.run(
         [
             *(sys.executable, str(ROOT / 'tools/test.py')),
-            *(str(out / 'config.py'), str(work / 'iter_2.pth')),
+            *(str(out / 'config.py'), str(checkpoint)),
             *('--work-dir', str(tmp_path / 'test')),
         ],
         capture_output=True,

@@ -3,8 +3,8 @@
 
 Checks the annotations, splits them where there is one file alone, and writes
 ``OUT/annotations/{train,val}.json`` and ``OUT/config.py``: a packaged
-detector with the classes of the file, which trains as any config does. The
-pictures stay where they are.
+detector with the classes of the file, which trains as any config does, by
+default into ``OUT/work_dir``. The pictures stay where they are.
 """
 
 import argparse
@@ -14,11 +14,12 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 
 from mmseg_attn.apis.configs import find_config, is_detector
 from mmseg_attn.apis.files import whole
 from mmseg_attn.apis.inference import make_palette
+from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.coco import CocoReport, check_coco
 from mmseg_attn.errors import UserError, run_command
 
@@ -63,6 +64,14 @@ def parse_args() -> argparse.Namespace:
         default='mask-rcnn_r50-ea5_fpn_1x_coco',
         help='config of a detector to start from (default: %(default)s)',
     )
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change entries of that config, e.g. train_cfg.max_iters=100',
+    )
+    add('--train', action='store_true', help='train at once')
     return parser.parse_args()
 
 
@@ -73,6 +82,7 @@ def main() -> None:
     if args.size is not None and args.size < 32:
         raise UserError(f'--size must be 32 or more, got {args.size}.')
     cfg = Config.fromfile(find_config(args.config))
+    cfg.merge_from_dict(args.cfg_options or {})
     if not is_detector(cfg):
         raise UserError(f'{args.config} is no detector of MMDetection.')
     for path in (args.out / 'config.py', args.out / 'annotations'):
@@ -96,10 +106,14 @@ def main() -> None:
         with whole(args.out / 'annotations' / f'{name}.json') as path:
             path.write_text(json.dumps(content), encoding='utf-8')
     fill(cfg, args.out, folders, report.categories, args.size)
-    with whole(args.out / 'config.py') as path:
+    cfg.work_dir = os.path.abspath(args.out / 'work_dir')
+    config = args.out / 'config.py'
+    with whole(config) as path:
         cfg.dump(path)
     show(report, contents)
-    print(f'Config: {args.out / "config.py"}')
+    print(f'Config: {config}')
+    if args.train:
+        build_runner(Config.fromfile(config)).train()
 
 
 def split(content: dict, share: float, seed: int) -> dict[str, dict]:
