@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Heads, losses and layers, registered under the scope ``mmseg_attn``."""
+"""Models and their parts, registered under the scope ``mmseg_attn``."""
 
 from importlib.util import find_spec
 
@@ -12,7 +12,9 @@ from .samplers import *  # noqa: F401,F403
 
 # A detector needs no mmseg: without it there are no heads.
 if find_spec('mmseg'):
+    from .data_preprocessors import *  # noqa: F401,F403
     from .decode_heads import *  # noqa: F401,F403
     from .segmentors import *  # noqa: F401,F403
+    from .stereo import *  # noqa: F401,F403
 
 warn_if_mixed()

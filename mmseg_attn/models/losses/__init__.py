@@ -1,5 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 from .category_consistent_loss import CategoryConsistentLoss
 from .class_presence_loss import ClassPresenceLoss
+from .disparity_loss import DisparityLoss
 
-__all__ = ['CategoryConsistentLoss', 'ClassPresenceLoss']
+__all__ = ['CategoryConsistentLoss', 'ClassPresenceLoss', 'DisparityLoss']

@@ -1,0 +1,4 @@
+# Copyright (c) mmseg_attn contributors.
+from .clip_data_preprocessor import ClipDataPreProcessor
+
+__all__ = ['ClipDataPreProcessor']

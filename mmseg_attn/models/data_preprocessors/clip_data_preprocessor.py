@@ -1,0 +1,71 @@
+# Copyright (c) mmseg_attn contributors.
+from __future__ import annotations
+
+import torch
+from mmseg.models import SegDataPreProcessor
+from mmseg.utils import stack_batch
+
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class ClipDataPreProcessor(SegDataPreProcessor):
+    """Normalise and stack samples of several pictures of one size.
+
+    For the T frames of a clip, and for the left and right picture of a pair
+    (T = 2). Each picture is treated as mmseg's ``SegDataPreProcessor`` treats
+    one; the arguments are its own, without ``batch_augments``.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Prepare a batch.
+
+        Args:
+            data: ``inputs``, a list of (C, T, H, W), and ``data_samples``.
+            training: Whether the labels are padded with the pictures.
+
+        Returns:
+            ``inputs`` (B, C, T, H, W) and ``data_samples``.
+
+        Raises:
+            ValueError: The samples differ in their number of pictures, or
+                when not training in their size.
+        """
+        data = self.cast_data(data)
+        inputs, samples = data['inputs'], data.get('data_samples')
+        shapes = {tuple(x.shape[: 2 if training else None]) for x in inputs}
+        if len(shapes) > 1:
+            raise ValueError(
+                f'the samples of a batch have the shapes {sorted(shapes)}: '
+                'expected as many pictures in each'
+                + ('' if training else ', all of one size')
+            )
+        if self._channel_conversion and inputs[0].size(0) == 3:
+            inputs = [x[[2, 1, 0]] for x in inputs]
+        inputs = [x.float() for x in inputs]
+        if self._enable_normalize:
+            mean, std = self.mean[..., None], self.std[..., None]
+            inputs = [(x - mean) / std for x in inputs]
+        frames = inputs[0].shape[:2]
+        flat = [x.flatten(0, 1) for x in inputs]
+        padding = dict(pad_val=self.pad_val, seg_pad_val=self.seg_pad_val)
+        if training:
+            stacked, samples = stack_batch(
+                flat,
+                samples,
+                size=self.size,
+                size_divisor=self.size_divisor,
+                **padding,
+            )
+        elif self.test_cfg:
+            stacked, padded = stack_batch(
+                flat,
+                size=self.test_cfg.get('size'),
+                size_divisor=self.test_cfg.get('size_divisor'),
+                **padding,
+            )
+            for sample, info in zip(samples, padded, strict=True):
+                sample.set_metainfo(info)
+        else:
+            stacked = torch.stack(flat)
+        return dict(inputs=stacked.unflatten(1, frames), data_samples=samples)
