@@ -9,3 +9,9 @@ if find_spec('mmseg'):
     from .check_annotations import CheckAnnotations  # noqa: F401
     from .folder import FolderDataset  # noqa: F401
     from .gid15 import GID15Dataset  # noqa: F401
+    from .stereo import SceneFlowDataset, StereoFolder  # noqa: F401
+    from .stereo_transforms import (  # noqa: F401
+        LoadDisparity,
+        LoadStereoPair,
+        PackStereoInputs,
+    )

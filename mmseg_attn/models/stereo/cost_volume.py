@@ -1,7 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ...registry import MODELS

@@ -1,0 +1,141 @@
+# Copyright (c) mmseg_attn contributors.
+"""From the files of a pair to what the network takes."""
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from ..errors import UserError
+from ..registry import TRANSFORMS
+from .disparity_files import read_disparity
+
+
+@TRANSFORMS.register_module()
+class LoadStereoPair(BaseTransform):
+    """Load both pictures of a pair, one behind the other in the channels.
+
+    So the host's ``RandomCrop`` cuts the same window out of both.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Load a pair.
+
+        Args:
+            results (dict): With ``img_path`` of the left and ``right_path``
+                of the right picture.
+
+        Returns:
+            dict: With ``img``, (H, W, 6) uint8: left BGR, right BGR.
+
+        Raises:
+            UserError: A file is not a whole picture, or the two differ in
+                size.
+        """
+        pair = [_picture(results[k]) for k in ('img_path', 'right_path')]
+        check_pair(*pair, results['img_path'], results['right_path'])
+        image = np.concatenate(pair, axis=2)
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+def check_pair(
+    left: np.ndarray, right: np.ndarray, left_name: str, right_name: str
+) -> None:
+    """Refuse pictures of different sizes.
+
+    Args:
+        left (np.ndarray): (H, W, 3).
+        right (np.ndarray): (H, W, 3).
+        left_name (str): For the message.
+        right_name (str): For the message.
+
+    Raises:
+        UserError: They differ.
+    """
+    if left.shape != right.shape:
+        raise UserError(
+            f'{left_name} is {_size(left)} pixels, {right_name} is '
+            f'{_size(right)}: expected a rectified pair of one size.'
+        )
+
+
+def _picture(path: str) -> np.ndarray:
+    try:
+        image = mmcv.imread(path)
+    except FileNotFoundError:
+        raise UserError(f'picture {path} does not exist.') from None
+    if image is None:
+        raise UserError(
+            f'{path} cannot be read as a picture: it is damaged, cut off, or '
+            'in a format that OpenCV does not know.'
+        )
+    return image
+
+
+@TRANSFORMS.register_module()
+class LoadDisparity(BaseTransform):
+    """Load the disparity map of the left picture."""
+
+    def transform(self, results: dict) -> dict:
+        """Load it.
+
+        Args:
+            results (dict): With ``disparity_path`` and ``img_shape``.
+
+        Returns:
+            dict: With ``gt_disparity``, (H, W) float32 in pixels, infinite
+            where unknown.
+
+        Raises:
+            UserError: As of
+                :func:`~mmseg_attn.datasets.disparity_files.read_disparity`,
+                or the map has another size than the picture.
+        """
+        path = results['disparity_path']
+        disparity = read_disparity(path)
+        if disparity.shape != tuple(results['img_shape'][:2]):
+            height, width = results['img_shape'][:2]
+            raise UserError(
+                f'{path} is {_size(disparity)} pixels, its picture '
+                f'{results["img_path"]} is {width} x {height}: they must be '
+                'of one size.'
+            )
+        results['gt_disparity'] = disparity
+        results.setdefault('seg_fields', []).append('gt_disparity')
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackStereoInputs(BaseTransform):
+    """Hand a pair to the network as a clip of two."""
+
+    def transform(self, results: dict) -> dict:
+        """Pack it.
+
+        Args:
+            results (dict): With ``img`` (H, W, 6) and perhaps
+                ``gt_disparity`` (H, W).
+
+        Returns:
+            dict: ``inputs`` (3, 2, H, W) and ``data_samples``, with
+            ``gt_disparity`` (1, H, W).
+        """
+        image = torch.from_numpy(np.ascontiguousarray(results['img']))
+        inputs = image.permute(2, 0, 1).unflatten(0, (2, 3)).transpose(0, 1)
+        sample = SegDataSample()
+        if 'gt_disparity' in results:
+            disparity = np.ascontiguousarray(results['gt_disparity'])
+            data = torch.from_numpy(disparity)[None]
+            sample.gt_disparity = PixelData(data=data)
+        keys = ('img_path', 'right_path', 'disparity_path', 'img_shape')
+        keys += ('ori_shape',)
+        sample.set_metainfo({k: results[k] for k in keys if k in results})
+        return dict(inputs=inputs.contiguous(), data_samples=sample)
+
+
+def _size(image: np.ndarray) -> str:
+    return f'{image.shape[1]} x {image.shape[0]}'
