@@ -1,12 +1,16 @@
 # Copyright (c) mmseg_attn contributors.
 """Find the configs that come with the package."""
 
+from __future__ import annotations
+
 import difflib
 from pathlib import Path
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+
+if TYPE_CHECKING:  # `info` finds configs where no host is installed
+    from mmengine.config import Config
 
 # As the names of configs have them -> as tables call them.
 METHODS = {
