@@ -22,7 +22,7 @@ from .files import whole
 from .progress import quiet_hosts
 
 with quiet_hosts(), redirect_stdout(StringIO()):
-    from .inference import Sample, Segmenter, load_model, refuse_detector
+    from .inference import Sample, Segmenter, check_segmentor, load_model
 
 FORMATS = ('.png', '.jpg', '.pdf', '.svg')
 
@@ -380,7 +380,7 @@ def _show(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.overwrite:
         raise UserError(f'{args.out} exists; replace it with --overwrite.')
     config = Config.fromfile(find_config(args.config))
-    refuse_detector(config)
+    check_segmentor(config)
     config.merge_from_dict(args.cfg_options or {})
     model = load_model(config, args.checkpoint, device=args.device)
     maps = attention_maps(model, args.picture, args.pixels, args.layers)

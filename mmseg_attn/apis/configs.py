@@ -152,3 +152,16 @@ def is_detector(config: Config) -> bool:
         bool: By its ``default_scope``.
     """
     return config.get('default_scope') == 'mmdet'
+
+
+def is_stereo(config: Config) -> bool:
+    """Whether a config is of a network for pairs of pictures.
+
+    Args:
+        config (Config): The config.
+
+    Returns:
+        bool: By the type of its model.
+    """
+    model = config.get('model') or {}
+    return str(model.get('type')).endswith('PSMNet')

@@ -20,9 +20,10 @@ from mmengine.structures import InstanceData
 from mmseg.datasets.transforms import LoadImageFromNDArray
 from torch import nn
 
+from ..datasets.stereo_transforms import LoadDisparity
 from ..errors import UserError
 from .checkpoint import load_weights
-from .configs import find_config, is_detector
+from .configs import find_config, is_detector, is_stereo
 from .runner import check_ops, model_mistakes
 
 
@@ -73,39 +74,49 @@ def load_model(
     init_default_scope(config.get('default_scope', 'mmseg'))
     with model_mistakes():
         model = MODELS.build(config.model)
-    detector = is_detector(config)
-    if _outputs(model) is None:
+    stereo = is_stereo(config)
+    if _outputs(model) is None and not stereo:
         raise UserError(
             f'{config.filename} builds a {type(model).__name__}; expected a '
             'segmentor such as EncoderDecoder, or with default_scope '
             "'mmdet' a detector such as MaskRCNN."
         )
-    if detector and slide is not None:
-        raise UserError('a detector cannot predict in windows (--slide).')
+    if (is_detector(config) or stereo) and slide is not None:
+        raise UserError('only segmentors predict in windows (--slide).')
+    if stereo and classes:
+        raise UserError('a stereo network has no classes (--classes).')
     saved = {}
     if checkpoint is not None:
         saved = load_weights(model, checkpoint)
     model = revert_sync_batchnorm(model)  # a CPU has no synchronised one
     model.cfg = config
-    model.dataset_meta = _dataset_meta(model, saved.get('meta', {}), classes)
+    model.dataset_meta = dict(classes=(), palette=[])
+    if not stereo:
+        meta = saved.get('meta', {})
+        model.dataset_meta = _dataset_meta(model, meta, classes)
     if slide is not None:
         model.test_cfg = _sliding(config, slide)
     return model.to(device).eval()
 
 
-def refuse_detector(config: Config) -> None:
-    """Refuse what is only for segmentors.
+def check_segmentor(config: Config) -> None:
+    """Refuse a model in what is only for segmentors.
 
     Args:
         config (Config): The config.
 
     Raises:
-        UserError: It is of a detector.
+        UserError: It is of another kind of model.
     """
-    if is_detector(config):
-        raise UserError(
-            f'{config.filename} is of a detector, and this is for segmentors.'
-        )
+    for kind, found in (
+        ('detector', is_detector(config)),
+        ('stereo network', is_stereo(config)),
+    ):
+        if found:
+            raise UserError(
+                f'{config.filename} is of a {kind}, and this is for '
+                'segmentors.'
+            )
 
 
 def make_predictor(model: nn.Module, tta: bool = False) -> 'Predictor':
@@ -116,8 +127,11 @@ def make_predictor(model: nn.Module, tta: bool = False) -> 'Predictor':
         tta (bool): As of :class:`Predictor`.
 
     Returns:
-        Predictor: A :class:`Segmenter` or a :class:`Detector`.
+        Predictor: A :class:`Segmenter`, :class:`Detector` or
+        :class:`StereoMatcher`.
     """
+    if is_stereo(model.cfg):
+        return StereoMatcher(model, tta)
     return (Detector if is_detector(model.cfg) else Segmenter)(model, tta)
 
 
@@ -158,7 +172,8 @@ class Predictor:
         pipeline = cfg.tta_pipeline if tta else _test_pipeline(cfg)
         steps = Compose(copy.deepcopy(pipeline)).transforms
         # Pictures to be predicted have no labels to load.
-        steps = [s for s in steps if not isinstance(s, LoadAnnotations)]
+        labels = (LoadAnnotations, LoadDisparity)
+        steps = [s for s in steps if not isinstance(s, labels)]
         for step in steps:
             if isinstance(getattr(step, 'subroutines', None), list):
                 _drop_label_loading(step)
@@ -254,6 +269,45 @@ class Detector(Predictor):
             and of a model with masks ``masks`` (N, H, W) bool.
         """
         return [result.pred_instances.cpu() for result in self._run(samples)]
+
+
+class StereoMatcher(Predictor):
+    """Predict the disparities of pairs as the model's config says.
+
+    Arguments as of :class:`Predictor`.
+    """
+
+    def prepare(self, image: tuple[str | Path, str | Path]) -> Sample:
+        """Read a pair and run the test pipeline on it.
+
+        Args:
+            image (tuple): Paths of the left and the right picture.
+
+        Returns:
+            Sample: With the left picture.
+
+        Raises:
+            UserError: If a file is not a whole picture, or the two differ in
+                size.
+        """
+        left, right = map(str, image)
+        results = self._load(dict(img_path=left, right_path=right))
+        return Sample(results['img'][..., :3], self._steps(results))
+
+    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Predict disparities.
+
+        Args:
+            samples (Sequence[Sample]): Pairs of one size.
+
+        Returns:
+            list[np.ndarray]: One (H, W) map of each pair, float32, in pixels
+            of the picture.
+        """
+        return [
+            result.pred_disparity.data[0].cpu().numpy()
+            for result in self._run(samples)
+        ]
 
 
 def input_size(sample: Sample) -> tuple:

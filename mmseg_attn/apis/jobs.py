@@ -4,9 +4,10 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ..errors import UserError
 
@@ -21,15 +22,17 @@ class Job:
     """One input with where its results go.
 
     Attributes:
-        source (Path): Picture or video.
+        source (Path): Picture or video; of a pair the left picture.
         overlay (Path | None): Picture or video to be written.
-        data (Path | None): The prediction itself: a file, or for a video the
-            folder of them.
+        data (dict[str, Path]): The prediction itself, kind -> file, or for a
+            video the folder of them.
+        right (Path | None): The right picture of a pair.
     """
 
     source: Path
     overlay: Path | None
-    data: Path | None
+    data: dict[str, Path]
+    right: Path | None = None
 
     @property
     def is_video(self) -> bool:
@@ -37,7 +40,7 @@ class Job:
 
     @property
     def outputs(self) -> list[Path]:
-        return [path for path in (self.overlay, self.data) if path]
+        return [*([self.overlay] if self.overlay else []), *self.data.values()]
 
 
 def find_jobs(
@@ -45,8 +48,7 @@ def find_jobs(
     out: Path,
     save: Sequence[str] | None = None,
     overlay_format: str = 'jpg',
-    kind: str = 'mask',
-    ending: str = '.png',
+    endings: Mapping[str, str] = MappingProxyType({'mask': '.png'}),
 ) -> list[Job]:
     """Find all pictures and videos and say where their results go.
 
@@ -54,12 +56,11 @@ def find_jobs(
         inputs (Sequence[str]): Files, folders and globs.
         out (Path): Folder of the results. Paths below an input folder are
             kept below it.
-        save (Sequence[str] | None): ``'overlay'``, ``kind`` or both. None
-            means both of a picture and the overlay of a video.
+        save (Sequence[str] | None): ``'overlay'`` and kinds of predictions.
+            None means all of a picture and the overlay of a video.
         overlay_format (str): ``'jpg'`` or ``'png'``, for pictures.
-        kind (str): What the predictions themselves are called, and their
-            folder.
-        ending (str): Of their files.
+        endings (Mapping[str, str]): What the predictions themselves are
+            called, and their folder -> the ending of their files.
 
     Returns:
         list[Job]: In the order of the inputs, sorted within a folder.
@@ -70,12 +71,13 @@ def find_jobs(
     """
     if out.is_file() or out.suffix.lower() in PICTURES + VIDEOS:
         raise UserError(f'--out {out} must be a folder, not a file.')
-    wrong = set(save or ()) - {'overlay', kind}
+    kinds = ['overlay', *endings]
+    wrong = set(save or ()) - set(kinds)
     if wrong:
         raise UserError(
-            f'--save {wrong.pop()}: this model gives overlay and {kind}.'
+            f'--save {wrong.pop()}: this model gives {", ".join(kinds)}.'
         )
-    folders = {'overlay': out / 'overlay', kind: out / kind}
+    folders = {kind: out / kind for kind in kinds}
     found = {}  # dict instead of set: it keeps the order
     for text in inputs:
         for source, name in _expand(text, list(folders.values())):
@@ -88,17 +90,62 @@ def find_jobs(
         stem = name.with_suffix('')
         if stems[stem, video] > 1:  # a.jpg and a.png
             stem = name
-        kinds = save or (['overlay'] if video else ['overlay', kind])
-        endings = {
-            'overlay': '.mp4' if video else f'.{overlay_format}',
-            kind: '' if video else ending,
-        }
+        ends = dict.fromkeys(endings, '') if video else dict(endings)
+        ends['overlay'] = '.mp4' if video else f'.{overlay_format}'
         outputs = {
-            kind: folders[kind] / f'{stem}{endings[kind]}' for kind in kinds
+            kind: folders[kind] / f'{stem}{ends[kind]}'
+            for kind in save or (['overlay'] if video else kinds)
         }
-        jobs.append(Job(source, outputs.get('overlay'), outputs.get(kind)))
+        jobs.append(Job(source, outputs.pop('overlay', None), outputs))
     _refuse_collisions(jobs)
     return jobs
+
+
+def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
+    """Give each left picture its right one.
+
+    Args:
+        jobs (Sequence[Job]): Of the left pictures.
+        right (str | Path | None): A picture, for one job, or a folder with
+            pictures of the left ones' names, whatever their endings.
+
+    Returns:
+        list[Job]: The same, with ``right``.
+
+    Raises:
+        UserError: There is no right picture for one of them, or a video is
+            among them.
+    """
+    if right is None:
+        raise UserError(
+            'a stereo network needs pairs: name the right picture, or the '
+            'folder of the right pictures, with --right.'
+        )
+    right = Path(right)
+    if not right.is_dir():
+        if not right.is_file():
+            raise UserError(f'--right {right} does not exist.')
+        if len(jobs) > 1:
+            raise UserError(
+                f'got {len(jobs)} left pictures and one right picture: '
+                'expected --right to be a folder.'
+            )
+        return [replace(jobs[0], right=right)]
+    found = {}
+    for path in sorted(right.iterdir()):
+        if path.suffix.lower() in PICTURES:
+            found.setdefault(path.stem, path)
+    pairs = []
+    for job in jobs:
+        if job.is_video:
+            raise UserError(f'{job.source} is a video, expected a picture.')
+        if job.source.stem not in found:
+            raise UserError(
+                f'{job.source} has no right picture: none is named '
+                f'{job.source.stem} in {right}.'
+            )
+        pairs.append(replace(job, right=found[job.source.stem]))
+    return pairs
 
 
 def _is_video(path: Path) -> bool:

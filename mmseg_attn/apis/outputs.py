@@ -21,7 +21,10 @@ class MaskOutput:
             whether the classes are named beside a picture.
     """
 
-    kind, ending = 'mask', '.png'
+    @staticmethod
+    def endings(args: Namespace) -> dict[str, str]:
+        """Kinds of results, and how their files end."""
+        return {'mask': '.png'}
 
     def __init__(self, meta: dict, args: Namespace) -> None:
         self.palette = meta['palette']
@@ -35,7 +38,7 @@ class MaskOutput:
         """Indices of the classes that occur."""
         return set(np.unique(mask).tolist())
 
-    def save(self, path: Path, mask: np.ndarray) -> None:
+    def save(self, kind: str, path: Path, mask: np.ndarray) -> None:
         """Write an index picture."""
         save_mask(path, mask, self.palette)
 
@@ -56,7 +59,10 @@ class InstanceOutput:
             which instances are left out.
     """
 
-    kind, ending = 'instances', '.json'
+    @staticmethod
+    def endings(args: Namespace) -> dict[str, str]:
+        """Kinds of results, and how their files end."""
+        return {'instances': '.json'}
 
     def __init__(self, meta: dict, args: Namespace) -> None:
         from mmdet.visualization import DetLocalVisualizer
@@ -74,7 +80,7 @@ class InstanceOutput:
         """Indices of the classes that occur."""
         return set(self._kept(found).labels.tolist())
 
-    def save(self, path: Path, found: InstanceData) -> None:
+    def save(self, kind: str, path: Path, found: InstanceData) -> None:
         """Write the instances as JSON, best first.
 
         Each has ``class``, ``score``, ``bbox`` (x, y, width, height in

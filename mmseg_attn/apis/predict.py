@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import asdict
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -20,9 +21,10 @@ from mmengine.config import Config, DictAction
 from PIL import Image
 
 from ..errors import UserError
-from .configs import find_config, is_detector
+from .configs import find_config, is_detector, is_stereo
+from .disparities import DisparityOutput, read_calibration
 from .files import whole
-from .jobs import Job, find_jobs
+from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
 from .progress import make_progress, quiet_hosts
 from .video import read_video, write_video
@@ -62,10 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--save',
         nargs='+',
-        choices=['overlay', 'mask', 'instances'],
-        help='what to write: pictures, and class maps of a segmentor or '
-        'boxes and masks of a detector as JSON (default: both; of videos '
-        'the overlay)',
+        choices=['overlay', 'mask', 'instances', 'pfm', 'png', 'depth'],
+        help='what to write: pictures, and class maps of a segmentor, boxes '
+        'and masks of a detector as JSON, or disparities of a stereo network '
+        'as PFM and as 16-bit PNG, and depth (default: all there are; of '
+        'videos the overlay)',
     )
     add('--overlay-format', choices=['jpg', 'png'], default='jpg')
     add(
@@ -92,6 +95,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: [name.strip() for name in text.split(',')],
         metavar='A,B,...',
         help="class names (default: the checkpoint's, else the config's)",
+    )
+    add(
+        '--right',
+        type=Path,
+        help='of a stereo network: the right picture, or the folder of the '
+        "right pictures, which have the left ones' names",
+    )
+    add(
+        '--calibration',
+        type=Path,
+        metavar='FILE',
+        help="of a stereo network, for depth: Middlebury's calib.txt, or a "
+        'file with lines focal=PIXELS, baseline=LENGTH and perhaps '
+        'doffs=PIXELS',
     )
     add('--device', help='such as cpu or cuda:0 (default: the best there is)')
     add('--batch-size', type=int, default=1, help='pictures at a time')
@@ -148,15 +165,26 @@ def _predict(args: argparse.Namespace) -> int:
     config = Config.fromfile(find_config(args.config))
     config.merge_from_dict(args.cfg_options or {})
     check_ops(config)
+    stereo = is_stereo(config)
+    if not stereo and (args.right or args.calibration):
+        raise UserError(
+            '--right and --calibration are for stereo networks, and '
+            f'{args.config} is none.'
+        )
     output = InstanceOutput if is_detector(config) else MaskOutput
+    if stereo:
+        output = DisparityOutput
+        calibration = args.calibration and read_calibration(args.calibration)
+        args.calibration = calibration
     jobs = find_jobs(
         args.inputs,
         args.out,
         args.save,
         args.overlay_format,
-        output.kind,
-        output.ending,
+        output.endings(args),
     )
+    if stereo:
+        jobs = pair_up(jobs, args.right)
     model = load_model(
         config,
         args.checkpoint,
@@ -206,6 +234,9 @@ def _open_out(
         'classes': list(meta['classes']),
         'palette': meta['palette'],
     }
+    if is_stereo(config):
+        content['right'] = str(args.right.resolve())
+        content['calibration'] = args.calibration and asdict(args.calibration)
     earlier = {}
     if note.is_file():
         try:
@@ -260,7 +291,7 @@ class _Run:
     def __init__(
         self,
         predictor: Predictor,
-        output: MaskOutput | InstanceOutput,
+        output: MaskOutput | InstanceOutput | DisparityOutput,
         args: argparse.Namespace,
         total: int,
     ) -> None:
@@ -277,7 +308,10 @@ class _Run:
                     self._video(job)
                 continue
             try:
-                sample = self.predictor.prepare(job.source)
+                pair = (job.source, job.right)
+                sample = self.predictor.prepare(
+                    pair if job.right else job.source
+                )
             except FAILURES as error:
                 self._failed(job, error)
                 continue
@@ -309,9 +343,9 @@ class _Run:
     def _save_picture(
         self, job: Job, picture: np.ndarray, found: object
     ) -> None:
-        if job.data:
-            with whole(job.data) as path:
-                self.output.save(path, found)
+        for kind, file in job.data.items():
+            with whole(file) as path:
+                self.output.save(kind, path, found)
         if job.overlay:
             listed = self.output.classes_in(found)
             shown = self.output.draw(picture, found, listed)
@@ -329,19 +363,21 @@ class _Run:
             if job.overlay:
                 path = stack.enter_context(whole(job.overlay))
                 writer = stack.enter_context(write_video(path, video.fps))
-            ending = self.output.ending
-            if job.data:
-                _check_frames(job.data, ending)
-                folder = stack.enter_context(whole(job.data))
-                folder.mkdir()
+            endings = self.output.endings(self.args)
+            folders = {}
+            for kind, folder in job.data.items():
+                _check_frames(folder, endings[kind])
+                folders[kind] = stack.enter_context(whole(folder))
+                folders[kind].mkdir()
             listed, count = set(), 0
             for samples in _batches(
                 map(self.predictor.prepare, video), self.args.batch_size
             ):
                 found = self.predictor(samples)
                 for sample, item in zip(samples, found, strict=True):
-                    if job.data:
-                        self.output.save(folder / f'{count:06d}{ending}', item)
+                    for kind, folder in folders.items():
+                        name = f'{count:06d}{endings[kind]}'
+                        self.output.save(kind, folder / name, item)
                     if writer:
                         listed |= self.output.classes_in(item)
                         writer.write(

@@ -33,7 +33,7 @@ with quiet_hosts(), redirect_stdout(StringIO()):
     from mmseg.evaluation import IoUMetric
 
     from ..engine.samples import load_sample
-    from .inference import Segmenter, load_model, refuse_detector
+    from .inference import Segmenter, check_segmentor, load_model
     from .runner import check_output_folder, check_paths, dataset_configs
 
 # Classes in a line of the legend.
@@ -264,7 +264,7 @@ def _find_worst(args: argparse.Namespace) -> None:
         if path.exists() and not args.overwrite:
             raise UserError(f'{path} exists; replace it with --overwrite.')
     cfg = Config.fromfile(find_config(args.config))
-    refuse_detector(cfg)
+    check_segmentor(cfg)
     cfg.merge_from_dict(args.cfg_options or {})
     check_output_folder(cfg, args.out)
     check_paths(cfg, f'{args.split}_dataloader')

@@ -417,7 +417,8 @@ def test_globs_and_links(predict, tmp_path):
     (tmp_path / 'x/y/up').symlink_to(tmp_path / 'x')  # a loop
     (tmp_path / 'far').symlink_to(tmp_path / 'x/y')
     jobs = find_jobs([f'{tmp_path}/x/**/*.png'], tmp_path / 'o')
-    names = {str(job.data.relative_to(tmp_path / 'o/mask')) for job in jobs}
+    masks = [job.data['mask'] for job in jobs]
+    names = {str(mask.relative_to(tmp_path / 'o/mask')) for mask in masks}
     assert {'1.png', 'y/2.png'} <= names
     jobs = find_jobs([f'{tmp_path}/x'], tmp_path / 'o')
     assert len(jobs) == 3

@@ -127,8 +127,8 @@ def test_score_leaves_out(detector, tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (('--save', 'mask'), '--save mask: this model gives overlay and inst'),
-        (('--slide', '64'), 'detector cannot predict in windows'),
+        (('--save', 'mask'), '--save mask: this model gives overlay, inst'),
+        (('--slide', '64'), 'only segmentors predict in windows'),
         (('--score', '2'), '--score must be 0 to 1, got 2'),
         (('--classes', 'a,b'), 'Got 2 class names for a model of 6 classes'),
     ],

@@ -30,8 +30,8 @@ from mmseg_attn.errors import UserError, run_command
 with quiet_hosts(), redirect_stdout(StringIO()):
     from mmseg_attn.apis.inference import (
         as_bgr8,
+        check_segmentor,
         make_palette,
-        refuse_detector,
     )
     from mmseg_attn.apis.runner import build_dataset, check_output_folder
 
@@ -83,7 +83,7 @@ def main() -> int:
     cfg = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    refuse_detector(cfg)
+    check_segmentor(cfg)
     check_output_folder(cfg, args.out)
     with quiet_hosts():
         dataset = build_dataset(cfg, f'{args.split}_dataloader')

@@ -17,7 +17,7 @@ from mmseg_attn.apis.progress import quiet_hosts
 from mmseg_attn.errors import UserError, run_command
 
 with quiet_hosts(), redirect_stdout(StringIO()):
-    from mmseg_attn.apis.inference import load_model, refuse_detector
+    from mmseg_attn.apis.inference import check_segmentor, load_model
 
 NOTE = """\
 GFLOPs are 1e9 operations in matrix products and convolutions alone, a
@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(find_config(args.config))
-    refuse_detector(cfg)
+    check_segmentor(cfg)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     with quiet_hosts():
