@@ -16,6 +16,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -65,4 +66,10 @@ OPTIM_WRAPPERS = Registry(
     parent=ROOT_OPTIM_WRAPPERS,
     scope='mmseg_attn',
     locations=['mmseg_attn.engine'],
+)
+VISUALIZERS = Registry(
+    'visualizer',
+    parent=ROOT_VISUALIZERS,
+    scope='mmseg_attn',
+    locations=['mmseg_attn.visualization'],
 )

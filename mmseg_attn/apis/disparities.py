@@ -7,19 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from ..datasets.disparity_files import write_pfm, write_png
 from ..errors import UserError
-
-COLOURS = matplotlib.colormaps['turbo']
-# Of the scale beside a picture, in pixels.
-BAR_WIDTH, LEAST_HEIGHT = 88, 120
+from ..visualization import draw_disparity
 
 
 @dataclass(frozen=True)
@@ -130,32 +122,5 @@ class DisparityOutput:
         disparity: np.ndarray,
         listed: Iterable[int],
     ) -> np.ndarray:
-        """Colour the disparities, BGR, with a scale in pixels beside them.
-
-        From the 1st to the 99th percentile, so that single pixels do not
-        take the colours of all others.
-        """
-        low, high = np.percentile(disparity, (1, 99))
-        norm = Normalize(low, max(high, low + 1), clip=True)
-        shown = COLOURS(norm(disparity), bytes=True)[..., :3]
-        if self.scale:
-            bar = _scale(norm, max(len(shown), LEAST_HEIGHT))
-            missing = len(bar) - len(shown)
-            shown = np.pad(
-                shown, ((0, missing), (0, 0), (0, 0)), constant_values=255
-            )
-            shown = np.concatenate([shown, bar], axis=1)
-        return shown[..., ::-1]
-
-
-def _scale(norm: Normalize, height: int) -> np.ndarray:
-    """A bar of colours with numbers, (height, BAR_WIDTH, 3) uint8 RGB."""
-    dpi = 100
-    figure = Figure(figsize=(BAR_WIDTH / dpi, height / dpi), dpi=dpi)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.14, 0.06, 0.2, 0.88))
-    bar = figure.colorbar(ScalarMappable(norm, COLOURS), cax=axes)
-    bar.set_label('disparity, pixels', fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:height, :BAR_WIDTH, :3]
+        """Colour the disparities, BGR, with a scale in pixels beside them."""
+        return draw_disparity(disparity, scale=self.scale)[..., ::-1]

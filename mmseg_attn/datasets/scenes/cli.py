@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 from .folder import write_folder
+from .stereo import write_pairs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='write into a folder that is not empty',
     )
+    parser.add_argument(
+        '--stereo',
+        action='store_true',
+        help='pairs of pictures with disparities, twice as wide as high',
+    )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -48,7 +54,9 @@ def main(args: argparse.Namespace) -> None:
                 f'{out} is not empty. Name another folder, or give '
                 '--overwrite to replace scenes of the same name in it.'
             )
-        write_folder(out, args.seed, args.train, args.val, args.size)
+        write = write_pairs if args.stereo else write_folder
+        write(out, args.seed, args.train, args.val, args.size)
     except (ValueError, OSError) as error:
         raise SystemExit(f'Error: {error}') from error
-    print(f'{args.train} + {args.val} scenes are in {out}')
+    kind = 'pairs' if args.stereo else 'scenes'
+    print(f'{args.train} + {args.val} {kind} are in {out}')

@@ -1,0 +1,2 @@
+_base_ = ['./default_runtime.py']
+visualizer = dict(type='mmseg_attn.DisparityVisualizer')

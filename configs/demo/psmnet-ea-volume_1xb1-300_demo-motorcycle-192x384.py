@@ -1,0 +1,16 @@
+# Learns one pair by heart: `tools/dataset_converters/stereo_motorcycle.py
+# data/motorcycle` writes it.
+_base_ = ['./psmnet-ea-volume_1xb4-300_demo-stereo-96x192.py']
+data_root = 'data/motorcycle'
+train_pipeline = [
+    dict(type='mmseg_attn.LoadStereoPair'),
+    dict(type='mmseg_attn.LoadDisparity'),
+    dict(type='RandomCrop', crop_size=(192, 384)),
+    dict(type='mmseg_attn.PackStereoInputs'),
+]
+model = dict(max_disparity=64, features=dict(pool_sizes=(32, 16, 8, 4)))
+train_dataloader = dict(
+    batch_size=1, dataset=dict(data_root=data_root, pipeline=train_pipeline)
+)
+val_dataloader = dict(batch_size=1, dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader

@@ -1,0 +1,2 @@
+_base_ = ['./psmnet_4xb3-10e_sceneflow-256x512.py']
+model = dict(aggregation=dict(type='mmseg_attn.BasicAggregation'))

@@ -1,0 +1,6 @@
+_base_ = ['./psmnet_4xb3-10e_sceneflow-256x512.py']
+model = dict(
+    features=dict(
+        attention=dict(type='mmseg_attn.EfficientAttention', zero_init=True)
+    )
+)
