@@ -3,8 +3,9 @@
 
 import colorsys
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,14 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from mmseg.datasets.transforms import LoadImageFromNDArray
+from mmseg.structures import SegDataSample
 from torch import nn
 
+from ..datasets.clips import clip_paths
 from ..datasets.stereo_transforms import LoadDisparity
 from ..errors import UserError
+from ..models.decode_heads.cc_head_3d import middle
+from ..models.segmentors import ClipEncoderDecoder
 from .checkpoint import load_weights
 from .configs import find_config, is_detector, is_stereo
 from .runner import check_ops, model_mistakes
@@ -127,11 +132,13 @@ def make_predictor(model: nn.Module, tta: bool = False) -> 'Predictor':
         tta (bool): As of :class:`Predictor`.
 
     Returns:
-        Predictor: A :class:`Segmenter`, :class:`Detector` or
-        :class:`StereoMatcher`.
+        Predictor: A :class:`Segmenter`, :class:`ClipSegmenter`,
+        :class:`Detector` or :class:`StereoMatcher`.
     """
     if is_stereo(model.cfg):
         return StereoMatcher(model, tta)
+    if isinstance(model, ClipEncoderDecoder):
+        return ClipSegmenter(model, tta)
     return (Detector if is_detector(model.cfg) else Segmenter)(model, tta)
 
 
@@ -218,6 +225,23 @@ class Predictor:
             )
         return results
 
+    def stream(
+        self, frames: Iterable[np.ndarray], batch_size: int = 1
+    ) -> Iterator[tuple[np.ndarray, object]]:
+        """Predict the frames of a video as they come.
+
+        Args:
+            frames (Iterable[np.ndarray]): (H, W, 3) uint8 in BGR order.
+            batch_size (int): Frames at a time.
+
+        Yields:
+            tuple: A frame and its prediction, in order.
+        """
+        samples = map(self.prepare, frames)
+        while batch := list(islice(samples, batch_size)):
+            for sample, found in zip(batch, self(batch), strict=True):
+                yield sample.picture, found
+
     @torch.inference_mode()
     def _run(self, samples: Sequence[Sample]) -> list:
         batch = pseudo_collate([sample.data for sample in samples])
@@ -242,13 +266,135 @@ class Segmenter(Predictor):
             picture, at the picture's size; uint8, or uint16 beyond 256
             classes.
         """
+        return [
+            self._mask(sample, result)
+            for sample, result in zip(samples, self._run(samples), strict=True)
+        ]
+
+    def _mask(self, sample: Sample, result: SegDataSample) -> np.ndarray:
         wide = len(self.model.dataset_meta['classes']) > 256
-        masks = []
-        for sample, result in zip(samples, self._run(samples), strict=True):
-            mask = result.pred_sem_seg.data.cpu().numpy()
-            mask = mask.reshape(sample.picture.shape[:2])
-            masks.append(mask.astype(np.uint16 if wide else np.uint8))
-        return masks
+        mask = result.pred_sem_seg.data.cpu().numpy()
+        mask = mask.reshape(sample.picture.shape[:2])
+        return mask.astype(np.uint16 if wide else np.uint8)
+
+
+class ClipSegmenter(Segmenter):
+    """Segment frames with the help of those around them.
+
+    Arguments as of :class:`Predictor`. How many frames a clip has, and how
+    far apart they are, the config's test dataset says.
+    """
+
+    def __init__(self, model: nn.Module, tta: bool = False) -> None:
+        if tta:
+            raise UserError('a model for clips has no test-time augmentation.')
+        super().__init__(model)
+        dataset = _test_dataset(model.cfg)
+        self.frames = dataset.get('frames', 5)
+        self.step = dataset.get('frame_step', 1)
+        self.label_frame = middle(self.frames, model.label_frame)
+
+    def prepare(self, image: str | Path | np.ndarray) -> Sample:
+        """Read a picture and the frames around it.
+
+        Args:
+            image (str | Path | np.ndarray): Path, whose neighbours are found
+                by the number that ends their names; or a frame for itself,
+                (H, W, 3) uint8 in BGR order.
+
+        Returns:
+            Sample: What :meth:`__call__` takes.
+
+        Raises:
+            UserError: If a file is not a whole picture, or of another size.
+        """
+        if isinstance(image, np.ndarray):
+            results = dict(img=image, clip=[image], label_frame=0)
+            results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        else:
+            path = str(image)
+            paths = clip_paths(path, self.frames, self.label_frame, self.step)
+            results = self._load(
+                dict(
+                    img_path=path,
+                    frame_paths=paths,
+                    label_frame=self.label_frame,
+                )
+            )
+        picture = results['img']
+        return Sample(picture, self._steps(results))
+
+    @torch.inference_mode()
+    def stream(
+        self, frames: Iterable[np.ndarray], batch_size: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Segment a video of any length in bounded memory.
+
+        The backbone sees each frame once: what it makes of those in reach of
+        a clip is kept. Beyond the ends stands the first or the last frame.
+
+        Args:
+            frames (Iterable[np.ndarray]): (H, W, 3) uint8 in BGR order.
+            batch_size (int): Not used: frames come one by one.
+
+        Yields:
+            tuple: A frame and its class map, in order.
+
+        Raises:
+            UserError: The frames change in size.
+        """
+        before = self.label_frame * self.step
+        after = (self.frames - 1 - self.label_frame) * self.step
+        # What is in reach of the next frame to be segmented, by number.
+        kept = {}
+        encode = self._encode
+        if self.model.test_cfg.get('mode') == 'slide':
+            encode = self.prepare  # windows differ: nothing to keep of them
+        last = -1
+        for last, frame in enumerate(frames):
+            if kept and frame.shape != (size := kept[last - 1][0].shape):
+                raise UserError(
+                    f'frame {last} is {frame.shape[1]} x {frame.shape[0]} '
+                    f'pixels, those before are {size[1]} x {size[0]}: '
+                    'expected a video of one size.'
+                )
+            kept[last] = (frame, encode(frame))
+            if last >= after:
+                yield self._segment(kept, last - after, last)
+                kept.pop(last - after - before, None)
+        for number in range(max(0, last + 1 - after), last + 1):
+            yield self._segment(kept, number, last)
+            kept.pop(number - before, None)
+
+    def _encode(self, frame: np.ndarray) -> tuple:
+        sample = self.prepare(frame)
+        data = pseudo_collate([sample.data])
+        data = self.model.data_preprocessor(data, False)
+        x, reduced = self.model.encode_frame(data['inputs'])
+        return sample, data['data_samples'], x, reduced
+
+    def _segment(
+        self, kept: dict, number: int, last: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A frame and its class map, from what is kept of its clip."""
+        numbers = [
+            min(max(number + self.step * (i - self.label_frame), 0), last)
+            for i in range(self.frames)
+        ]
+        frame, own = kept[number]
+        clip = [kept[n][1] for n in numbers]
+        if isinstance(own, Sample):
+            inputs = [sample.data['inputs'] for sample in clip]
+            data = {**own.data, 'inputs': torch.cat(inputs, dim=1)}
+            meta = dict(label_frame=self.label_frame)
+            data['data_samples'].set_metainfo(meta)
+            return frame, self([Sample(frame, data)])[0]
+        sample, data_samples, x, _ = own
+        metas = [item.metainfo for item in data_samples]
+        reduced = [item[3] for item in clip]
+        logits = self.model.decode_frames(x, reduced, metas)
+        (result,) = self.model.postprocess_result(logits, data_samples)
+        return frame, self._mask(sample, result)
 
 
 class Detector(Predictor):

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import UserError
+from ..video import VIDEOS
 
 PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm')
 PICTURES += ('.tif', '.tiff', '.webp')
-VIDEOS = ('.avi', '.gif', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg')
-VIDEOS += ('.webm', '.wmv')
 
 
 @dataclass(frozen=True)

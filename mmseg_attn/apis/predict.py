@@ -8,11 +8,10 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
 from io import StringIO
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -21,13 +20,13 @@ from mmengine.config import Config, DictAction
 from PIL import Image
 
 from ..errors import UserError
+from ..video import read_video, write_video
 from .configs import find_config, is_detector, is_stereo
 from .disparities import DisparityOutput, read_calibration
 from .files import whole
 from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
 from .progress import make_progress, quiet_hosts
-from .video import read_video, write_video
 
 with quiet_hosts(), redirect_stdout(StringIO()):
     from .inference import (
@@ -370,20 +369,16 @@ class _Run:
                 folders[kind] = stack.enter_context(whole(folder))
                 folders[kind].mkdir()
             listed, count = set(), 0
-            for samples in _batches(
-                map(self.predictor.prepare, video), self.args.batch_size
+            for picture, item in self.predictor.stream(
+                video, self.args.batch_size
             ):
-                found = self.predictor(samples)
-                for sample, item in zip(samples, found, strict=True):
-                    for kind, folder in folders.items():
-                        name = f'{count:06d}{endings[kind]}'
-                        self.output.save(kind, folder / name, item)
-                    if writer:
-                        listed |= self.output.classes_in(item)
-                        writer.write(
-                            self.output.draw(sample.picture, item, listed)
-                        )
-                    count += 1
+                for kind, folder in folders.items():
+                    name = f'{count:06d}{endings[kind]}'
+                    self.output.save(kind, folder / name, item)
+                if writer:
+                    listed |= self.output.classes_in(item)
+                    writer.write(self.output.draw(picture, item, listed))
+                count += 1
                 self.progress.update(task, completed=count)
             if not count:
                 raise UserError(f'{job.source} has no frame to be read.')
@@ -444,9 +439,3 @@ def _check_frames(folder: Path, ending: str) -> None:
                 f'{folder} holds {path.name}, which is no result of a video: '
                 'move it away or name another folder with --out.'
             )
-
-
-def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    samples = iter(samples)
-    while batch := list(islice(samples, size)):
-        yield batch

@@ -7,6 +7,16 @@ from importlib.util import find_spec
 if find_spec('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
     from .check_annotations import CheckAnnotations  # noqa: F401
+    from .clip_transforms import (  # noqa: F401
+        ClipTransform,
+        LoadClip,
+        PackClipInputs,
+    )
+    from .clips import (  # noqa: F401
+        CamVidClipDataset,
+        ClipDataset,
+        ClipFolderDataset,
+    )
     from .folder import FolderDataset  # noqa: F401
     from .gid15 import GID15Dataset  # noqa: F401
     from .stereo import SceneFlowDataset, StereoFolder  # noqa: F401

@@ -143,6 +143,18 @@ class ProjectedAttention(BaseModule):
             conv = CONVS[spatial_dims](in_channels, width, 1)
             self.add_module(name, conv)
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # 1x1 weights of a layer for pictures serve clips.
+        for name, conv in self.named_children():
+            key = f'{prefix}{name}.weight'
+            weight = state_dict.get(key)
+            if type(conv) not in CONVS.values() or weight is None:
+                continue
+            same = weight.shape[:2] == conv.weight.shape[:2]
+            if same and weight.numel() == conv.weight.numel():
+                state_dict[key] = weight.reshape(conv.weight.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def init_weights(self):
         """Initialise as configured, else undo what a backbone applied."""
         super().init_weights()

@@ -2,6 +2,7 @@
 from .attention_head import AttentionHead
 from .caa_head import CAAHead
 from .cc_head import CCHead
+from .cc_head_3d import CCHead3D
 from .ce2p_head import CE2PHead
 from .ea_head import EAHead
 from .isa_head import ISAHead
@@ -13,6 +14,7 @@ __all__ = [
     'AttentionHead',
     'CAAHead',
     'CCHead',
+    'CCHead3D',
     'CE2PHead',
     'EAHead',
     'ISAHead',

@@ -11,7 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import UserError
+from .errors import UserError
+
+VIDEOS = ('.avi', '.gif', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg')
+VIDEOS += ('.webm', '.wmv')
 
 
 class VideoReader:
@@ -27,6 +30,12 @@ class VideoReader:
         self.frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else 25.0
+
+    def seek(self, index: int) -> np.ndarray | None:
+        """Read a frame by its number; None where there is none."""
+        self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        there, frame = self._capture.read()
+        return frame if there else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while True:
@@ -59,6 +68,50 @@ def read_video(path: str | Path) -> Iterator[VideoReader]:
         yield VideoReader(capture)
     finally:
         capture.release()
+
+
+def count_frames(path: str | Path) -> int:
+    """How many frames a video says it has.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        int: Their number, at least 1.
+
+    Raises:
+        UserError: It is no video, or does not say.
+    """
+    with read_video(path) as video:
+        if not video.frames:
+            raise UserError(
+                f'{path} does not say how many frames it has: write it anew '
+                'as MP4, or as a folder of numbered pictures.'
+            )
+        return video.frames
+
+
+def read_frame(path: str | Path, index: int) -> np.ndarray:
+    """Read one frame of a video.
+
+    Args:
+        path (str | Path): The file.
+        index (int): From 0 on.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, BGR.
+
+    Raises:
+        UserError: It is no video, or ends before.
+    """
+    with read_video(path) as video:
+        frame = video.seek(index)
+    if frame is None:
+        raise UserError(
+            f'{path} ends early: frame {index} of {video.frames} cannot be '
+            'read.'
+        )
+    return frame
 
 
 class VideoWriter:

@@ -1,0 +1,149 @@
+# Copyright (c) mmseg_attn contributors.
+"""From the frames of a clip to what the network takes."""
+
+import copy
+import random
+from collections.abc import Sequence
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
+from mmseg.datasets.transforms import PackSegInputs
+
+from ..errors import UserError
+from ..registry import TRANSFORMS
+from ..video import read_frame
+
+
+@TRANSFORMS.register_module()
+class LoadClip(BaseTransform):
+    """Load the frames of a clip."""
+
+    def transform(self, results: dict) -> dict:
+        """Load them.
+
+        Args:
+            results (dict): With ``frame_paths``, each a picture or
+                ``VIDEO#INDEX``, and ``label_frame``.
+
+        Returns:
+            dict: With ``clip``, a list of (H, W, 3) uint8 BGR, and ``img``,
+            the labelled frame.
+
+        Raises:
+            UserError: A frame cannot be read, or has another size.
+        """
+        loaded = {}
+        for path in results['frame_paths']:
+            if path not in loaded:
+                loaded[path] = _frame(path)
+        clip = [loaded[path] for path in results['frame_paths']]
+        results['img'] = clip[results['label_frame']]
+        size = results['img'].shape[:2]
+        for path, frame in loaded.items():
+            if frame.shape[:2] != size:
+                raise UserError(
+                    f'{path} is {frame.shape[1]} x {frame.shape[0]} pixels, '
+                    f'the labelled frame {results.get("img_path")} is '
+                    f'{size[1]} x {size[0]}: the frames of a clip must be of '
+                    'one size.'
+                )
+        results['clip'] = clip
+        results['img_shape'] = results['ori_shape'] = size
+        return results
+
+
+def _frame(path: str) -> np.ndarray:
+    video, mark, index = path.rpartition('#')
+    if mark and index.isdigit():
+        return read_frame(video, int(index))
+    try:
+        frame = mmcv.imread(path)
+    except FileNotFoundError:
+        raise UserError(f'frame {path} does not exist.') from None
+    if frame is None:
+        raise UserError(
+            f'frame {path} cannot be read as a picture: it is damaged, cut '
+            'off, or in a format that OpenCV does not know.'
+        )
+    return frame
+
+
+@TRANSFORMS.register_module()
+class ClipTransform(BaseTransform):
+    """Treat all frames of a clip alike, with any transforms for pictures.
+
+    Every frame sees the same random numbers and the same label map, so that
+    what depends on them falls out alike: the same window, the same colours.
+
+    Args:
+        transforms (Sequence[dict]): Of one picture, such as the host's
+            ``RandomResize``, ``RandomCrop`` and ``PhotoMetricDistortion``.
+    """
+
+    def __init__(self, transforms: Sequence[dict]) -> None:
+        self.transforms = Compose(transforms)
+
+    def transform(self, results: dict) -> dict:
+        """Transform the frames.
+
+        Args:
+            results (dict): With ``clip`` and ``label_frame``, and what the
+                transforms need.
+
+        Returns:
+            dict: What the transforms make of the labelled frame, with the
+            transformed ``clip``.
+        """
+        clip = results.pop('clip')
+        before = _random_state()
+        done = []
+        for frame in clip:
+            _set_random_state(before)
+            item = {k: copy.deepcopy(v) for k, v in results.items()}
+            done.append(self.transforms({**item, 'img': frame.copy()}))
+        results = done[results['label_frame']]
+        results['clip'] = [item['img'] for item in done]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.transforms})'
+
+
+def _random_state() -> tuple:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_random_state(state: tuple) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+
+
+@TRANSFORMS.register_module()
+class PackClipInputs(PackSegInputs):
+    """Hand a clip to the network.
+
+    Arguments as of mmseg's ``PackSegInputs``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack it.
+
+        Args:
+            results (dict): With ``clip``, ``label_frame`` and, of the
+                labelled frame, what mmseg packs.
+
+        Returns:
+            dict: ``inputs`` (C, T, H, W) and ``data_samples``.
+        """
+        packed = super().transform(results)
+        clip = np.stack(results['clip'])
+        clip = np.ascontiguousarray(clip.transpose(3, 0, 1, 2))
+        packed['inputs'] = torch.from_numpy(clip)
+        packed['data_samples'].set_metainfo(
+            dict(label_frame=results['label_frame'])
+        )
+        return packed

@@ -1,0 +1,214 @@
+# Copyright (c) mmseg_attn contributors.
+"""Datasets of clips: a labelled picture and the frames around it."""
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+from mmseg.datasets import BaseSegDataset
+
+from ..errors import UserError
+from ..registry import DATASETS
+from ..video import VIDEOS, count_frames
+from .camvid import CamVidDataset
+from .folder import FolderDataset
+
+NUMBERED = re.compile(r'(.*?)(\d+)')
+
+
+def clip_paths(
+    path: str,
+    frames: int,
+    label_frame: int,
+    frame_step: int,
+    folder: str | None = None,
+) -> list[str]:
+    """Find the frames around a picture by the number that ends its name.
+
+    Args:
+        path (str): The picture, such as ``0001TP_006690.png``.
+        frames (int): Frames T of the clip.
+        label_frame (int): Which of them the picture is, from 0 on.
+        frame_step (int): What one frame's number is above that before.
+        folder (str, optional): Where the other frames are, if not beside it.
+
+    Returns:
+        list[str]: T paths. In place of a frame that is not there stands the
+        nearest one that is, on the way to the picture.
+    """
+    stem, ending = os.path.splitext(os.path.basename(path))
+    numbered = NUMBERED.fullmatch(stem)
+    if not numbered:
+        return [path] * frames
+    name, digits = numbered.groups()
+    folder = folder or os.path.dirname(path)
+    present = _listing(folder)
+
+    def find(number: int) -> str | None:
+        for text in (f'{number:0{len(digits)}d}', str(number)):
+            if number >= 0 and f'{name}{text}{ending}' in present:
+                return os.path.join(folder, f'{name}{text}{ending}')
+        return None
+
+    return _outward(path, int(digits), frames, label_frame, frame_step, find)
+
+
+@cache
+def _listing(folder: str) -> frozenset[str]:
+    return frozenset(os.listdir(folder or '.'))
+
+
+def _outward(label, number, frames, label_frame, step, find) -> list[str]:
+    """Frames before and after the label, each found or as its neighbour."""
+    sides = []
+    for count, sign in ((label_frame, -1), (frames - 1 - label_frame, 1)):
+        side, last = [], label
+        for distance in range(1, count + 1):
+            last = find(number + sign * distance * step) or last
+            side.append(last)
+        sides.append(side)
+    return [*reversed(sides[0]), label, *sides[1]]
+
+
+class _Clips:
+    """What makes a dataset of labelled pictures one of clips.
+
+    Args:
+        frames (int): Frames T of a clip.
+        label_frame (int, optional): Which of them has the label, from 0 on;
+            by default the middle one, T // 2.
+        frame_step (int): What one frame's number is above that before.
+        data_prefix (dict, optional): ``img_path`` and ``seg_map_path`` as in
+            mmseg; ``frame_path``, the folder of the other frames, by default
+            the pictures' own; or ``video_path`` instead of both: the folder
+            of videos, of which ``NAME_000120.png`` labels frame 120 of
+            ``NAME.mp4``.
+        **kwargs: Arguments of the dataset of pictures.
+
+    Raises:
+        UserError: A number is out of range, no picture has any frame beside
+            it, or a labelled frame is not in its video.
+    """
+
+    def __init__(
+        self,
+        frames: int = 5,
+        label_frame: int | None = None,
+        frame_step: int = 1,
+        data_prefix: dict | None = None,
+        **kwargs,
+    ) -> None:
+        if label_frame is None:
+            label_frame = frames // 2
+        if frames < 1 or frame_step < 1 or not 0 <= label_frame < frames:
+            raise UserError(
+                'expected frames and frame_step of 1 or more and label_frame '
+                f'of 0 to frames - 1, got {frames}, {frame_step} and '
+                f'{label_frame}.'
+            )
+        self.frames, self.label_frame = frames, label_frame
+        self.frame_step = frame_step
+        data_prefix = dict(data_prefix or dict(img_path='', seg_map_path=''))
+        super().__init__(data_prefix=data_prefix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List the labelled pictures, each with the frames of its clip.
+
+        Returns:
+            list[dict]: As mmseg's, with ``frame_paths`` and ``label_frame``.
+        """
+        _listing.cache_clear()
+        if self.data_prefix.get('video_path'):
+            items = self._of_videos()
+        else:
+            items = super().load_data_list()
+            folder = self.data_prefix.get('frame_path')
+            for item in items:
+                path, root = item['img_path'], self.data_prefix['img_path']
+                there = folder and os.path.join(
+                    folder, os.path.dirname(os.path.relpath(path, root))
+                )
+                item['frame_paths'] = clip_paths(
+                    *(path, self.frames, self.label_frame),
+                    *(self.frame_step, there),
+                )
+        for item in items:
+            item['label_frame'] = self.label_frame
+        lone = [len(set(item['frame_paths'])) == 1 for item in items]
+        if self.frames > 1 and lone and all(lone):
+            raise UserError(
+                f'none of {len(items)} pictures has another frame beside it: '
+                f'looked for the name of {items[0]["img_path"]} with its last '
+                f'number {self.frame_step} (frame_step) higher or lower, in '
+                f'data_prefix.frame_path '
+                f'({self.data_prefix.get("frame_path")}) or beside it.'
+            )
+        return items
+
+    def _of_videos(self) -> list[dict]:
+        folder = Path(self.data_prefix['video_path'])
+        videos = {
+            path.stem: path
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in VIDEOS
+        }
+        items = []
+        masks = Path(self.data_prefix['seg_map_path'])
+        for mask in sorted(masks.glob(f'*{self.seg_map_suffix}')):
+            numbered = NUMBERED.fullmatch(
+                mask.name.removesuffix(self.seg_map_suffix)
+            )
+            name = numbered and numbered[1].rstrip('_-.')
+            if name not in videos:
+                raise UserError(
+                    f'{mask} labels no frame of a video in {folder}: expected '
+                    'a name such as NAME_000120 for frame 120 of NAME.mp4.'
+                )
+            video, number = videos[name], int(numbered[2])
+            total = count_frames(video)
+            if number >= total:
+                raise UserError(
+                    f'{mask} labels frame {number}, but {video} ends after '
+                    f'{total} frames.'
+                )
+
+            def find(index: int, video=video, total=total) -> str | None:
+                return f'{video}#{index}' if 0 <= index < total else None
+
+            label = find(number)
+            items.append(
+                dict(
+                    img_path=label,
+                    seg_map_path=str(mask),
+                    label_map=self.label_map,
+                    reduce_zero_label=self.reduce_zero_label,
+                    seg_fields=[],
+                    frame_paths=_outward(
+                        *(label, number, self.frames, self.label_frame),
+                        *(self.frame_step, find),
+                    ),
+                )
+            )
+        return items
+
+
+@DATASETS.register_module()
+class ClipDataset(_Clips, BaseSegDataset):
+    """Clips of any kind: the arguments of :class:`_Clips` and of mmseg's
+    ``BaseSegDataset``.
+    """
+
+
+@DATASETS.register_module()
+class ClipFolderDataset(_Clips, FolderDataset):
+    """Clips in a folder with ``dataset.json``: the arguments of
+    :class:`_Clips` and of :class:`FolderDataset`.
+    """
+
+
+@DATASETS.register_module()
+class CamVidClipDataset(_Clips, CamVidDataset):
+    """Clips of CamVid: the arguments of :class:`_Clips` and of
+    :class:`CamVidDataset`.
+    """
