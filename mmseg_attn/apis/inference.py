@@ -332,6 +332,8 @@ class ClipSegmenter(Segmenter):
 
         The backbone sees each frame once: what it makes of those in reach of
         a clip is kept. Beyond the ends stands the first or the last frame.
+        In windows, and where frames far apart make a clip (``frame_step``),
+        the frames themselves are kept, and each clip is computed anew.
 
         Args:
             frames (Iterable[np.ndarray]): (H, W, 3) uint8 in BGR order.
@@ -348,11 +350,12 @@ class ClipSegmenter(Segmenter):
         # What is in reach of the next frame to be segmented, by number.
         kept = {}
         encode = self._encode
-        if self.model.test_cfg.get('mode') == 'slide':
-            encode = self.prepare  # windows differ: nothing to keep of them
-        last = -1
+        if self.step > 1 or self.model.test_cfg.get('mode') == 'slide':
+            encode = self.prepare
+        last, size = -1, None
         for last, frame in enumerate(frames):
-            if kept and frame.shape != (size := kept[last - 1][0].shape):
+            size = size or frame.shape
+            if frame.shape != size:
                 raise UserError(
                     f'frame {last} is {frame.shape[1]} x {frame.shape[0]} '
                     f'pixels, those before are {size[1]} x {size[0]}: '

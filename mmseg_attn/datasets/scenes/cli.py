@@ -2,8 +2,10 @@
 """``python -m mmseg_attn scenes``: write a demo dataset of scenes."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
+from .clips import write_clips
 from .folder import write_folder
 from .stereo import write_pairs
 
@@ -30,7 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='write into a folder that is not empty',
     )
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        '--clips',
+        type=int,
+        metavar='FRAMES',
+        help='clips, in which another frame tells the classes, and a video',
+    )
+    kind.add_argument(
         '--stereo',
         action='store_true',
         help='pairs of pictures with disparities, twice as wide as high',
@@ -54,9 +63,13 @@ def main(args: argparse.Namespace) -> None:
                 f'{out} is not empty. Name another folder, or give '
                 '--overwrite to replace scenes of the same name in it.'
             )
-        write = write_pairs if args.stereo else write_folder
+        write, kind = write_folder, 'scenes'
+        if args.stereo:
+            write, kind = write_pairs, 'pairs'
+        elif args.clips is not None:
+            write = partial(write_clips, frames=args.clips)
+            kind = f'clips of {args.clips} frames'
         write(out, args.seed, args.train, args.val, args.size)
     except (ValueError, OSError) as error:
         raise SystemExit(f'Error: {error}') from error
-    kind = 'pairs' if args.stereo else 'scenes'
     print(f'{args.train} + {args.val} {kind} are in {out}')

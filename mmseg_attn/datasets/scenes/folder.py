@@ -40,14 +40,7 @@ def write_folder(
     for number in (train, val):
         # Refuses what cannot be met, before any folder is made.
         next(make_scenes(seed, number, size))
-    for split, number in (('train', train), ('val', val)):
-        left = out / 'images' / split / f'{number:05d}.png'
-        if left.exists():
-            raise ValueError(
-                f'{out} holds more than {number} scenes to {split}, of which '
-                'the rest would stay and mix with the new ones: remove '
-                f'{left.parent} and the masks, or name another folder.'
-            )
+    check_empty(out, train, val)
     for split, number in (('train', train), ('val', val)):
         for folder in ('images', 'masks'):
             (out / folder / split).mkdir(parents=True, exist_ok=True)
@@ -68,6 +61,28 @@ def write_folder(
         'groups': GROUPS,
     }
     _write_json(out / 'dataset.json', about, indent=1)
+
+
+def check_empty(out: Path, train: int, val: int, ending: str = '') -> None:
+    """Refuse a folder with more scenes than are to be written.
+
+    Args:
+        out (Path): The folder.
+        train (int): Number of training scenes.
+        val (int): Number of validation scenes.
+        ending (str): What follows a scene's number in the names.
+
+    Raises:
+        ValueError: The rest would mix with the new ones.
+    """
+    for split, number in (('train', train), ('val', val)):
+        left = out / 'images' / split / f'{number:05d}{ending}.png'
+        if left.exists():
+            raise ValueError(
+                f'{out} holds more than {number} scenes to {split}, of which '
+                'the rest would stay and mix with the new ones: remove '
+                f'{left.parent} and the masks, or name another folder.'
+            )
 
 
 def _write_json(path: Path, content: dict, **options) -> None:

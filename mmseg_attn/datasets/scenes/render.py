@@ -31,11 +31,13 @@ def _shapes() -> dict[str, np.ndarray]:
 SHAPES = _shapes()
 
 
-def render(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def render(scene: Scene, lit: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Draw a scene.
 
     Args:
         scene (Scene): The scene.
+        lit (bool): Whether the flags show their colours; otherwise they are
+            as grey as the boxes.
 
     Returns:
         tuple[ndarray, ndarray]: RGB picture (size, size, 3) and class
@@ -62,7 +64,8 @@ def render(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         # Drawn for every object, whatever its class, so that scenes which
         # differ in colours only have the same shading.
         shade = noise(30, 1, 1, 1) + noise(16, *shape.shape, 1) - 23
-        colour = np.array(COLOURS[item.kind][item.colour]) + shade
+        kind = item.kind if lit else 'box'
+        colour = np.array(COLOURS[kind][item.colour]) + shade
         picture[window][shape] = colour[shape]
         mask[window][shape] = item.label
     return picture.clip(0, 255).astype(np.uint8), mask

@@ -1,0 +1,94 @@
+# Copyright (c) mmseg_attn contributors.
+"""Demo scenes as clips, in which the flags show their colour for a moment."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ...video import write_video
+from .folder import check_empty
+from .png import write_png
+from .render import render
+from .scene import CLASSES, PALETTE, make_scenes
+
+# How far away in time and space the thing is that tells the class.
+GROUPS = {
+    'other frame': CLASSES[1:3],
+    'other frame, one hop': CLASSES[3:5],
+    'other frame, two hops': CLASSES[5:],
+}
+# Frames of the video, in which the flags light up every so often.
+VIDEO_FRAMES, PERIOD, FPS = 60, 4, 10
+
+
+def write_clips(
+    out: str | Path,
+    seed: int = 0,
+    train: int = 640,
+    val: int = 80,
+    size: int = 96,
+    frames: int = 5,
+) -> None:
+    """Write clips for ``ClipFolderDataset``.
+
+    The scenes are those of :func:`write_folder`, but the flags are grey: in
+    one frame alone, and never in the labelled one, they have their colour.
+    So a single frame tells no class but the background, and as with
+    :func:`make_scenes` its mean IoU over the two classes of a kind is at most
+    1/3. A flag is one hop along time away from its colour, a box two, a ring
+    three.
+
+    It writes the middle frame to ``images/{train,val}``, all of them to
+    ``frames/{train,val}/CLIP_FRAME.png``, masks, ``dataset.json``, and
+    ``video.mp4`` of one scene. The bytes, but for the video's, depend on the
+    arguments alone.
+
+    Args:
+        out (str | Path): Folder to write, made if missing.
+        seed (int): Seed of the layouts.
+        train (int): Number of training clips, a multiple of 4.
+        val (int): Number of validation clips, a multiple of 4.
+        size (int): Height and width in pixels, at least 84.
+        frames (int): Frames of a clip, at least 2.
+
+    Raises:
+        ValueError: If a number or the size is not as above, or the folder
+            holds more clips than it would then.
+    """
+    if frames < 2:
+        raise ValueError(
+            f'got clips of {frames} frames, expected at least 2: the class '
+            'is told by another frame'
+        )
+    out, label = Path(out), frames // 2
+    for number in (train, val):
+        next(make_scenes(seed, number, size))
+    check_empty(out, train, val, f'_{label:03d}')
+    scenes = make_scenes(seed, train + val, size)
+    random = np.random.RandomState(seed)
+    others = [frame for frame in range(frames) if frame != label]
+    for split, number in (('train', train), ('val', val)):
+        for kind in ('images', 'frames', 'masks'):
+            (out / kind / split).mkdir(parents=True, exist_ok=True)
+        for index, scene in enumerate(islice(scenes, number)):
+            dark, mask = render(scene, lit=False)
+            bright, _ = render(scene)
+            if index % 4 == 0:
+                # The same moment for scenes that differ in colours alone.
+                (moment,) = random.choice(others, 1)
+            for frame in range(frames):
+                picture = bright if frame == moment else dark
+                name = f'{index:05d}_{frame:03d}.png'
+                write_png(out / 'frames' / split / name, picture)
+            name = f'{index:05d}_{label:03d}.png'
+            write_png(out / 'images' / split / name, dark)
+            write_png(out / 'masks' / split / name, mask, PALETTE)
+    with write_video(out / 'video.mp4', FPS) as video:
+        for frame in range(VIDEO_FRAMES):
+            picture = bright if frame % PERIOD == 1 else dark
+            video.write(np.ascontiguousarray(picture[..., ::-1]))
+    about = {'classes': CLASSES, 'palette': PALETTE, 'groups': GROUPS}
+    text = json.dumps(about, indent=1) + '\n'
+    (out / 'dataset.json').write_text(text, encoding='utf-8', newline='\n')
