@@ -84,7 +84,8 @@ class _Clips:
             the pictures' own; or ``video_path`` instead of both: the folder
             of videos, of which ``NAME_000120.png`` labels frame 120 of
             ``NAME.mp4``.
-        **kwargs: Arguments of the dataset of pictures.
+        *args: As of the dataset of pictures.
+        **kwargs: As of the dataset of pictures.
 
     Raises:
         UserError: A number is out of range, no picture has any frame beside
@@ -93,6 +94,7 @@ class _Clips:
 
     def __init__(
         self,
+        *args,
         frames: int = 5,
         label_frame: int | None = None,
         frame_step: int = 1,
@@ -110,7 +112,7 @@ class _Clips:
         self.frames, self.label_frame = frames, label_frame
         self.frame_step = frame_step
         data_prefix = dict(data_prefix or dict(img_path='', seg_map_path=''))
-        super().__init__(data_prefix=data_prefix, **kwargs)
+        super().__init__(*args, data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the labelled pictures, each with the frames of its clip.

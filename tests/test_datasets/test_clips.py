@@ -1,0 +1,290 @@
+# Copyright (c) mmseg_attn contributors.
+"""Clips from disk: which frames, alike transforms, and what is wrong."""
+
+import json
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import Compose
+from mmengine.registry import TRANSFORMS
+
+from mmseg_attn.datasets import (
+    CamVidClipDataset,
+    ClipDataset,
+    ClipFolderDataset,
+)
+from mmseg_attn.datasets.clips import clip_paths
+from mmseg_attn.datasets.scenes.clips import write_clips
+from mmseg_attn.errors import UserError
+from mmseg_attn.video import read_frame, write_video
+
+META = dict(classes=('a', 'b'), palette=[[0, 0, 0], [9, 9, 9]])
+
+
+def picture(path, value=0, height=12, width=16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(value)
+    pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), pixels)
+    return pixels
+
+
+def mask(path, height=12, width=16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.eye(height, width, dtype=np.uint8))
+
+
+def numbers(paths):
+    return [int(p.rsplit('_', 1)[1].removesuffix('.png')) for p in paths]
+
+
+@pytest.mark.parametrize(
+    ('label', 'frames', 'at', 'step', 'expected'),
+    [
+        (40, 5, 2, 10, [20, 30, 40, 50, 60]),
+        (10, 5, 2, 10, [10, 10, 10, 20, 30]),  # the beginning
+        (60, 5, 2, 10, [40, 50, 60, 80, 80]),  # a gap, and the end
+        (80, 3, 1, 10, [80, 80, 80]),  # 70 is not there
+        (60, 3, 2, 20, [20, 40, 60]),  # the last one labelled
+        (40, 1, 0, 10, [40]),
+        (40, 4, 2, 10, [20, 30, 40, 50]),  # even
+    ],
+)
+def test_neighbours(tmp_path, label, frames, at, step, expected):
+    for number in (10, 20, 30, 40, 50, 60, 80):
+        (tmp_path / f'0001TP_{number:06d}.png').touch()
+        (tmp_path / f'0006R0_{number + 10:06d}.png').touch()  # another one
+    path = str(tmp_path / f'0001TP_{label:06d}.png')
+    found = clip_paths(path, frames, at, step)
+    assert found[at] == path
+    # A gap is filled by the nearest on the way; what is beyond it counts.
+    if label == 60 and frames == 5:
+        expected = [40, 50, 60, 60, 80]
+    assert numbers(found) == expected
+    assert all('0001TP' in p for p in found)
+
+
+def test_names(tmp_path):
+    """Letters before the number, numbers without zeros, and none at all."""
+    for name in ('Seq05VD_f00030', 'Seq05VD_f00000', 'x9', 'x10', 'plain'):
+        (tmp_path / f'{name}.png').touch()
+
+    def find(name, step):
+        found = clip_paths(str(tmp_path / f'{name}.png'), 3, 1, step)
+        return [p.rsplit('/', 1)[1].removesuffix('.png') for p in found]
+
+    assert find('Seq05VD_f00030', 30) == [
+        *('Seq05VD_f00000', 'Seq05VD_f00030', 'Seq05VD_f00030')
+    ]
+    assert find('x9', 1) == ['x9', 'x9', 'x10']
+    assert find('x10', 1) == ['x9', 'x10', 'x10']
+    assert find('plain', 1) == ['plain'] * 3
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    for index in range(4):
+        name = f'0001TP_{6690 + 30 * index:06d}.png'
+        picture(tmp_path / f'images/train/{name}', index)
+        mask(tmp_path / f'annotations/train/{name}')
+    return tmp_path
+
+
+PREFIX = dict(img_path='images/train', seg_map_path='annotations/train')
+PIPELINE = [
+    dict(type='mmseg_attn.LoadClip'),
+    dict(type='LoadAnnotations'),
+    dict(type='mmseg_attn.PackClipInputs'),
+]
+
+
+def test_camvid(camvid):
+    dataset = CamVidClipDataset(
+        data_root=str(camvid),
+        data_prefix=PREFIX,
+        frame_step=30,
+        pipeline=PIPELINE,
+    )
+    assert len(dataset) == 4 and len(dataset.metainfo['classes']) == 11
+    item = dataset.get_data_info(1)
+    assert numbers(item['frame_paths']) == [6690, 6690, 6720, 6750, 6780]
+    sample = dataset[1]
+    assert sample['inputs'].shape == (3, 5, 12, 16)
+    assert sample['data_samples'].metainfo['label_frame'] == 2
+    for place, path in enumerate(item['frame_paths']):
+        expected = cv2.imread(path).transpose(2, 0, 1)
+        assert np.array_equal(sample['inputs'][:, place], expected)
+    expected = cv2.imread(item['seg_map_path'], 0)
+    label = sample['data_samples'].gt_sem_seg.data[0]
+    assert np.array_equal(label, expected)
+
+
+def test_frames_elsewhere(camvid):
+    """The labelled picture is the dataset's, the others are not."""
+    for number in (6719, 6721):
+        picture(camvid / f'frames/0001TP_{number:06d}.png', number)
+    dataset = ClipDataset(
+        data_root=str(camvid),
+        data_prefix={**PREFIX, 'frame_path': 'frames'},
+        img_suffix='.png',
+        metainfo=META,
+        frames=3,
+        pipeline=PIPELINE,
+    )
+    found = [dataset.get_data_info(i)['frame_paths'] for i in range(4)]
+    assert numbers(found[1]) == [6719, 6720, 6721]
+    assert [p.split('/')[-2] for p in found[1]] == [
+        'frames',
+        'train',
+        'frames',
+    ]
+    assert len(set(found[0])) == 1
+
+
+def test_what_is_wrong(camvid):
+    options = dict(data_root=str(camvid), data_prefix=PREFIX)
+    with pytest.raises(UserError, match='none of 4 pictures has another'):
+        CamVidClipDataset(**options, frame_step=7)
+    with pytest.raises(UserError, match='label_frame of 0 to frames - 1'):
+        CamVidClipDataset(**options, frames=3, label_frame=3)
+    dataset = CamVidClipDataset(
+        **options, frames=3, frame_step=30, pipeline=PIPELINE
+    )
+    picture(camvid / 'images/train/0001TP_006750.png', 0, width=20)
+    with pytest.raises(UserError, match='006750.png is 20 x 12 .* 16 x 12'):
+        dataset[1]
+    (camvid / 'images/train/0001TP_006750.png').write_bytes(b'no')
+    with pytest.raises(UserError, match='006750.png cannot be read'):
+        dataset[1]
+
+
+@pytest.fixture
+def video(tmp_path):
+    (tmp_path / 'videos').mkdir()
+    with write_video(tmp_path / 'videos/road.mp4', 10) as writer:
+        for index in range(12):
+            writer.write(np.full((12, 16, 3), 20 * index, np.uint8))
+    return tmp_path
+
+
+def test_of_a_video(video):
+    for number in (0, 6, 11):
+        mask(video / f'masks/road_{number:06d}.png')
+    options = dict(
+        data_root=str(video),
+        data_prefix=dict(video_path='videos', seg_map_path='masks'),
+        metainfo=META,
+        pipeline=PIPELINE,
+    )
+    dataset = ClipDataset(**options, frame_step=2)
+    assert len(dataset) == 3
+    values = [
+        np.rint(dataset[i]['inputs'].float().mean((0, 2, 3)).numpy() / 20)
+        for i in range(3)
+    ]
+    assert values[0].tolist() == [0, 0, 0, 2, 4]
+    assert values[1].tolist() == [2, 4, 6, 8, 10]
+    assert values[2].tolist() == [7, 9, 11, 11, 11]
+    with pytest.raises(UserError, match=r'road\.mp4 ends early: frame 12'):
+        read_frame(video / 'videos/road.mp4', 12)
+    mask(video / 'masks/road_000012.png')
+    with pytest.raises(UserError, match='frame 12, but .* ends after 12'):
+        ClipDataset(**options)
+    mask(video / 'masks/lane_000001.png')
+    with pytest.raises(UserError, match='lane_000001.png labels no frame'):
+        ClipDataset(**options)
+
+
+TRANSFORM_OF_PICTURES = [
+    dict(
+        type='RandomResize',
+        scale=(32, 24),
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True,
+    ),
+    dict(type='RandomCrop', crop_size=(10, 14), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+]
+
+
+def test_all_frames_alike():
+    """As the host's transforms treat one picture, with the same numbers."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (24, 32, 3), 'u1') for _ in range(3)]
+    label = rng.integers(0, 2, (24, 32), dtype=np.uint8)
+    ours = TRANSFORMS.build(
+        dict(type='mmseg_attn.ClipTransform', transforms=TRANSFORM_OF_PICTURES)
+    )
+    theirs = Compose(TRANSFORM_OF_PICTURES)
+
+    def results(**more):
+        return dict(
+            more,
+            gt_seg_map=label.copy(),
+            seg_fields=['gt_seg_map'],
+            img_shape=(24, 32),
+        )
+
+    seen = set()
+    for seed in range(8):
+        expected = []
+        for frame in frames:
+            random.seed(seed)
+            np.random.seed(seed)
+            expected.append(theirs(results(img=frame.copy())))
+        random.seed(seed)
+        np.random.seed(seed)
+        clip = [frame.copy() for frame in frames]
+        found = ours(results(img=clip[1], clip=clip, label_frame=1))
+        after = np.random.rand()
+        for one, other in zip(found['clip'], expected, strict=True):
+            assert np.array_equal(one, other['img'])
+        assert np.array_equal(found['gt_seg_map'], expected[1]['gt_seg_map'])
+        assert np.array_equal(found['img'], found['clip'][1])
+        np.random.seed(seed)
+        theirs(results(img=frames[2].copy()))
+        assert after == np.random.rand()
+        seen.add(found['img'].tobytes())
+    assert len(seen) == 8
+
+
+def test_demo_clips(tmp_path):
+    """In the labelled frame, nothing tells the classes apart."""
+    write_clips(tmp_path, seed=1, train=4, val=8, frames=5)
+    dataset = ClipFolderDataset(
+        str(tmp_path),
+        data_prefix=dict(
+            img_path='images/val',
+            seg_map_path='masks/val',
+            frame_path='frames/val',
+        ),
+        pipeline=PIPELINE,
+    )
+    assert len(dataset) == 8
+    groups = json.loads((tmp_path / 'dataset.json').read_text())['groups']
+    assert dataset.metainfo['groups'] == groups and len(groups) == 3
+    samples = [dataset[i] for i in range(8)]
+    for four in (samples[:4], samples[4:]):
+        clips = torch.stack([s['inputs'] for s in four]).int()
+        labels = torch.stack([s['data_samples'].gt_sem_seg.data for s in four])
+        # The four differ in one frame, which is not the labelled one.
+        differ = (clips != clips[:1]).flatten(3).any(-1).any(0).any(0)
+        assert differ.sum() == 1 and not differ[2]
+        lit = clips[:, :, differ][:, :, 0]
+        flags = (labels == 1) | (labels == 2)
+        changed = (lit != clips[:, :, 2]).any(1, keepdim=True)
+        assert (changed & ~flags).sum() == 0
+        red_above_blue = lit[:, 2] > lit[:, 0]  # BGR
+        assert red_above_blue[(labels == 1)[:, 0]].all()
+        assert not red_above_blue[(labels == 2)[:, 0]].any()
+        for first in (1, 3, 5):  # half of the four have either colour
+            pixels = [(labels == first + i).sum() for i in (0, 1)]
+            assert pixels[0] == pixels[1] > 0
+    with pytest.raises(ValueError, match='clips of 1 frames'):
+        write_clips(tmp_path / 'one', frames=1)
+    with pytest.raises(ValueError, match='more than 4 scenes to val'):
+        write_clips(tmp_path, seed=1, train=4, val=4)
