@@ -25,12 +25,13 @@ ALL = sorted(
     for path in ROOT.glob('configs/**/*.py')
     if '_base_' not in path.relative_to(ROOT).parts
 )
-# Those of detectors: test_detection_configs.py.
-CONFIGS = [path for path in ALL if '-rcnn_' not in path.name]
+# Others: test_detection_configs.py and test_stereo_configs.py.
+CONFIGS = [p for p in ALL if not re.search('-rcnn_|psmnet', p.name)]
 # Folder of a method -> (its configs, those of them that the host has too).
 METHODS = {
     'caanet': (11, 0),
     'ccnet': (30, 16),
+    'ccnet3d': (4, 0),
     'eanet': (4, 0),
     'isanet': (34, 16),
     'lanet': (3, 0),
@@ -42,6 +43,8 @@ HEADS = {
     'caanet': 'CAAHead',
     'ccnet': 'CCHead',
     'ccnet-ce2p': 'CE2PHead',
+    'ccnet3d-t1': 'CCHead3D',
+    'ccnet3d-t5': 'CCHead3D',
     'eanet': 'EAHead',
     'isanet': 'ISAHead',
     'lanet': 'LAHead',
@@ -135,12 +138,18 @@ def train_and_predict(text: str) -> tuple[tuple[float, ...], int, int, int]:
     batch = seg_batch(
         model.num_classes, SIZE, SIZE, ignored='class_weight' not in text
     )
+    # Taller than wide: an exchange of the two sides would show.
+    to_test = seg_batch(model.num_classes, 49, 33)
+    if 'ClipDataPreProcessor' in text:
+        for item in (batch, to_test):
+            item['inputs'] = [
+                torch.stack([x.flip(-1), x], dim=1) for x in item['inputs']
+            ]
     losses = model.train_step(batch, wrapper)
     moved = int((watched != before).sum())
     model.eval()
     with torch.no_grad():
-        # Taller than wide: an exchange of the two sides would show.
-        result = model.test_step(seg_batch(model.num_classes, 49, 33))
+        result = model.test_step(to_test)
     logits = result[0].seg_logits.data
     assert logits.shape == (model.out_channels, 49, 33)
     assert logits.isfinite().all()
@@ -235,6 +244,11 @@ def test_name_says_what_is_inside(path):
     steps = str(cfg.train_dataloader)
     assert f"'crop_size': ({height}, {width})" in steps
     dataset, classes = DATASETS[data]
+    if model.startswith('ccnet3d'):
+        dataset = 'mmseg_attn.CamVidClipDataset'
+        for loader in ('train', 'val', 'test'):
+            frames = cfg[f'{loader}_dataloader'].dataset.frames
+            assert frames == int(model[-1])
     assert cfg.val_dataloader.dataset.type == dataset
     aux = cfg.model.get('auxiliary_head') or []
     heads = [cfg.model.decode_head, *(aux if isinstance(aux, list) else [aux])]

@@ -4,3 +4,4 @@ _base_ = [
     '../_base_/schedules/schedule_psmnet-10e.py',
     '../_base_/default_runtime_stereo.py',
 ]
+log_processor = dict(by_epoch=True)

@@ -7,3 +7,4 @@ _base_ = [
 # A checkpoint of training on Scene Flow, such as the official one:
 # --cfg-options load_from=CHECKPOINT
 model = dict(loss_disparity=dict(max_disparity=float('inf')))
+log_processor = dict(by_epoch=True)

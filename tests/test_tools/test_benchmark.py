@@ -288,6 +288,11 @@ def test_pyramid(tmp_path, monkeypatch):
     # Dense: the affinity and its gradient exist at once.
     assert rows[1]['extra_bytes'] > 2 * 4 * (16 * 24) ** 2
     assert rows[1]['extra_bytes'] > 3 * rows[0]['extra_bytes']
+    monkeypatch.setattr(pyramid, 'volumes', lambda: [('whole', 4, 6, 8)])
+    pyramid.main([*options, '--volume'])
+    rows = json.loads((tmp_path / 'volume.json').read_text())['rows']
+    assert [row['size'] for row in rows] == [[4, 6, 8]] * 2
+    assert rows[1]['extra_bytes'] > 2 * 4 * (4 * 6 * 8) ** 2
     monkeypatch.setattr(pyramid, 'memory_bytes', lambda device: 2**20)
     pyramid.main(options)
     rows = json.loads((tmp_path / 'pyramid.json').read_text())['rows']

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Efficient against non-local attention on a feature pyramid.
+"""Efficient against non-local attention on a pyramid or a cost volume.
 
 One module of each, forward and backward, on the levels P2 to P6 of a padded
 picture of 800x1344 pixels (COCO's 800x1333), 256 channels. Non-local
@@ -7,15 +7,21 @@ attention whose affinities would not fit into memory is not tried. Efficient
 attention is first checked against the product of its two softmaxes.
 
     python tools/benchmark/pyramid.py --out pyramid
+
+With --volume: on PSMNet's cost volume of a pair of 256x512 pixels and 192
+disparities, 32 channels, and on what its hourglasses make of it.
+
+    python tools/benchmark/pyramid.py --volume --out volume
 """
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
 from measure import Contestant, as_it_is, time_in_turns, verify
-from mmcv.cnn.bricks import NonLocal2d
+from mmcv.cnn.bricks import NonLocal2d, NonLocal3d
 from report import save_table
 from run import parser, setup, wide_console
 
@@ -26,9 +32,9 @@ from mmseg_attn.layers import EfficientAttention
 COPIES = 3
 HEADER = ['level', 'map', 'positions', 'module', 'forward', 'step', 'extra']
 NOTE = (
-    'One module of 256 channels, keys of 128, one picture. Step: forward and '
-    'backward to all gradients. Extra: most memory at once beyond the output '
-    "and the gradients. Non-local: mmcv's NonLocal2d, embedded Gaussian."
+    'One module, keys of half the channels, one picture or pair. Step: '
+    'forward and backward to all gradients. Extra: most memory at once beyond '
+    "the output and the gradients. Non-local: mmcv's, embedded Gaussian."
 )
 
 
@@ -39,6 +45,12 @@ def levels(height, width):
     # Every other position of P5.
     height, width = -(-height // 32), -(-width // 32)
     yield 'P6', -(-height // 2), -(-width // 2)
+
+
+def volumes():
+    """(name, disparities, height, width) of the volume and its halves."""
+    for level, size in enumerate(('whole', '1/2', '1/4')):
+        yield size, *(side >> level for side in (48, 64, 128))
 
 
 class Plain(torch.nn.Module):
@@ -65,31 +77,38 @@ def memory_bytes(device):
 
 def parse_args(arguments=None):
     result = parser(__doc__)
-    result.set_defaults(channels=256)
+    result.set_defaults(channels=None)
+    result.add_argument(
+        '--volume', action='store_true', help='a cost volume, no pyramid'
+    )
     result.add_argument(
         '--picture', nargs=2, type=int, default=[800, 1344], metavar='PIXELS'
     )
     result.add_argument(
         '--budget', type=float, default=30, help='seconds of timing a level'
     )
-    return result.parse_args(arguments)
+    args = result.parse_args(arguments)
+    args.channels = args.channels or (32 if args.volume else 256)
+    return args
 
 
-def measure(name, height, width, args, dtype):
+def measure(name, *size, args, dtype):
     """Rows of a level: efficient attention, and non-local or why not."""
     kwargs = dict(device=args.device, dtype=dtype)
     torch.manual_seed(0)
-    x = torch.randn(1, args.channels, height, width, **kwargs)
-    ours = EfficientAttention(args.channels).to(**kwargs)
+    x = torch.randn(1, args.channels, *size, **kwargs)
+    ours = EfficientAttention(args.channels, spatial_dims=len(size))
+    ours = ours.to(**kwargs)
     pair = [Contestant('efficient', ours, [x], as_it_is)]
     plain = Contestant('formula', Plain(ours), [x], as_it_is)
     verify(pair[0], plain.results(), 1e-4 if dtype.itemsize == 4 else 2e-2)
-    affinity = (height * width) ** 2 * dtype.itemsize
+    affinity = math.prod(size) ** 2 * dtype.itemsize
     note = ''
     if COPIES * affinity > memory_bytes(args.device):
         note = f'one affinity is {affinity / 2**30:.1f} GiB'
     else:
-        dense = NonLocal2d(args.channels, reduction=2).to(**kwargs)
+        kind = NonLocal3d if len(size) == 3 else NonLocal2d
+        dense = kind(args.channels, reduction=2).to(**kwargs)
         # At 0, as it starts, a gradient would be missing.
         torch.nn.init.normal_(dense.conv_out.conv.weight, std=0.01)
         pair.append(Contestant('non-local', dense, [x], as_it_is))
@@ -99,7 +118,7 @@ def measure(name, height, width, args, dtype):
     rows = [
         dict(
             level=name,
-            size=[height, width],
+            size=size,
             name=c.name,
             extra_bytes=extra[c.name],
             seconds=times[c.name],
@@ -107,15 +126,14 @@ def measure(name, height, width, args, dtype):
         for c in pair
     ]
     if note:
-        rows.append(
-            dict(level=name, size=[height, width], name='non-local', note=note)
-        )
+        rows.append(dict(level=name, size=size, name='non-local', note=note))
     return rows
 
 
 def cells(row):
-    height, width = row['size']
-    names = [row['level'], f'{height}x{width}', f'{height * width:,}']
+    size = row['size']
+    names = [row['level'], 'x'.join(map(str, size))]
+    names.append(f'{math.prod(size):,}')
     names.append(row['name'])
     if 'note' in row:
         return [*names, 'not tried', row['note'], '-']
@@ -131,11 +149,12 @@ def main(arguments=None):
     console = wide_console()
     dtype, _, info = setup(args)
     rows = []
-    for level in levels(*args.picture):
-        rows += measure(*level, args, dtype)
+    for level in volumes() if args.volume else levels(*args.picture):
+        rows += measure(*level, args=args, dtype=dtype)
     body = [cells(row) for row in rows]
     data = dict(machine=info, rows=rows)
-    save_table(console, HEADER, body, NOTE, data, args.out, 'pyramid')
+    name = 'volume' if args.volume else 'pyramid'
+    save_table(console, HEADER, body, NOTE, data, args.out, name)
 
 
 if __name__ == '__main__':

@@ -28,11 +28,18 @@ class ClipDataPreProcessor(SegDataPreProcessor):
             ``inputs`` (B, C, T, H, W) and ``data_samples``.
 
         Raises:
-            ValueError: The samples differ in their number of pictures, or
-                when not training in their size.
+            ValueError: A sample is no clip, or the samples differ in their
+                number of pictures, or when not training in their size.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
+        for x in inputs:
+            if x.ndim != 4:
+                raise ValueError(
+                    f'got a sample of shape {tuple(x.shape)}: expected '
+                    '(C, T, H, W), as mmseg_attn.PackClipInputs and '
+                    'mmseg_attn.PackStereoInputs pack it'
+                )
         shapes = {tuple(x.shape[: 2 if training else None]) for x in inputs}
         if len(shapes) > 1:
             raise ValueError(
