@@ -165,3 +165,16 @@ def is_stereo(config: Config) -> bool:
     """
     model = config.get('model') or {}
     return str(model.get('type')).endswith('PSMNet')
+
+
+def is_of_clips(config: Config) -> bool:
+    """Whether a config is of a segmentor for clips.
+
+    Args:
+        config (Config): The config.
+
+    Returns:
+        bool: By the type of its model.
+    """
+    model = config.get('model') or {}
+    return str(model.get('type')).endswith('ClipEncoderDecoder')

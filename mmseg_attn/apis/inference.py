@@ -28,7 +28,7 @@ from ..errors import UserError
 from ..models.decode_heads.cc_head_3d import middle
 from ..models.segmentors import ClipEncoderDecoder
 from .checkpoint import load_weights
-from .configs import find_config, is_detector, is_stereo
+from .configs import find_config, is_detector, is_of_clips, is_stereo
 from .runner import check_ops, model_mistakes
 
 
@@ -104,11 +104,12 @@ def load_model(
     return model.to(device).eval()
 
 
-def check_segmentor(config: Config) -> None:
+def check_segmentor(config: Config, clips: bool = False) -> None:
     """Refuse a model in what is only for segmentors.
 
     Args:
         config (Config): The config.
+        clips (bool): Whether segmentors for clips may pass.
 
     Raises:
         UserError: It is of another kind of model.
@@ -116,11 +117,12 @@ def check_segmentor(config: Config) -> None:
     for kind, found in (
         ('detector', is_detector(config)),
         ('stereo network', is_stereo(config)),
+        ('segmentor for clips', is_of_clips(config) and not clips),
     ):
         if found:
             raise UserError(
                 f'{config.filename} is of a {kind}, and this is for '
-                'segmentors.'
+                'segmentors of single pictures.'
             )
 
 

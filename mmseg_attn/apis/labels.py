@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
-from .configs import find_config, is_detector
+from .configs import find_config, is_detector, is_stereo
 from .progress import make_progress, quiet_hosts
 
 with quiet_hosts(), redirect_stdout(StringIO()):
@@ -231,6 +231,11 @@ def main(args: argparse.Namespace) -> int:
         with quiet_hosts():
             cfg = Config.fromfile(find_config(args.config))
             cfg.merge_from_dict(args.cfg_options or {})
+            if is_stereo(cfg):
+                raise UserError(
+                    f'{args.config} is of a stereo network: there are no '
+                    'classes to count.'
+                )
             if is_detector(cfg):
                 _print_instances(cfg, args.split, console)
                 return 0

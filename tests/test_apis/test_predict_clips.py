@@ -21,6 +21,7 @@ from mmseg_attn.errors import UserError
 from mmseg_attn.video import write_video
 
 ROOT = Path(__file__).parents[2]
+BROWSE = 'tools/analysis_tools/browse_dataset.py'
 CONFIG = ROOT / 'configs/demo/ccnet3d-t5_r18-s4_1xb8-1k_demo-clips-96x96.py'
 
 
@@ -239,3 +240,30 @@ def test_training_and_test(tmp_path):
     )
     assert f'mIoU other frame: {score}' in tested
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 4
+    shown = tmp_path / 'browsed'
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / BROWSE), str(CONFIG)),
+            *('--out', str(shown), '--number', '2', '--split', 'val'),
+            *('--cfg-options', *options),
+        ],
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(shown.glob('*.png'))) == 2
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('worst', CONFIG, 'weights.pth'),
+        ('attention', CONFIG, 'weights.pth', 'a.png', '--pixel', 3, 3),
+    ],
+)
+def test_commands_for_pictures(folder, arguments, monkeypatch):
+    monkeypatch.chdir(folder)
+    arguments = [*map(str, arguments), '--out', 'no.png']
+    with pytest.raises(SystemExit, match='is of a segmentor for clips'):
+        main(arguments)

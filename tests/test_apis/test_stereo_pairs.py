@@ -172,6 +172,13 @@ def test_tools_test(trained):
     assert cv2.imread(str(drawn)).shape == (120, 3 * 128 + 2 * 4 + 88, 3)
 
 
+@pytest.mark.parametrize('command', ['labels', 'worst'])
+def test_commands_for_classes(command, tmp_path):
+    arguments = ['none.pth', '--out', str(tmp_path / 'out')]
+    with pytest.raises(SystemExit, match='is of a stereo network'):
+        main([command, str(CONFIG), *arguments * (command == 'worst')])
+
+
 def test_calibration(tmp_path):
     path = tmp_path / 'calib.txt'
     path.write_text('focal = 994.978\nbaseline = 193.001\ndoffs = -31\n')

@@ -83,7 +83,7 @@ def main() -> int:
     cfg = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    check_segmentor(cfg)
+    check_segmentor(cfg, clips=True)
     check_output_folder(cfg, args.out)
     with quiet_hosts():
         dataset = build_dataset(cfg, f'{args.split}_dataloader')
@@ -175,7 +175,10 @@ def save(path: Path, painter: Painter, sample: dict) -> str:
             f'{data.img_path} comes without a label map from the pipeline: '
             'expected one with LoadAnnotations, of a segmentation dataset.'
         )
-    picture = as_bgr8(sample['inputs'].numpy().transpose(1, 2, 0))
+    picture = sample['inputs']
+    if picture.ndim == 4:  # a clip
+        picture = picture[:, data.label_frame]
+    picture = as_bgr8(picture.numpy().transpose(1, 2, 0))
     drawn = painter(picture, data.gt_sem_seg.data[0].numpy())
     about = PngInfo()
     about.add_text('Software', SOFTWARE)

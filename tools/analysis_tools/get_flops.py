@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(find_config(args.config))
-    check_segmentor(cfg)
+    check_segmentor(cfg, clips=True)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     with quiet_hosts():

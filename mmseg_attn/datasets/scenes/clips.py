@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Demo scenes as clips, in which the flags show their colour for a moment."""
+"""Demo scenes as clips, in which the labelled frame hides the flags."""
 
 import json
 from itertools import islice
@@ -19,7 +19,7 @@ GROUPS = {
     'other frame, one hop': CLASSES[3:5],
     'other frame, two hops': CLASSES[5:],
 }
-# Frames of the video, in which the flags light up every so often.
+# Frames of the video, in which the flags go dark every so often.
 VIDEO_FRAMES, PERIOD, FPS = 60, 4, 10
 
 
@@ -33,9 +33,9 @@ def write_clips(
 ) -> None:
     """Write clips for ``ClipFolderDataset``.
 
-    The scenes are those of :func:`write_folder`, but the flags are grey: in
-    one frame alone, and never in the labelled one, they have their colour.
-    So a single frame tells no class but the background, and as with
+    The scenes are those of :func:`write_folder`, but in the labelled frame
+    the flags are as grey as the boxes; in the others they have their colour.
+    So the labelled frame tells no class but the background, and as with
     :func:`make_scenes` its mean IoU over the two classes of a kind is at most
     1/3. A flag is one hop along time away from its colour, a box two, a ring
     three.
@@ -67,19 +67,14 @@ def write_clips(
         next(make_scenes(seed, number, size))
     check_empty(out, train, val, f'_{label:03d}')
     scenes = make_scenes(seed, train + val, size)
-    random = np.random.RandomState(seed)
-    others = [frame for frame in range(frames) if frame != label]
     for split, number in (('train', train), ('val', val)):
         for kind in ('images', 'frames', 'masks'):
             (out / kind / split).mkdir(parents=True, exist_ok=True)
         for index, scene in enumerate(islice(scenes, number)):
             dark, mask = render(scene, lit=False)
             bright, _ = render(scene)
-            if index % 4 == 0:
-                # The same moment for scenes that differ in colours alone.
-                (moment,) = random.choice(others, 1)
             for frame in range(frames):
-                picture = bright if frame == moment else dark
+                picture = dark if frame == label else bright
                 name = f'{index:05d}_{frame:03d}.png'
                 write_png(out / 'frames' / split / name, picture)
             name = f'{index:05d}_{label:03d}.png'
@@ -87,7 +82,7 @@ def write_clips(
             write_png(out / 'masks' / split / name, mask, PALETTE)
     with write_video(out / 'video.mp4', FPS) as video:
         for frame in range(VIDEO_FRAMES):
-            picture = bright if frame % PERIOD == 1 else dark
+            picture = dark if frame % PERIOD == 2 else bright
             video.write(np.ascontiguousarray(picture[..., ::-1]))
     about = {'classes': CLASSES, 'palette': PALETTE, 'groups': GROUPS}
     text = json.dumps(about, indent=1) + '\n'
