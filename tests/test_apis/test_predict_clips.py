@@ -264,6 +264,7 @@ def test_training_and_test(tmp_path):
 )
 def test_commands_for_pictures(folder, arguments, monkeypatch):
     monkeypatch.chdir(folder)
+    cv2.imwrite('a.png', frames(1)[0])
     arguments = [*map(str, arguments), '--out', 'no.png']
     with pytest.raises(SystemExit, match='is of a segmentor for clips'):
         main(arguments)
