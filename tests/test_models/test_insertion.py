@@ -182,6 +182,9 @@ def test_wrong_places(host, options, message):
 def test_more_wrong_places(host):
     with pytest.raises(ValueError, match='one dict: expected a list'):
         host(dict(stage=2, layer=EA))
+    for item in (dict(layer=EA), dict(stage=2), 'stage 2'):
+        with pytest.raises(ValueError, match='a dict with stage and layer'):
+            host([item])
     with pytest.raises(ValueError, match='stage 2 has attention already'):
         host([dict(stage=2, layer=EA)] * 2)
     layer = dict(
@@ -192,6 +195,33 @@ def test_more_wrong_places(host):
     )
     with pytest.raises(ValueError, match='99 output channels, expected 256'):
         host([dict(stage=3, layer=layer)])
+
+
+@pytest.mark.parametrize(
+    ('base', 'options', 'width'),
+    [
+        ('Res2Net', dict(depth=50, scales=4, base_width=26), 1024),
+        ('ResNeSt', dict(depth=50), 1024),
+        ('ResNeXt', dict(depth=50, groups=32, base_width=4), 1024),
+        ('RegNet', dict(arch='regnetx_400mf'), 160),
+    ],
+)
+def test_relatives_of_the_resnet(base, options, width):
+    """Whatever rule the widths of their stages follow."""
+    pytest.importorskip('mmcv._ext', reason='mmdet needs mmcv.ops')
+    init_default_scope('mmdet')
+    model = MODELS.build(
+        dict(
+            type='mmseg_attn.AttentionBackbone',
+            base=base,
+            attentions=[dict(stage=3, layer=EA)],
+            **options,
+        )
+    )
+    model.train()
+    out = model(torch.randn(2, 3, 64, 64))
+    assert out[2].shape[1] == width
+    assert model.layer3.attention.layer.in_channels == width
 
 
 def test_base_without_stages():

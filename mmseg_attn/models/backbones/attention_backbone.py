@@ -36,7 +36,7 @@ def AttentionBackbone(  # noqa: N802  (stands for a class in configs)
     Raises:
         ValueError: A stage is not there, is frozen, has attention already or
             too few blocks, the backbone has no stages of this kind, or
-            ``attentions`` is one dict.
+            ``attentions`` is no list of such dicts.
     """
     if isinstance(attentions, dict):
         raise ValueError(
@@ -51,6 +51,11 @@ def AttentionBackbone(  # noqa: N802  (stands for a class in configs)
             'of its kind'
         )
     for item in attentions:
+        if not isinstance(item, dict) or not {'stage', 'layer'} <= set(item):
+            raise ValueError(
+                f'an item of attentions is {item!r}: expected a dict with '
+                'stage and layer'
+            )
         _insert(backbone, **item)
     return backbone
 
@@ -82,12 +87,11 @@ def _insert(
         raise ValueError(
             f'before_last needs two blocks, stage {stage} has {len(blocks)}'
         )
-    channels = (
-        backbone.base_channels * 2 ** (stage - 1) * backbone.block.expansion
-    )
-    attention = InsertedAttention(channels, layer, **kwargs)
     name = str(len(blocks) - 1)
     last = getattr(blocks, name)
+    # The widths of some, such as RegNet's, follow no rule.
+    conv = last.conv3 if hasattr(last, 'conv3') else last.conv2
+    attention = InsertedAttention(conv.out_channels, layer, **kwargs)
     blocks.add_module('attention', attention)
     if before_last:
         # Modules run in the order in which they came, whatever their names.
