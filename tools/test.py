@@ -8,7 +8,7 @@ import sys
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.apis.configs import is_detector
+from mmseg_attn.apis.configs import is_detector, is_stereo
 from mmseg_attn.apis.runner import build_runner, check_output_folder
 from mmseg_attn.errors import UserError, run_command
 
@@ -98,6 +98,8 @@ def main() -> None:
     detection = is_detector(cfg)
     if args.show or args.show_dir:
         draw(cfg, args, detection)
+    if args.slide and (detection or is_stereo(cfg)):
+        raise UserError('--slide is for segmentors.')
     if args.slide:
         cfg.model.test_cfg = ConfigDict(
             mode='slide', crop_size=args.slide[0], stride=args.slide[1]

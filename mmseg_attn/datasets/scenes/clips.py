@@ -11,7 +11,7 @@ from ...video import write_video
 from .folder import check_empty
 from .png import write_png
 from .render import render
-from .scene import CLASSES, PALETTE, make_scenes
+from .scene import CLASSES, PALETTE, VARIANTS, make_scenes
 
 # How far away in time and space the thing is that tells the class.
 GROUPS = {
@@ -35,7 +35,9 @@ def write_clips(
 
     The scenes are those of :func:`write_folder`, but in the labelled frame
     the flags are as grey as the boxes; in the others they have their colour.
-    So the labelled frame tells no class but the background, and as with
+    (A quarter of the training clips has colours in all frames, so that a
+    model knows them when it meets them in a video.) So the labelled frame
+    tells no class but the background, and as with
     :func:`make_scenes` its mean IoU over the two classes of a kind is at most
     1/3. A flag is one hop along time away from its colour, a box two, a ring
     three.
@@ -73,13 +75,20 @@ def write_clips(
         for index, scene in enumerate(islice(scenes, number)):
             dark, mask = render(scene, lit=False)
             bright, _ = render(scene)
+            # Whole fours, which differ in colours alone.
+            lit = split == 'train' and index // VARIANTS % 4 == 3
+            labelled = bright if lit else dark
             for frame in range(frames):
-                picture = dark if frame == label else bright
+                picture = labelled if frame == label else bright
                 name = f'{index:05d}_{frame:03d}.png'
                 write_png(out / 'frames' / split / name, picture)
             name = f'{index:05d}_{label:03d}.png'
-            write_png(out / 'images' / split / name, dark)
+            write_png(out / 'images' / split / name, labelled)
             write_png(out / 'masks' / split / name, mask, PALETTE)
+    # The second of a four has flags of two colours.
+    val_scenes = islice(make_scenes(seed, train + val, size), train, None)
+    scene = list(val_scenes)[1]
+    bright, dark = (render(scene, lit)[0] for lit in (True, False))
     with write_video(out / 'video.mp4', FPS) as video:
         for frame in range(VIDEO_FRAMES):
             picture = dark if frame % PERIOD == 2 else bright
