@@ -15,7 +15,10 @@ COMMANDS = {
     'compare': ('apis.compare', 'train all methods under one budget'),
     'labels': ('apis.labels', 'count the labels of a config, find bad ones'),
     'zoo': ('apis.zoo', 'list, download and check trained models'),
-    'predict': ('apis.predict', 'segment pictures or videos, detect, match pairs'),
+    'predict': (
+        'apis.predict',
+        'segment pictures or videos, detect, match pairs',
+    ),
     'worst': ('apis.worst', 'find the pictures that a model does worst'),
     'attention': ('apis.attention_maps', 'show where a pixel looks'),
 }

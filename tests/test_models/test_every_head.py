@@ -128,8 +128,9 @@ def train(model, data, steps=1, **wrapper):
 def test_none_is_left_out():
     from mmseg_attn.models import decode_heads
 
-    # AttentionHead is CCHead's base; CE2PHead needs edges: its own test.
-    others = {'AttentionHead', 'CE2PHead'}
+    # AttentionHead is CCHead's base; CE2PHead needs edges and CCHead3D
+    # clips: tests of their own.
+    others = {'AttentionHead', 'CE2PHead', 'CCHead3D'}
     assert set(decode_heads.__all__) - others == set(HEADS)
 
 
