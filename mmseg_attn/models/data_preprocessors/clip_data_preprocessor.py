@@ -17,6 +17,19 @@ class ClipDataPreProcessor(SegDataPreProcessor):
     one; the arguments are its own, without ``batch_augments``.
     """
 
+    def __init__(
+        self,
+        *args,
+        bgr_to_rgb: bool = False,
+        rgb_to_bgr: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            *args, bgr_to_rgb=bgr_to_rgb, rgb_to_bgr=rgb_to_bgr, **kwargs
+        )
+        # The two host families keep it under different names.
+        self.swap = bgr_to_rgb or rgb_to_bgr
+
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
 
@@ -47,7 +60,7 @@ class ClipDataPreProcessor(SegDataPreProcessor):
                 'expected as many pictures in each'
                 + ('' if training else ', all of one size')
             )
-        if self._channel_conversion and inputs[0].size(0) == 3:
+        if self.swap and inputs[0].size(0) == 3:
             inputs = [x[[2, 1, 0]] for x in inputs]
         inputs = [x.float() for x in inputs]
         if self._enable_normalize:
