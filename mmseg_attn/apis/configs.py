@@ -163,8 +163,7 @@ def is_stereo(config: Config) -> bool:
     Returns:
         bool: By the type of its model.
     """
-    model = config.get('model') or {}
-    return str(model.get('type')).endswith('PSMNet')
+    return _model_type(config) == 'PSMNet'
 
 
 def is_of_clips(config: Config) -> bool:
@@ -176,5 +175,10 @@ def is_of_clips(config: Config) -> bool:
     Returns:
         bool: By the type of its model.
     """
+    return _model_type(config) == 'ClipEncoderDecoder'
+
+
+def _model_type(config: Config) -> str:
+    """Type of the model, without the scope."""
     model = config.get('model') or {}
-    return str(model.get('type')).endswith('ClipEncoderDecoder')
+    return str(model.get('type')).rpartition('.')[2]

@@ -5,7 +5,6 @@ import copy
 import random
 from collections.abc import Sequence
 
-import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -15,6 +14,7 @@ from mmseg.datasets.transforms import PackSegInputs
 from ..errors import UserError
 from ..registry import TRANSFORMS
 from ..video import read_frame
+from .pictures import read_picture, size_text
 
 
 @TRANSFORMS.register_module()
@@ -45,10 +45,10 @@ class LoadClip(BaseTransform):
         for path, frame in loaded.items():
             if frame.shape[:2] != size:
                 raise UserError(
-                    f'{path} is {frame.shape[1]} x {frame.shape[0]} pixels, '
-                    f'the labelled frame {results.get("img_path")} is '
-                    f'{size[1]} x {size[0]}: the frames of a clip must be of '
-                    'one size.'
+                    f'{path} is {size_text(frame)} pixels, the labelled '
+                    f'frame {results.get("img_path")} is '
+                    f'{size_text(results["img"])}: the frames of a clip must '
+                    'be of one size.'
                 )
         results['clip'] = clip
         results['img_shape'] = results['ori_shape'] = size
@@ -59,16 +59,7 @@ def _frame(path: str) -> np.ndarray:
     video, mark, index = path.rpartition('#')
     if mark and index.isdigit():
         return read_frame(video, int(index))
-    try:
-        frame = mmcv.imread(path)
-    except FileNotFoundError:
-        raise UserError(f'frame {path} does not exist.') from None
-    if frame is None:
-        raise UserError(
-            f'frame {path} cannot be read as a picture: it is damaged, cut '
-            'off, or in a format that OpenCV does not know.'
-        )
-    return frame
+    return read_picture(path)
 
 
 @TRANSFORMS.register_module()

@@ -1,7 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 """From the files of a pair to what the network takes."""
 
-import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -11,6 +10,7 @@ from mmseg.structures import SegDataSample
 from ..errors import UserError
 from ..registry import TRANSFORMS
 from .disparity_files import read_disparity
+from .pictures import read_picture, size_text
 
 
 @TRANSFORMS.register_module()
@@ -34,7 +34,7 @@ class LoadStereoPair(BaseTransform):
             UserError: A file is not a whole picture, or the two differ in
                 size.
         """
-        pair = [_picture(results[k]) for k in ('img_path', 'right_path')]
+        pair = [read_picture(results[k]) for k in ('img_path', 'right_path')]
         check_pair(*pair, results['img_path'], results['right_path'])
         image = np.concatenate(pair, axis=2)
         results['img'] = image
@@ -58,22 +58,9 @@ def check_pair(
     """
     if left.shape != right.shape:
         raise UserError(
-            f'{left_name} is {_size(left)} pixels, {right_name} is '
-            f'{_size(right)}: expected a rectified pair of one size.'
+            f'{left_name} is {size_text(left)} pixels, {right_name} is '
+            f'{size_text(right)}: expected a rectified pair of one size.'
         )
-
-
-def _picture(path: str) -> np.ndarray:
-    try:
-        image = mmcv.imread(path)
-    except FileNotFoundError:
-        raise UserError(f'picture {path} does not exist.') from None
-    if image is None:
-        raise UserError(
-            f'{path} cannot be read as a picture: it is damaged, cut off, or '
-            'in a format that OpenCV does not know.'
-        )
-    return image
 
 
 @TRANSFORMS.register_module()
@@ -100,7 +87,7 @@ class LoadDisparity(BaseTransform):
         if disparity.shape != tuple(results['img_shape'][:2]):
             height, width = results['img_shape'][:2]
             raise UserError(
-                f'{path} is {_size(disparity)} pixels, its picture '
+                f'{path} is {size_text(disparity)} pixels, its picture '
                 f'{results["img_path"]} is {width} x {height}: they must be '
                 'of one size.'
             )
@@ -135,7 +122,3 @@ class PackStereoInputs(BaseTransform):
         keys += ('ori_shape',)
         sample.set_metainfo({k: results[k] for k in keys if k in results})
         return dict(inputs=inputs.contiguous(), data_samples=sample)
-
-
-def _size(image: np.ndarray) -> str:
-    return f'{image.shape[1]} x {image.shape[0]}'

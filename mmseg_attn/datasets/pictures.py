@@ -1,0 +1,34 @@
+# Copyright (c) mmseg_attn contributors.
+import mmcv
+import numpy as np
+
+from ..errors import UserError
+
+
+def read_picture(path: str) -> np.ndarray:
+    """Read a picture, or say what is wrong with it.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, BGR.
+
+    Raises:
+        UserError: It is missing, or no whole picture.
+    """
+    try:
+        picture = mmcv.imread(path)
+    except FileNotFoundError:
+        raise UserError(f'picture {path} does not exist.') from None
+    if picture is None:
+        raise UserError(
+            f'{path} cannot be read as a picture: it is damaged, cut off, or '
+            'in a format that OpenCV does not know.'
+        )
+    return picture
+
+
+def size_text(picture: np.ndarray) -> str:
+    """Its width and height, for messages."""
+    return f'{picture.shape[1]} x {picture.shape[0]}'
