@@ -22,6 +22,8 @@ class Job:
 
     Attributes:
         source (Path): Picture or video; of a pair the left picture.
+        name (Path): Its path below the folder it was found in, without
+            ending.
         overlay (Path | None): Picture or video to be written.
         data (dict[str, Path]): The prediction itself, kind -> file, or for a
             video the folder of them.
@@ -29,6 +31,7 @@ class Job:
     """
 
     source: Path
+    name: Path
     overlay: Path | None
     data: dict[str, Path]
     right: Path | None = None
@@ -95,7 +98,8 @@ def find_jobs(
             kind: folders[kind] / f'{stem}{ends[kind]}'
             for kind in save or (['overlay'] if video else kinds)
         }
-        jobs.append(Job(source, outputs.pop('overlay', None), outputs))
+        plain = name.with_suffix('')
+        jobs.append(Job(source, plain, outputs.pop('overlay', None), outputs))
     _refuse_collisions(jobs)
     return jobs
 
@@ -106,7 +110,8 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
     Args:
         jobs (Sequence[Job]): Of the left pictures.
         right (str | Path | None): A picture, for one job, or a folder with
-            pictures of the left ones' names, whatever their endings.
+            pictures of the left ones' names, in subfolders of theirs,
+            whatever their endings.
 
     Returns:
         list[Job]: The same, with ``right``.
@@ -131,19 +136,19 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
             )
         return [replace(jobs[0], right=right)]
     found = {}
-    for path in sorted(right.iterdir()):
+    for path in sorted(right.rglob('*')):
         if path.suffix.lower() in PICTURES:
-            found.setdefault(path.stem, path)
+            found.setdefault(path.relative_to(right).with_suffix(''), path)
     pairs = []
     for job in jobs:
         if job.is_video:
             raise UserError(f'{job.source} is a video, expected a picture.')
-        if job.source.stem not in found:
+        if job.name not in found:
             raise UserError(
                 f'{job.source} has no right picture: none is named '
-                f'{job.source.stem} in {right}.'
+                f'{job.name} in {right}.'
             )
-        pairs.append(replace(job, right=found[job.source.stem]))
+        pairs.append(replace(job, right=found[job.name]))
     return pairs
 
 

@@ -135,9 +135,11 @@ def test_a_pair_of_two_sizes(trained, capsys):
     """It is named, and the others are done."""
     folder = trained[0]
     for side in ('left', 'right'):
-        (folder / 'two' / side).mkdir(parents=True)
+        (folder / 'two' / side / 'sub').mkdir(parents=True)
         image = cv2.imread(str(folder / f'val/{side}/a.png'))
         cv2.imwrite(str(folder / f'two/{side}/a.png'), image)
+        ending = 'bmp' if side == 'right' else 'png'
+        cv2.imwrite(str(folder / f'two/{side}/sub/a.{ending}'), image)
         cut = image[:60] if side == 'right' else image
         cv2.imwrite(str(folder / f'two/{side}/b.png'), cut)
     right = ('--right', folder / 'two/right')
@@ -147,7 +149,7 @@ def test_a_pair_of_two_sizes(trained, capsys):
     message = ' '.join((done.out + done.err).split())
     assert 'left/b.png is 128 x 64 pixels' in message
     assert 'right/b.png is 128 x 60: expected a rectified pair' in message
-    assert '1 of 2 inputs done' in message
+    assert '2 of 3 inputs done' in message
     shown = cv2.imread(str(folder / 'sizes/overlay/a.jpg'))
     assert shown.shape == (64, 128, 3)
 
