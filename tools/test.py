@@ -9,7 +9,11 @@ import sys
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmseg_attn.apis.configs import is_detector, is_stereo
-from mmseg_attn.apis.runner import build_runner, check_output_folder
+from mmseg_attn.apis.runner import (
+    build_runner,
+    check_output_folder,
+    end_processes,
+)
 from mmseg_attn.errors import UserError, run_command
 
 # Scales of MMSegmentation's own test-time augmentation.
@@ -112,6 +116,7 @@ def main() -> None:
     if args.out and detection:
         dump_detections(runner, args.out)
     runner.test()
+    end_processes()
 
 
 def draw(cfg: Config, args: argparse.Namespace, detection: bool) -> None:

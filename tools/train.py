@@ -7,7 +7,7 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.apis.runner import build_runner, end_processes
 from mmseg_attn.errors import UserError, run_command
 
 
@@ -75,6 +75,7 @@ def main() -> None:
     if args.auto_scale_lr:
         scale_lr(cfg)
     build_runner(cfg).train()
+    end_processes()
 
 
 def use_amp(cfg: Config) -> None:

@@ -93,6 +93,16 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     return runner
 
 
+def end_processes() -> None:
+    """Part from the other processes, if there are any.
+
+    Without it a process may end while its thread for the others still runs,
+    which aborts it.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def check_ops(cfg: Config) -> None:
     """Refuse a detector where mmcv's compiled operators are not there.
 
