@@ -8,7 +8,7 @@ import sys
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.apis.configs import is_detector, is_stereo
+from mmseg_attn.apis.configs import is_detector, is_of_clips, is_stereo
 from mmseg_attn.apis.runner import (
     build_runner,
     check_output_folder,
@@ -127,6 +127,8 @@ def draw(cfg: Config, args: argparse.Namespace, detection: bool) -> None:
             "dict(visualization=dict(type='SegVisualizationHook')), for "
             "MMDetection type='DetVisualizationHook'."
         )
+    if is_of_clips(cfg):
+        hook.type = 'mmseg_attn.ClipVisualizationHook'
     hook.update(draw=True, interval=1)
     if args.show:
         hook.update(show=True, wait_time=args.wait_time)

@@ -38,7 +38,7 @@ class LoadClip(BaseTransform):
         loaded = {}
         for path in results['frame_paths']:
             if path not in loaded:
-                loaded[path] = _frame(path)
+                loaded[path] = read_clip_frame(path)
         clip = [loaded[path] for path in results['frame_paths']]
         results['img'] = clip[results['label_frame']]
         size = results['img'].shape[:2]
@@ -55,7 +55,18 @@ class LoadClip(BaseTransform):
         return results
 
 
-def _frame(path: str) -> np.ndarray:
+def read_clip_frame(path: str) -> np.ndarray:
+    """Read a frame of a clip.
+
+    Args:
+        path (str): A picture, or ``VIDEO#INDEX``.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, BGR.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     video, mark, index = path.rpartition('#')
     if mark and index.isdigit():
         return read_frame(video, int(index))

@@ -3,12 +3,14 @@
 
 from .bfloat16 import BFloat16OptimWrapper
 from .check_setup import CheckSetupHook
+from .clip_visualization import ClipVisualizationHook
 from .replay import ReplayHook, ReplaySampler
 from .safe_checkpoint import SafeCheckpointHook
 
 __all__ = [
     'BFloat16OptimWrapper',
     'CheckSetupHook',
+    'ClipVisualizationHook',
     'ReplayHook',
     'ReplaySampler',
     'SafeCheckpointHook',

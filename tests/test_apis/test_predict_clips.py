@@ -18,7 +18,7 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.apis.inference import load_model, make_predictor
 from mmseg_attn.datasets.scenes.clips import write_clips
 from mmseg_attn.errors import UserError
-from mmseg_attn.video import write_video
+from mmseg_attn.video import read_frame, write_video
 
 ROOT = Path(__file__).parents[2]
 BROWSE = 'tools/analysis_tools/browse_dataset.py'
@@ -253,6 +253,51 @@ def test_training_and_test(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list(shown.glob('*.png'))) == 2
+
+
+def test_frames_of_a_video_are_drawn(folder, tmp_path):
+    """test.py --show-dir, where the labelled frames are in a video file."""
+    (tmp_path / 'masks').mkdir()
+    for number in (2, 5):
+        path = tmp_path / f'masks/noise_{number:06d}.png'
+        cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
+    dataset = dict(
+        _delete_=True,
+        type='mmseg_attn.ClipDataset',
+        metainfo=dict(
+            classes=list('abcd'), palette=[[9 * i] * 3 for i in range(4)]
+        ),
+        data_prefix=dict(video_path=str(folder), seg_map_path='masks'),
+        data_root=str(tmp_path),
+        pipeline=Config.fromfile(CONFIG).test_pipeline,
+    )
+    config = tmp_path / 'videos.py'
+    config.write_text(
+        f'_base_ = {str(CONFIG)!r}\n'
+        f'test_dataloader = dict(dataset={dataset!r})\n'
+        "test_evaluator = dict(_delete_=True, type='IoUMetric')\n"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / 'tools/test.py'), str(config)),
+            *(
+                str(folder / 'weights.pth'),
+                '--work-dir',
+                str(tmp_path / 'out'),
+            ),
+            *('--show-dir', str(tmp_path / 'shown')),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    drawn = sorted((tmp_path / 'shown').rglob('*.png'))
+    assert len(drawn) == 2
+    for path, number in zip(drawn, (2, 5), strict=True):
+        picture = cv2.imread(str(path))[:, :64]
+        frame = read_frame(folder / 'noise.mp4', number)
+        assert np.corrcoef(picture.ravel(), frame.ravel())[0, 1] > 0.7
 
 
 @pytest.mark.parametrize(
