@@ -17,7 +17,7 @@ from mmseg_attn.models import BasicAggregation, StackedHourglass
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob('configs/*/psmnet*.py'))
 NAME = re.compile(
-    r'psmnet(-basic|-ea-features|-ea-volume)?_(\d)xb(\d)-(\d+)(e?)_'
+    r'psmnet(-basic|-ea-features|-ea-volume)?_(\d)xb(\d)-(\d+)([ek]?)_'
     r'(sceneflow|kitti2015|demo-stereo|demo-motorcycle)-(\d+)x(\d+)'
 )
 DATASETS = {
@@ -37,15 +37,16 @@ def test_there_are_configs():
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_name_says_what_is_inside(path):
     cfg = Config.fromfile(path)
-    variant, gpus, batch, length, epochs, data, height, width = NAME.fullmatch(
+    variant, gpus, batch, length, unit, data, height, width = NAME.fullmatch(
         path.stem
     ).groups()
     assert cfg.train_dataloader.batch_size == int(batch)
     # The recipe of PSMNet's code: 12 pairs at a time.
     assert int(gpus) * int(batch) == 12 or data.startswith('demo')
-    key = 'max_epochs' if epochs else 'max_iters'
-    assert cfg.train_cfg[key] == int(length)
-    assert cfg.log_processor.by_epoch == bool(epochs)
+    key = 'max_epochs' if unit == 'e' else 'max_iters'
+    expected = int(length) * (1000 if unit == 'k' else 1)
+    assert cfg.train_cfg[key] == expected
+    assert cfg.log_processor.by_epoch == (unit == 'e')
     for loader in ('train', 'val', 'test'):
         dataset = cfg[f'{loader}_dataloader'].dataset
         assert dataset.type == DATASETS[data]

@@ -1,6 +1,6 @@
 # Learns one pair by heart: `tools/dataset_converters/stereo_motorcycle.py
 # data/motorcycle` writes it.
-_base_ = ['./psmnet-ea-volume_1xb4-300_demo-stereo-96x192.py']
+_base_ = ['./psmnet-ea-volume_1xb4-1k_demo-stereo-96x192.py']
 data_root = 'data/motorcycle'
 train_pipeline = [
     dict(type='mmseg_attn.LoadStereoPair'),
