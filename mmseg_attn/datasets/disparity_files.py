@@ -40,6 +40,7 @@ def read_disparity(path: str | Path) -> np.ndarray:
             f'{path} holds {np.isnan(disparity).sum()} values that are not a '
             'number (NaN): write inf where the disparity is unknown.'
         )
+    disparity[np.isneginf(disparity)] = np.inf
     if disparity.max() < 0:
         raise UserError(
             f'{path} holds negative disparities alone: expected how far left '

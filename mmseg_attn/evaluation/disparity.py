@@ -87,7 +87,10 @@ class DisparityMetric(BaseMetric):
         batches = {}
         for item in results:
             batches.setdefault(item['batch'], []).append(item['sums'])
-        batches = [torch.tensor(s).sum(0) for s in batches.values()]
+        batches = [
+            torch.tensor(sums, dtype=torch.float64).sum(0)
+            for sums in batches.values()
+        ]
         total = torch.stack(batches).sum(0)
         pixels = total[0]
         means = [b[1] / b[0] for b in batches if b[0]]

@@ -41,6 +41,13 @@ def test_pfm_bytes(tmp_path):
     assert path.read_bytes() == b'Pf\n3 2\n-1.0\n' + body.tobytes()
 
 
+def test_any_infinity_is_unknown(tmp_path):
+    rows = np.array([[1, np.inf], [-np.inf, 2]], np.float32)
+    write_pfm(tmp_path / 'a.pfm', rows)
+    found = read_disparity(tmp_path / 'a.pfm')
+    assert found.tolist() == [[1, np.inf], [np.inf, 2]]
+
+
 def test_formats_agree_with_opencv(tmp_path):
     disparity = numbers(5, 7)
     write_pfm(tmp_path / 'a.pfm', disparity)
