@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import tarfile
+import warnings
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
@@ -60,9 +61,9 @@ def load_weights(
         model (nn.Module): The model.
         path (str | Path): As in :func:`load_checkpoint`.
         strict (bool): Refuse a checkpoint that does not give every weight
-            of the model in its shape. Surplus weights (say, of an auxiliary
-            head) are passed over. Without it, at least one weight must fit.
-            Defaults to True.
+            of the model in its shape. Surplus weights are passed over, with
+            a warning where they are not of an auxiliary head. Without it, at
+            least one weight must fit. Defaults to True.
 
     Returns:
         dict: The checkpoint.
@@ -71,7 +72,17 @@ def load_weights(
         UserError: The checkpoint cannot be loaded or is of another model.
     """
     checkpoint = load_checkpoint(path)
-    match_weights(model, checkpoint, str(path), strict)
+    surplus = [
+        key
+        for key in match_weights(model, checkpoint, str(path), strict)
+        if not key.startswith('auxiliary_head')
+    ]
+    if surplus:
+        warnings.warn(
+            f'{len(surplus)} weights of {path} have no place in the model '
+            f'(first: {surplus[0]}): it may be of another config.',
+            stacklevel=2,
+        )
     return checkpoint
 
 

@@ -125,6 +125,12 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
             'a stereo network needs pairs: name the right picture, or the '
             'folder of the right pictures, with --right.'
         )
+    videos = [job.source for job in jobs if job.is_video]
+    if videos:
+        raise UserError(
+            f'{videos[0]} is a video: a stereo network takes pictures, such '
+            'as folders of the left and of the right frames.'
+        )
     right = Path(right)
     if not right.is_dir():
         if not right.is_file():
@@ -141,8 +147,6 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
             found.setdefault(path.relative_to(right).with_suffix(''), path)
     pairs = []
     for job in jobs:
-        if job.is_video:
-            raise UserError(f'{job.source} is a video, expected a picture.')
         if job.name not in found:
             raise UserError(
                 f'{job.source} has no right picture: none is named '

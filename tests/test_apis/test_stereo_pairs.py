@@ -131,6 +131,13 @@ def test_bad_options(trained, monkeypatch, options, message):
     assert not (trained[0] / 'bad').exists()
 
 
+def test_no_videos(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    Path('a.mp4').touch()
+    with pytest.raises(SystemExit, match=r'a\.mp4 is a video: a stereo'):
+        predict(trained[0], '--right', 'a.mp4', left='a.mp4')
+
+
 def test_a_pair_of_two_sizes(trained, capsys):
     """It is named, and the others are done."""
     folder = trained[0]

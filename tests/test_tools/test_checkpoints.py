@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -158,8 +159,14 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
 
 def test_only_surplus_weights_are_passed_over(tmp_path):
     path = tmp_path / 'weights.pth'
-    torch.save(Model(auxiliary=True).state_dict(), path)
-    load_weights(Model(), path)
+    weights = Model(auxiliary=True).state_dict()
+    torch.save(weights, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        load_weights(Model(), path)
+    torch.save(weights | {'attention.weight': torch.ones(3)}, path)
+    with pytest.warns(UserWarning, match=r'1 weights .* \(first: attention'):
+        load_weights(Model(), path)
     torch.save(Model().state_dict(), path)
     with pytest.raises(UserError, match='2 missing.*auxiliary_head'):
         load_weights(Model(auxiliary=True), path)
