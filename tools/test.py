@@ -116,6 +116,7 @@ def main() -> None:
     if args.out and detection:
         dump_detections(runner, args.out)
     runner.test()
+    del runner
     end_processes()
 
 

@@ -4,6 +4,7 @@
 import copy
 import datetime
 import difflib
+import gc
 import os
 import re
 from collections.abc import Iterator, Sized
@@ -96,11 +97,13 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
 def end_processes() -> None:
     """Part from the other processes, if there are any.
 
-    Without it a process may end while its thread for the others still runs,
-    which aborts it.
+    Call it when no name holds the runner: the threads that speak to the other
+    processes live as long as its model, and one that outlives the interpreter
+    aborts the process.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def check_ops(cfg: Config) -> None:

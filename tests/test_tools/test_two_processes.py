@@ -11,9 +11,17 @@ from tiny_training import ROOT, run, tiny_config, write_dataset
 
 from mmseg_attn.apis.runner import build_runner
 
+COUNT_THREADS = """
+import os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+del sys.argv[0]
+runpy.run_path(sys.argv[0])['main']()
+print('threads left:', len(os.listdir('/proc/self/task')))
+"""
 
-def launch(tool, *arguments):
-    """Run a tool in two processes with torchrun."""
+
+def launch(*arguments):
+    """Run a script in two processes with torchrun."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -21,7 +29,7 @@ def launch(tool, *arguments):
         [
             *(sys.executable, '-m', 'torch.distributed.run'),
             *('--nproc_per_node=2', f'--master_port={port}'),
-            *(str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)),
+            *map(str, arguments),
             *('--launcher', 'pytorch'),
         ]
     )
@@ -47,7 +55,7 @@ def test_two_processes_give_the_single_process_result(tmp_path):
         cfg.model.backbone.norm_eval = True
         cfg.dump(str(tmp_path / f'{name}.py'))
     build_runner(configs['one']).train()
-    output = launch('train', tmp_path / 'two.py')
+    output = launch(ROOT / 'tools' / 'train.py', tmp_path / 'two.py')
     assert 'SyncBN runs as BN' in output
 
     # The log holds the loss of the first process's half only.
@@ -64,10 +72,32 @@ def test_two_processes_give_the_single_process_result(tmp_path):
 
     # Testing in two processes sees each picture once.
     checkpoint = tmp_path / 'two' / 'iter_4.pth'
-    launch('test', tmp_path / 'two.py', checkpoint)
+    test = ROOT / 'tools' / 'test.py'
+    launch(test, tmp_path / 'two.py', checkpoint)
     report = max((tmp_path / 'two').glob('*/*.json'))
     configs['one'].load_from = str(checkpoint)
     runner = build_runner(configs['one'], train=False)
     metrics = runner.test()
     both = json.loads(report.read_text())
     assert both['mIoU'] == pytest.approx(metrics['mIoU'])
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts by /proc')
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_no_thread_outlives_the_tool(tmp_path, tool):
+    # One that does takes part in the interpreter's end and may abort it.
+    cfg = tiny_config(
+        write_dataset(tmp_path / 'data'),
+        tmp_path,
+        **{'train_cfg.max_iters': 2},
+    )
+    cfg.dump(str(tmp_path / 'config.py'))
+    arguments = [tmp_path / 'config.py']
+    if tool == 'test':
+        arguments.append(tmp_path / 'weights.pth')
+        model = build_runner(cfg, train=False).model
+        torch.save({'state_dict': model.state_dict()}, arguments[1])
+    count = tmp_path / 'count_threads.py'
+    count.write_text(COUNT_THREADS)
+    output = launch(count, ROOT / 'tools' / f'{tool}.py', *arguments)
+    assert output.count('threads left: 1\n') == 2

@@ -181,9 +181,9 @@ def run(arguments: list[str], succeeds: bool = True) -> str:
     done = subprocess.run(
         arguments, env=environment(), capture_output=True, text=True
     )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == succeeds, output[-4000:]
-    return output
+    ends = f'{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
+    assert (done.returncode == 0) == succeeds, ends
+    return done.stdout + done.stderr
 
 
 def losses(work_dir: Path) -> dict[int, float]:
