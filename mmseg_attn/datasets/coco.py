@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import UserError
 
 # What the hosts leave out of training without a word.
+IGNORED = 'marked "ignore"'
 OUTSIDE = 'box outside of its picture, or thinner than a pixel'
 NO_AREA = 'area of 0 or less'
 POLYGON = 'polygons of fewer than 3 points'
@@ -170,7 +171,13 @@ def _images(
             )
         if item['id'] in sizes:
             raise UserError(f'{path} has the picture id {item["id"]} twice.')
-        sizes[item['id']] = item['width'], item['height']
+        size = item['width'], item['height']
+        if not all(isinstance(v, (int, float)) and v > 0 for v in size):
+            raise UserError(
+                f'{path}: the picture {item["file_name"]} (id {item["id"]}) '
+                f'is {size[0]!r} wide and {size[1]!r} high, expected pixels.'
+            )
+        sizes[item['id']] = size
         if folder is None:
             continue
         place, name = os.path.split(os.path.join(folder, item['file_name']))
@@ -190,6 +197,8 @@ def _unusable(
     what: str, item: dict, size: tuple[int, int], masks: bool
 ) -> str | None:
     """Why MMDetection leaves an annotation out, or None."""
+    if item.get('ignore'):
+        return IGNORED
     box = item.get('bbox')
     if (
         not isinstance(box, list)

@@ -10,7 +10,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmseg_attn.apis.runner import build_runner
-from mmseg_attn.datasets.coco import NO_AREA, OUTSIDE, POLYGON, check_coco
+from mmseg_attn.datasets.coco import (
+    IGNORED,
+    NO_AREA,
+    OUTSIDE,
+    POLYGON,
+    check_coco,
+)
 from mmseg_attn.datasets.scenes import write_folder
 from mmseg_attn.datasets.scenes.scene import CLASSES
 from mmseg_attn.errors import UserError
@@ -67,6 +73,7 @@ def test_counts_of_a_good_file(scenes, content):
         ({'bbox': [-20, 10, 12, 12]}, OUTSIDE),
         ({'bbox': [10, 10, 0.5, 12]}, OUTSIDE),
         ({'area': 0}, NO_AREA),
+        ({'ignore': 1}, IGNORED),
         ({'segmentation': [[1, 2, 3, 4]]}, POLYGON),
     ],
 )
@@ -125,6 +132,9 @@ def test_broken_files(tmp_path, content, scenes):
     twice = {**content, 'images': content['images'] * 2}
     with pytest.raises(UserError, match='the picture id 1 twice'):
         check(tmp_path, twice)
+    flat = {**content['images'][0], 'height': '96'}
+    with pytest.raises(UserError, match=r"png \(id 1\) is 96 wide and '96'"):
+        check(tmp_path, {**content, 'images': [flat]})
     with pytest.raises(UserError, match=r"no category 'person'.*'red flag'"):
         check(tmp_path, content, classes=['person'])
     # The pictures of the other split are fewer.
