@@ -1,4 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
+import cv2
 import mmcv
 import numpy as np
 
@@ -21,6 +22,8 @@ def read_picture(path: str) -> np.ndarray:
         picture = mmcv.imread(path)
     except FileNotFoundError:
         raise UserError(f'picture {path} does not exist.') from None
+    except cv2.error:  # of an empty file
+        picture = None
     if picture is None:
         raise UserError(
             f'{path} cannot be read as a picture: it is damaged, cut off, or '

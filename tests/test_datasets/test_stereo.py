@@ -82,6 +82,7 @@ def test_formats_agree_with_opencv(tmp_path):
             'negative disparities alone',
         ),
         ('a.png', b'nothing', 'cannot be read as a disparity map'),
+        ('a.png', b'', 'cannot be read as a disparity map'),
         ('none.pfm', None, 'does not exist'),
     ],
 )
@@ -197,9 +198,10 @@ def test_what_does_not_fit(folder):
     picture(folder / 'right/a.png', 0, width=11)
     with pytest.raises(UserError, match='10 x 8 pixels, .* is 11 x 8: expec'):
         steps(dict(files))
-    (folder / 'right/a.png').write_bytes(b'x')
-    with pytest.raises(UserError, match=r'right/a\.png cannot be read'):
-        steps(dict(files))
+    for content in (b'x', b''):
+        (folder / 'right/a.png').write_bytes(content)
+        with pytest.raises(UserError, match=r'right/a\.png cannot be read'):
+            steps(dict(files))
     (folder / 'right/a.png').unlink()
     with pytest.raises(UserError, match=r'right/a\.png does not exist'):
         steps(dict(files))
