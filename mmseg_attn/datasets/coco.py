@@ -87,17 +87,23 @@ def check_coco(
         what = f'{path}, annotation {_id_of(item, number)}'
         if not isinstance(item, dict):
             raise UserError(f'{what} is {item!r}, expected an object.')
-        if item.get('id') in seen or 'id' not in item:
-            raise UserError(f'{what}: ids must be there, each once.')
+        for key in ('id', 'image_id', 'category_id'):
+            if not _is_id(item.get(key)):
+                raise UserError(
+                    f'{what} has the {key} {item.get(key)!r}, expected a '
+                    'number.'
+                )
+        if item['id'] in seen:
+            raise UserError(f'{what}: its id is there twice.')
         seen.add(item['id'])
-        if item.get('image_id') not in sizes:
+        if item['image_id'] not in sizes:
             raise UserError(
-                f'{what} belongs to the picture {item.get("image_id")!r}, '
+                f'{what} belongs to the picture {item["image_id"]!r}, '
                 'which "images" does not have.'
             )
-        if item.get('category_id') not in names:
+        if item['category_id'] not in names:
             raise UserError(
-                f'{what} has the category {item.get("category_id")!r}, '
+                f'{what} has the category {item["category_id"]!r}, '
                 f'expected one of {", ".join(map(str, list(names)[:10]))}.'
             )
         reason = _unusable(what, item, sizes[item['image_id']], masks)
@@ -133,6 +139,10 @@ def _read(path: Path) -> dict:
     return content
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, (int, str))
+
+
 def _id_of(item: object, number: int) -> str:
     if isinstance(item, dict) and 'id' in item:
         return f'id {item["id"]}'
@@ -142,7 +152,11 @@ def _id_of(item: object, number: int) -> str:
 def _categories(path: str | Path, items: list) -> dict:
     names = {}
     for item in items:
-        if not isinstance(item, dict) or not {'id', 'name'} <= item.keys():
+        if not (
+            isinstance(item, dict)
+            and _is_id(item.get('id'))
+            and isinstance(item.get('name'), str)
+        ):
             raise UserError(
                 f'{path}: a category is {item!r}, expected id and name.'
             )
@@ -164,7 +178,12 @@ def _images(
     files = {}  # of each folder: one listing instead of a look for each file
     for item in items:
         keys = {'id', 'file_name', 'width', 'height'}
-        if not isinstance(item, dict) or not keys <= item.keys():
+        if not (
+            isinstance(item, dict)
+            and keys <= item.keys()
+            and _is_id(item['id'])
+            and isinstance(item['file_name'], str)
+        ):
             raise UserError(
                 f'{path}: a picture is {item!r}, expected '
                 f'{", ".join(sorted(keys))}.'

@@ -99,7 +99,9 @@ def test_what_the_host_leaves_out_is_counted(
         ({'area': None}, 'id 3 has no area'),
         ({'category_id': 17}, 'id 3 has the category 17, expected one of 1, '),
         ({'image_id': 99}, 'id 3 belongs to the picture 99'),
-        ({'id': 1}, 'id 1: ids must be there, each once'),
+        ({'id': 1}, 'id 1: its id is there twice'),
+        ({'image_id': None}, 'id 3 has the image_id None, expected a number'),
+        ({'category_id': [1]}, r'id 3 has the category_id \[1\], expected'),
         ({'segmentation': []}, 'id 3 has no segmentation'),
         ({'segmentation': [[1, 2, 3]]}, 'id 3 has a polygon of 3 numbers'),
         (

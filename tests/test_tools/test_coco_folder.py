@@ -121,3 +121,18 @@ def test_no_detector(scenes, tmp_path):
     name = 'fcn_r18-s4_1xb8-1k_demo-scenes-96x96'
     done = convert(scenes, tmp_path / 'out', config=name)
     assert 'is no detector of MMDetection' in done.stderr
+
+
+def test_nothing_to_validate_with(scenes, tmp_path):
+    content = json.loads((scenes / 'annotations/val.json').read_text())
+    content['annotations'] = []
+    path = tmp_path / 'bare.json'
+    path.write_text(json.dumps(content))
+    done = convert(
+        scenes,
+        tmp_path / 'out',
+        *('--val-images', str(scenes / 'images/val')),
+        *('--val-annotations', str(path)),
+    )
+    assert 'none of the 4 pictures for val has an annotation' in done.stderr
+    assert not (tmp_path / 'out').exists()

@@ -103,6 +103,12 @@ def main() -> None:
     else:
         contents = split(contents['train'], args.val_share, args.seed)
     for name, content in contents.items():
+        if not content['annotations']:
+            raise UserError(
+                f'none of the {len(content["images"])} pictures for {name} '
+                'has an annotation: annotate more, or try another --seed.'
+            )
+    for name, content in contents.items():
         with whole(args.out / 'annotations' / f'{name}.json') as path:
             path.write_text(json.dumps(content), encoding='utf-8')
     fill(cfg, args.out, folders, report.categories, args.size)
