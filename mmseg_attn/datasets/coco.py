@@ -14,6 +14,7 @@ from ..errors import UserError
 IGNORED = 'marked "ignore"'
 OUTSIDE = 'box outside of its picture, or thinner than a pixel'
 NO_AREA = 'area of 0 or less'
+CROWD = 'marked as crowds ("iscrowd")'
 POLYGON = 'polygons of fewer than 3 points'
 
 
@@ -22,7 +23,8 @@ class CocoReport:
     """What an annotation file holds.
 
     Attributes:
-        categories (tuple[str, ...]): Names, in the order of their ids.
+        categories (tuple[str, ...]): Names in the order of the file, by
+            which MMDetection numbers classes.
         images (int): Pictures.
         instances (Counter): Name of a category -> its annotations.
         pictures (Counter): Name of a category -> pictures with it.
@@ -54,6 +56,7 @@ def check_coco(
     folder: str | Path | None = None,
     classes: Sequence[str] = (),
     masks: bool = False,
+    ordered: bool = True,
 ) -> CocoReport:
     """Check an annotation file of instances.
 
@@ -63,6 +66,8 @@ def check_coco(
             look for them.
         classes (Sequence[str]): Names that must be among the categories.
         masks (bool): Whether masks are needed. Defaults to False.
+        ordered (bool): Whether the names must be in the order of the file,
+            without which MMDetection would mix them up. Defaults to True.
 
     Returns:
         CocoReport: What there is, and what MMDetection leaves out.
@@ -73,15 +78,23 @@ def check_coco(
     """
     content = _read(Path(path))
     names = _categories(path, content['categories'])
-    missing = [name for name in classes if name not in names.values()]
+    found = tuple(names.values())
+    missing = [name for name in classes if name not in found]
     if missing:
         raise UserError(
             f'{path} has no category {", ".join(map(repr, missing[:5]))}: it '
-            f'has {", ".join(map(repr, list(names.values())[:10]))}. Set '
+            f'has {", ".join(map(repr, found[:10]))}. Set '
             'metainfo=dict(classes=(...)) of the dataset to these names.'
         )
+    order = tuple(name for name in found if name in classes)
+    if ordered and order != tuple(classes):
+        raise UserError(
+            f'{path} has the categories in another order than the classes of '
+            'the dataset, and MMDetection numbers them by the file. Set '
+            f"metainfo=dict(classes={order}), or sort the file's."
+        )
     sizes = _images(path, content['images'], folder)
-    report = CocoReport(tuple(names.values()), len(sizes))
+    report = CocoReport(found, len(sizes))
     seen, having = set(), set()
     for number, item in enumerate(content['annotations']):
         what = f'{path}, annotation {_id_of(item, number)}'
@@ -168,7 +181,7 @@ def _categories(path: str | Path, items: list) -> dict:
         names[item['id']] = item['name']
     if not names:
         raise UserError(f'{path} has no categories.')
-    return dict(sorted(names.items()))
+    return names
 
 
 def _images(
@@ -245,11 +258,12 @@ def _unusable(
     if item['area'] <= 0:
         return NO_AREA
     shape = item.get('segmentation')
+    reason = None
     if isinstance(shape, list) and shape:
-        return _check_polygons(what, shape)
-    if isinstance(shape, dict):
+        reason = _check_polygons(what, shape)
+    elif isinstance(shape, dict):
         _check_code(what, shape, size)
-    return None
+    return CROWD if item.get('iscrowd') else reason
 
 
 def _check_polygons(what: str, polygons: list) -> str | None:

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 
 from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.coco import (
+    CROWD,
     IGNORED,
     NO_AREA,
     OUTSIDE,
@@ -74,6 +75,7 @@ def test_counts_of_a_good_file(scenes, content):
         ({'bbox': [10, 10, 0.5, 12]}, OUTSIDE),
         ({'area': 0}, NO_AREA),
         ({'ignore': 1}, IGNORED),
+        ({'iscrowd': 1}, CROWD),
         ({'segmentation': [[1, 2, 3, 4]]}, POLYGON),
     ],
 )
@@ -139,6 +141,8 @@ def test_broken_files(tmp_path, content, scenes):
         check(tmp_path, {**content, 'images': [flat]})
     with pytest.raises(UserError, match=r"no category 'person'.*'red flag'"):
         check(tmp_path, content, classes=['person'])
+    with pytest.raises(UserError, match='numbers them by the file'):
+        check(tmp_path, content, classes=CLASSES[:0:-1])
     # The pictures of the other split are fewer.
     with pytest.raises(UserError, match=r'picture 00004\.png \(id 5\), which'):
         check(tmp_path, content, folder=scenes / 'images/val')

@@ -4,10 +4,12 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmseg_attn.datasets.scenes import write_folder
 from mmseg_attn.datasets.scenes.scene import CLASSES
@@ -85,7 +87,7 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
     assert trained.returncode == 0, trained.stderr[-2000:]
     cfg = Config.fromfile(out / 'config.py')
     names = cfg.train_dataloader.dataset.metainfo.classes
-    assert names == ('flag', 'box', 'ring')
+    assert names == ('ring', 'flag', 'box')
     checkpoint = out / 'work_dir/iter_2.pth'
     assert checkpoint.is_file()
     assert 'coco/segm_mAP' in trained.stdout + trained.stderr
@@ -100,6 +102,39 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
     )
     assert tested.returncode == 0, tested.stderr[-2000:]
     assert 'coco/bbox_mAP' in tested.stdout + tested.stderr
+
+
+def test_labels_have_the_names_of_the_file(scenes, tmp_path):
+    # Neither file lists its categories by id, each has another order.
+    for name, step in (('train', 5), ('val', -1)):
+        path = scenes / f'annotations/{name}.json'
+        content = json.loads(path.read_text())
+        content['categories'] = [
+            content['categories'][step * i % 6] for i in range(6)
+        ]
+        if name == 'val':
+            content['categories'].insert(2, {'id': 77, 'name': 'unused'})
+        path.write_text(json.dumps(content))
+    options = ('--val-images', str(scenes / 'images/val'))
+    options += ('--val-annotations', str(scenes / 'annotations/val.json'))
+    done = convert(scenes, tmp_path / 'mine', *options)
+    assert done.returncode == 0, done.stderr
+    cfg = Config.fromfile(tmp_path / 'mine/config.py')
+    init_default_scope('mmdet')
+    for name in ('train', 'val'):
+        dataset = DATASETS.build(cfg[f'{name}_dataloader'].dataset)
+        classes = dataset.metainfo['classes']
+        content = json.loads((scenes / f'annotations/{name}.json').read_text())
+        names = {item['id']: item['name'] for item in content['categories']}
+        found = Counter(
+            (item['img_id'], classes[instance['bbox_label']])
+            for item in map(dataset.get_data_info, range(len(dataset)))
+            for instance in item['instances']
+        )
+        assert found == Counter(
+            (item['image_id'], names[item['category_id']])
+            for item in content['annotations']
+        )
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,18 @@ def main() -> None:
     contents = {'train': json.loads(args.annotations.read_text('utf-8'))}
     if args.val_annotations:
         check_coco(
-            args.val_annotations, folders['val'], report.categories, masks
+            args.val_annotations,
+            folders['val'],
+            report.categories,
+            masks,
+            ordered=False,
         )
         contents['val'] = json.loads(args.val_annotations.read_text('utf-8'))
+        # MMDetection numbers the classes by the file.
+        places = {name: i for i, name in enumerate(report.categories)}
+        contents['val']['categories'].sort(
+            key=lambda category: places.get(category['name'], len(places))
+        )
     else:
         contents = split(contents['train'], args.val_share, args.seed)
     for name, content in contents.items():
