@@ -196,11 +196,59 @@ def test_calibration(tmp_path):
     depth = found.depth(np.array([[31.0, 30.0, 81.0]]))
     assert np.isinf(depth[0, :2]).all()
     assert depth[0, 2] == pytest.approx(994.978 * 193.001 / 50)
-    path.write_text('focal=0\nbaseline=2')
-    with pytest.raises(UserError, match='both positive'):
-        read_calibration(path)
     with pytest.raises(UserError, match='cannot be read'):
         read_calibration(tmp_path / 'none.txt')
+
+
+def test_calibration_of_middlebury(tmp_path):
+    """A whole calib.txt; its size is that of the pictures."""
+    path = tmp_path / 'calib.txt'
+    path.write_bytes(
+        b'\xef\xbb\xbfcam0=[3979.911 0 1244.772; 0 3979.911 1019.507; 0 0 1]'
+        b'\r\ncam1=[3979.911 0 1369.115; 0 3979.911 1019.507; 0 0 1]\r\n'
+        b'doffs=124.343\r\nbaseline=193.001\r\nwidth=2964\r\nheight=2000\r\n'
+    )
+    found = read_calibration(path)
+    assert found == Calibration(3979.911, 193.001, 124.343, 2964, 2000)
+    depth = found.depth(np.full((2000, 2964), 75.657, np.float32))
+    assert depth[0, 0] == pytest.approx(3979.911 * 193.001 / 200)
+    with pytest.raises(UserError, match='of 2964 x 2000 pixels, this one is '):
+        found.depth(np.ones((500, 741), np.float32))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('focal=0\nbaseline=2', 'both positive'),
+        ('baseline=2', 'both positive'),
+        ('focal=1.2.3\nbaseline=2', "the line 'focal=1.2.3', expected a num"),
+        ('focal=1\nbaseline=inf', "the line 'baseline=inf', expected"),
+        ('focal=1\nbaseline=2\ndoffs=31,5', "the line 'doffs=31,5', expect"),
+        ('cam0=[f 0 1; 0 f 1]\nbaseline=2', r"the line 'cam0=\[f 0 1; 0 f"),
+    ],
+)
+def test_calibration_that_is_none(tmp_path, text, message):
+    path = tmp_path / 'calib.txt'
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_calibration(path)
+
+
+def test_calibration_of_other_pictures(trained, capsys):
+    """Told; disparities that were asked for alone need none."""
+    folder = trained[0]
+    path = folder / 'large.txt'
+    path.write_text('focal=100\nbaseline=20\nwidth=256\nheight=128')
+    options = ('--right', folder / 'val/right', '--calibration', path)
+    assert predict(folder, *options, '--out', folder / 'large') == 1
+    message = ' '.join(capsys.readouterr().err.split())
+    assert (
+        'val/left/a.png: the calibration is for pictures of 256 x' in message
+    )
+    path.write_text('focal=100\nbaseline=20\nwidth=128\nheight=64')
+    out = ('--out', folder / 'large', '--overwrite')
+    assert predict(folder, *options, *out) == 0
+    assert (folder / 'large/depth/a.pfm').is_file()
 
 
 def test_colours():

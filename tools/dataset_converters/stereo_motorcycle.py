@@ -38,8 +38,10 @@ def main() -> None:
             Image.fromarray(picture).save(path)
     with whole(out / 'disparity/motorcycle.pfm') as path:
         write_pfm(path, np.where(np.isnan(disparity), np.inf, disparity))
+    height, width = disparity.shape
+    size = f'width={width}\nheight={height}\n'
     with whole(out / 'calib.txt') as path:
-        path.write_text(CALIBRATION, encoding='utf-8')
+        path.write_text(CALIBRATION + size, encoding='utf-8')
     print(f'The pair is in {out}')
 
 
