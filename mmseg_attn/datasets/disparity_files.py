@@ -11,8 +11,12 @@ from ..errors import UserError
 
 # A 16-bit PNG holds 256ths of a pixel; 0 stands for unknown.
 PNG_STEPS = 256
-# Magic number, width, height and scale, each ended by one white space.
-HEADER = re.compile(rb'(P[fF])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)\s')
+# Magic number, width, height and scale, each ended by one white space, or
+# by a line end of Windows.
+HEADER = re.compile(
+    rb'(P[fF])\s+([1-9]\d*)\s+([1-9]\d*)\s+'
+    rb'([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\r\n|\s)'
+)
 
 
 def read_disparity(path: str | Path) -> np.ndarray:
@@ -64,8 +68,8 @@ def read_pfm(path: str | Path) -> np.ndarray:
     """
     data = Path(path).read_bytes()
     header = HEADER.match(data)
-    if not header or header[1] != b'Pf':
-        found = 'one of colours' if header else f'{data[:8]!r} at its start'
+    if not header or header[1] != b'Pf' or not float(header[4]):
+        found = 'one of colours' if header else f'{data[:20]!r} at its start'
         raise UserError(
             f'{path} is no PFM file of one channel ("Pf", width, height, '
             f'scale): got {found}.'

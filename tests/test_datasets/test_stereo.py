@@ -37,6 +37,8 @@ def test_pfm_bytes(tmp_path):
     assert np.array_equal(read_pfm(path), rows)
     path.write_bytes(b'Pf 3 2 1\n' + body.astype('>f4').tobytes())
     assert np.array_equal(read_pfm(path), rows)
+    path.write_bytes(b'Pf\r\n3 2\r\n-1e0\r\n' + body.astype('<f4').tobytes())
+    assert np.array_equal(read_pfm(path), rows)
     write_pfm(path, rows)
     assert path.read_bytes() == b'Pf\n3 2\n-1.0\n' + body.tobytes()
 
@@ -70,6 +72,9 @@ def test_formats_agree_with_opencv(tmp_path):
     [
         ('a.pfm', b'PF\n1 1\n-1\n' + bytes(12), 'got one of colours'),
         ('a.pfm', b'\x89PNG', r"no PFM file .* got b'.x89PNG'"),
+        ('a.pfm', b'Pf\n1 1\n0\n' + bytes(4), 'no PFM file of one'),
+        ('a.pfm', b'Pf\n1 1\n1.e\n' + bytes(4), 'no PFM file of one'),
+        ('a.pfm', b'Pf\n0 1\n-1\n', 'no PFM file of one'),
         ('a.pfm', b'Pf\n2 2\n-1\n' + bytes(12), 'need 16 bytes, got 12'),
         (
             'a.pfm',
