@@ -3,9 +3,10 @@
 
 import os
 import re
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
+from mmengine import list_from_file
 from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError
@@ -54,9 +55,24 @@ def clip_paths(
     return _outward(path, int(digits), frames, label_frame, frame_step, find)
 
 
-@cache
 def _listing(folder: str) -> frozenset[str]:
-    return frozenset(os.listdir(folder or '.'))
+    folder = folder or '.'
+    if not os.path.isdir(folder):
+        return frozenset()
+    return _listed(folder, os.stat(folder).st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: str, since: int) -> frozenset[str]:
+    """Names in a folder that was last changed then."""
+    return frozenset(os.listdir(folder))
+
+
+def _check_folder(name: str, folder: str | None) -> None:
+    if not os.path.isdir(folder or ''):
+        raise UserError(
+            f'data_prefix.{name} is {folder!r}, expected a folder.'
+        )
 
 
 def _outward(label, number, frames, label_frame, step, find) -> list[str]:
@@ -83,13 +99,14 @@ class _Clips:
             mmseg; ``frame_path``, the folder of the other frames, by default
             the pictures' own; or ``video_path`` instead of both: the folder
             of videos, of which ``NAME_000120.png`` labels frame 120 of
-            ``NAME.mp4``.
+            ``NAME.mp4``; ``ann_file`` may list their names.
         *args: As of the dataset of pictures.
         **kwargs: As of the dataset of pictures.
 
     Raises:
-        UserError: A number is out of range, no picture has any frame beside
-            it, or a labelled frame is not in its video.
+        UserError: A number is out of range, a folder or a listed mask is
+            missing, no picture has any frame beside it, or a labelled frame
+            is not in its video.
     """
 
     def __init__(
@@ -120,12 +137,13 @@ class _Clips:
         Returns:
             list[dict]: As mmseg's, with ``frame_paths`` and ``label_frame``.
         """
-        _listing.cache_clear()
         if self.data_prefix.get('video_path'):
             items = self._of_videos()
         else:
             items = super().load_data_list()
             folder = self.data_prefix.get('frame_path')
+            if folder:
+                _check_folder('frame_path', folder)
             for item in items:
                 path, root = item['img_path'], self.data_prefix['img_path']
                 there = folder and os.path.join(
@@ -148,16 +166,41 @@ class _Clips:
             )
         return items
 
+    def _masks(self) -> list[Path]:
+        """Masks of frames of videos: all, or those listed in ann_file."""
+        folder = Path(self.data_prefix['seg_map_path'])
+        if not self.ann_file:
+            return sorted(folder.rglob(f'*{self.seg_map_suffix}'))
+        if not os.path.isfile(self.ann_file):
+            raise UserError(f'ann_file {self.ann_file} does not exist.')
+        names = map(str.strip, list_from_file(self.ann_file))
+        masks = [folder / f'{n}{self.seg_map_suffix}' for n in names if n]
+        for mask in masks:
+            if not mask.is_file():
+                raise UserError(f'{self.ann_file} names {mask}: not there.')
+        return masks
+
     def _of_videos(self) -> list[dict]:
+        for name in ('video_path', 'seg_map_path'):
+            _check_folder(name, self.data_prefix.get(name))
         folder = Path(self.data_prefix['video_path'])
-        videos = {
-            path.stem: path
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in VIDEOS
-        }
+        videos = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in VIDEOS:
+                if path.stem in videos:
+                    raise UserError(
+                        f'{path} and {videos[path.stem]}: expected one video '
+                        'of a name.'
+                    )
+                videos[path.stem] = path
         items = []
-        masks = Path(self.data_prefix['seg_map_path'])
-        for mask in sorted(masks.glob(f'*{self.seg_map_suffix}')):
+        masks = self._masks()
+        if not masks:
+            raise UserError(
+                f'no mask *{self.seg_map_suffix} in '
+                f'{self.ann_file or self.data_prefix["seg_map_path"]}.'
+            )
+        for mask in masks:
             numbered = NUMBERED.fullmatch(
                 mask.name.removesuffix(self.seg_map_suffix)
             )

@@ -2,6 +2,7 @@
 """Clips from disk: which frames, alike transforms, and what is wrong."""
 
 import json
+import os
 import random
 
 import cv2
@@ -165,6 +166,56 @@ def video(tmp_path):
         for index in range(12):
             writer.write(np.full((12, 16, 3), 20 * index, np.uint8))
     return tmp_path
+
+
+def test_folders_that_are_not_there(camvid):
+    options = dict(data_root=str(camvid), metainfo=META)
+    with pytest.raises(UserError, match=r"frame_path is '.*/no', expected a"):
+        ClipDataset(**options, data_prefix={**PREFIX, 'frame_path': 'no'})
+    for there, absent in (('video', 'seg_map'), ('seg_map', 'video')):
+        prefix = {f'{there}_path': 'images', f'{absent}_path': 'no'}
+        with pytest.raises(UserError, match=f'{absent}_path is .*expected a'):
+            ClipDataset(**options, data_prefix=prefix)
+    prefix = dict(video_path='images', seg_map_path='images')
+    with pytest.raises(UserError, match=r'no mask \*\.webp in .*/images'):
+        ClipDataset(**options, data_prefix=prefix, seg_map_suffix='.webp')
+
+
+def test_frames_that_come_later(tmp_path):
+    """A folder that was listed before is listed again."""
+    (tmp_path / 'a_1.png').touch()
+    os.utime(tmp_path, (0, 0))  # times of files tell no less than a tick
+    assert numbers(clip_paths(str(tmp_path / 'a_1.png'), 3, 1, 1)) == [1, 1, 1]
+    (tmp_path / 'a_2.png').touch()
+    assert numbers(clip_paths(str(tmp_path / 'a_1.png'), 3, 1, 1)) == [1, 1, 2]
+
+
+def test_listed_frames_of_a_video(video):
+    """Masks may be in subfolders, and a list may choose among them."""
+    for name in ('road_000001', 'sub/road_000006', 'road_000099'):
+        mask(video / f'masks/{name}.png')
+    (video / 'val.txt').write_text('road_000001\nsub/road_000006\n\n')
+    options = dict(
+        data_root=str(video),
+        data_prefix=dict(video_path='videos', seg_map_path='masks'),
+        metainfo=META,
+        ann_file='val.txt',
+        pipeline=PIPELINE,
+    )
+    dataset = ClipDataset(**options)
+    paths = [dataset.get_data_info(i)['seg_map_path'] for i in range(2)]
+    assert [p.split('masks/')[1] for p in paths] == [
+        *('road_000001.png', 'sub/road_000006.png')
+    ]
+    assert dataset[1]['inputs'].shape == (3, 5, 12, 16)
+    (video / 'val.txt').write_text('road_000002\n')
+    with pytest.raises(UserError, match=r'val\.txt names .*_000002\.png: not'):
+        ClipDataset(**options)
+    with pytest.raises(UserError, match=r'no\.txt does not exist'):
+        ClipDataset(**{**options, 'ann_file': 'no.txt'})
+    (video / 'videos/road.avi').touch()
+    with pytest.raises(UserError, match='expected one video of a name'):
+        ClipDataset(**options)
 
 
 def test_of_a_video(video):
