@@ -38,6 +38,21 @@ def whole(path: str | Path) -> Iterator[Path]:
         _remove(partial)
 
 
+def set_aside(path: Path) -> Path:
+    """Mark a result as of a part of its source only.
+
+    Args:
+        path (Path): A file or folder.
+
+    Returns:
+        Path: Its new name, which ends with '_incomplete'. What was there
+        before is replaced.
+    """
+    aside = path.with_name(f'{path.stem}_incomplete{path.suffix}')
+    _remove(aside)
+    return path.replace(aside)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

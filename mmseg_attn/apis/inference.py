@@ -3,6 +3,8 @@
 
 import colorsys
 import copy
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -295,14 +297,22 @@ class ClipSegmenter(Segmenter):
         self.frames = dataset.get('frames', 5)
         self.step = dataset.get('frame_step', 1)
         self.label_frame = middle(self.frames, model.label_frame)
+        root, prefix = dataset.get('data_root'), dataset.get('data_prefix', {})
+        self._folders = [
+            os.path.abspath(os.path.join(root or '', prefix[key]))
+            for key in ('img_path', 'frame_path')
+            if prefix.get(key)
+        ]
+        self._told = self.frames == 1
 
     def prepare(self, image: str | Path | np.ndarray) -> Sample:
         """Read a picture and the frames around it.
 
         Args:
             image (str | Path | np.ndarray): Path, whose neighbours are found
-                by the number that ends their names; or a frame for itself,
-                (H, W, 3) uint8 in BGR order.
+                by the number that ends their names, beside it or, for the
+                config's test pictures, in their ``frame_path``; or a frame
+                for itself, (H, W, 3) uint8 in BGR order.
 
         Returns:
             Sample: What :meth:`__call__` takes.
@@ -315,7 +325,18 @@ class ClipSegmenter(Segmenter):
             results['img_shape'] = results['ori_shape'] = image.shape[:2]
         else:
             path = str(image)
-            paths = clip_paths(path, self.frames, self.label_frame, self.step)
+            paths = clip_paths(
+                *(path, self.frames, self.label_frame, self.step),
+                self._folder_of_others(path),
+            )
+            if len(set(paths)) == 1 and not self._told:
+                self._told = True
+                warnings.warn(
+                    f'{path} has no other frame beside it: its clip is this '
+                    f'picture {self.frames} times. Others are found by the '
+                    f'last number of their name, {self.step} higher or lower.',
+                    stacklevel=2,
+                )
             results = self._load(
                 dict(
                     img_path=path,
@@ -325,6 +346,15 @@ class ClipSegmenter(Segmenter):
             )
         picture = results['img']
         return Sample(picture, self._steps(results))
+
+    def _folder_of_others(self, path: str) -> str | None:
+        """``frame_path`` for a picture below the config's ``img_path``."""
+        if len(self._folders) < 2:
+            return None
+        pictures, others = self._folders
+        place = os.path.relpath(os.path.dirname(path) or '.', pictures)
+        outside = place.split(os.sep)[0] == os.pardir
+        return None if outside else os.path.join(others, place)
 
     @torch.inference_mode()
     def stream(

@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..video import read_video, write_video
 from .configs import find_config, is_detector, is_stereo
 from .disparities import DisparityOutput, read_calibration
-from .files import whole
+from .files import set_aside, whole
 from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
 from .progress import make_progress, quiet_hosts
@@ -251,13 +251,15 @@ def _open_out(
     names = ('config', 'checkpoint')  # paths: the hashes tell
     changed = [k for k in content if content[k] != earlier.get(k)]
     changed = [k for k in changed if k not in names]
-    if earlier and changed and not args.overwrite:
+    # A command of which every input failed has left nothing to protect.
+    results = any(path.is_file() for path in args.out.rglob('*/*'))
+    if earlier and changed and results and not args.overwrite:
         raise UserError(
             f'{args.out} holds results that were made with other settings '
             f'({", ".join(changed)}); choose another --out, or redo them '
             'with --overwrite.'
         )
-    if not earlier or args.overwrite:
+    if not earlier or not results or args.overwrite:
         with whole(note) as path:
             earlier = content | {'overwrite': args.overwrite}
             path.write_text(json.dumps(earlier, indent=1), 'utf-8')
@@ -384,10 +386,11 @@ class _Run:
                 raise UserError(f'{job.source} has no frame to be read.')
         missing = video.frames - count
         if missing > max(1, video.frames // 100):  # the count is a guess
+            kept = [set_aside(output) for output in job.outputs]
             raise UserError(
                 f'{job.source} ends early: only {count} of its '
-                f'{video.frames} frames could be read. The results hold '
-                'these.'
+                f'{video.frames} frames could be read. The results of these '
+                f'are in {", ".join(map(str, kept))}.'
             )
 
     @contextmanager

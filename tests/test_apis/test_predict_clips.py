@@ -166,6 +166,26 @@ def test_a_folder_of_frames(folder, tmp_path):
     assert (np.asarray(saved) != alone).mean() < 1e-3
 
 
+def test_frames_in_another_folder(folder, tmp_path):
+    """Those of the config's test pictures are where the dataset has them."""
+    video = frames(3)
+    for place, numbered in (('images', (1,)), ('frames', (0, 2))):
+        (tmp_path / place / 'sub').mkdir(parents=True)
+        for number in numbered:
+            path = tmp_path / place / f'sub/f{number}.png'
+            cv2.imwrite(str(path), video[number])
+    prefix = dict(img_path='images', frame_path='frames')
+    options = dict(data_root=str(tmp_path), data_prefix=prefix, frames=3)
+    runs = predictor(folder, **options)
+    labelled = tmp_path / 'images/sub/f1.png'
+    found = runs.prepare(labelled).data['inputs']
+    for place, frame in enumerate(video):
+        assert np.array_equal(found[:, place], frame.transpose(2, 0, 1))
+    # What is no picture of the dataset has its neighbours beside it.
+    with pytest.warns(UserWarning, match=r'f1\.png has no other frame beside'):
+        predictor(folder, frames=3).prepare(labelled)
+
+
 def test_no_test_time_augmentation(folder):
     with pytest.raises(SystemExit, match='clips has no test-time augment'):
         command(folder, folder / 'noise.mp4', '--tta', '--out', folder / 'o')
