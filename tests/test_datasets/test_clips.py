@@ -335,5 +335,7 @@ def test_demo_clips(tmp_path):
             assert pixels[0] == pixels[1] > 0
     with pytest.raises(ValueError, match='clips of 1 frames'):
         write_clips(tmp_path / 'one', frames=1)
-    with pytest.raises(ValueError, match='more than 4 scenes to val'):
-        write_clips(tmp_path, seed=1, train=4, val=4)
+    # A clip of 7 frames has its label on another one.
+    for change in (dict(val=4), dict(val=8, frames=7)):
+        with pytest.raises(ValueError, match=r'holds 0000._002\.png, which'):
+            write_clips(tmp_path, seed=1, train=4, **change)

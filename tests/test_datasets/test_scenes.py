@@ -304,5 +304,5 @@ def test_dataset_without_description_says_so(tmp_path):
 
 def test_fewer_scenes_do_not_mix_with_older_ones(tmp_path):
     write_folder(tmp_path, train=8, val=4)
-    with pytest.raises(ValueError, match='more than 4 scenes to train'):
+    with pytest.raises(ValueError, match=r'holds 00004\.png, which'):
         write_folder(tmp_path, train=4, val=4)

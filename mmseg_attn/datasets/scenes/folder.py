@@ -64,7 +64,7 @@ def write_folder(
 
 
 def check_empty(out: Path, train: int, val: int, ending: str = '') -> None:
-    """Refuse a folder with more scenes than are to be written.
+    """Refuse a folder with other scenes than are to be written.
 
     Args:
         out (Path): The folder.
@@ -76,12 +76,14 @@ def check_empty(out: Path, train: int, val: int, ending: str = '') -> None:
         ValueError: The rest would mix with the new ones.
     """
     for split, number in (('train', train), ('val', val)):
-        left = out / 'images' / split / f'{number:05d}{ending}.png'
-        if left.exists():
+        folder = out / 'images' / split
+        new = {f'{index:05d}{ending}.png' for index in range(number)}
+        left = sorted({path.name for path in folder.glob('*.png')} - new)
+        if left:
             raise ValueError(
-                f'{out} holds more than {number} scenes to {split}, of which '
-                'the rest would stay and mix with the new ones: remove '
-                f'{left.parent} and the masks, or name another folder.'
+                f'{folder} holds {left[0]}, which none of the {number} new '
+                'scenes would replace, so that it would mix with them: remove '
+                f'{folder} and the masks, or name another folder.'
             )
 
 
