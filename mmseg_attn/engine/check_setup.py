@@ -22,7 +22,8 @@ class CheckSetupHook(Hook):
 
         Raises:
             UserError: A dataset has more classes than a head, or a head
-                expects other channels than the backbone gives.
+                expects other channels than the backbone gives, or the clips
+                of a dataset label another frame than the model segments.
         """
         model = runner.model
         while hasattr(model, 'module'):  # DDP, test-time augmentation
@@ -33,6 +34,8 @@ class CheckSetupHook(Hook):
             if not isinstance(loop, BaseLoop):
                 continue
             dataset = loop.dataloader.dataset
+            if hasattr(model, 'check_label_frame'):
+                model.check_label_frame(dataset)
             for name, head in _heads(model):
                 self._check_classes(runner, dataset, name, head)
 

@@ -2,6 +2,7 @@
 """CCNet3D: CCNet along time, too."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -213,8 +214,14 @@ def test_frame_by_frame_is_the_clip(label_frame):
 
 def test_what_does_not_fit():
     model = clip_model(label_frame=3)
-    with pytest.raises(ValueError, match='label_frame is 3, but the clip has'):
-        model.predict(torch.randn(1, 3, 2, 32, 32))
+    for label_frame in (3, -1):
+        model.label_frame = label_frame
+        with pytest.raises(UserError, match=f'is {label_frame}, but the clip'):
+            model.predict(torch.randn(1, 3, 2, 32, 32))
+    model.label_frame = 3
+    with pytest.raises(UserError, match='frame 2 of 5 .* segments frame 3'):
+        model.check_label_frame(SimpleNamespace(frames=5, label_frame=2))
+    model.check_label_frame(SimpleNamespace(frames=5, label_frame=3))
     with pytest.raises(UserError, match='is frame 1 of its clip .* frame 3'):
         model.predict(
             torch.randn(1, 3, 5, 32, 32), samples(1, 32, 32, label_frame=1)

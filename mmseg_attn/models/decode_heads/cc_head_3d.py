@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ...registry import MODELS
 from .cc_head import CCHead
 
@@ -120,12 +121,13 @@ def middle(frames: int, label_frame: int | None) -> int:
         The number.
 
     Raises:
-        ValueError: The clip has no such frame.
+        UserError: The clip has no such frame.
     """
     if label_frame is None:
         return frames // 2
-    if label_frame >= frames:
-        raise ValueError(
-            f'label_frame is {label_frame}, but the clip has {frames} frames'
+    if not 0 <= label_frame < frames:
+        raise UserError(
+            f'model.label_frame is {label_frame}, but the clip has {frames} '
+            'frames: expected a number from 0 to frames - 1.'
         )
     return label_frame

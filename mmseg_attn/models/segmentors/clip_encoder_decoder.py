@@ -7,6 +7,7 @@ import torch
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ...errors import UserError
 from ...registry import MODELS
@@ -108,6 +109,26 @@ class ClipEncoderDecoder(EncoderDecoder):
             metas = [sample.metainfo for sample in data_samples]
         logits = self.inference(inputs, metas)
         return self.postprocess_result(logits, data_samples)
+
+    def check_label_frame(self, dataset: Dataset) -> None:
+        """Compare with a dataset before a run.
+
+        Args:
+            dataset: Of clips; another kind is passed over.
+
+        Raises:
+            UserError: It labels another frame than the model segments.
+        """
+        if not hasattr(dataset, 'label_frame'):
+            return
+        ours = middle(dataset.frames, self.label_frame)
+        if ours != dataset.label_frame:
+            raise UserError(
+                f'frame {dataset.label_frame} of {dataset.frames} has the '
+                f'label in the {type(dataset).__name__} (dataset.label_frame '
+                f'of its dataloader), the model segments frame {ours} '
+                '(model.label_frame): set both alike.'
+            )
 
     def _check(
         self, inputs: Tensor, data_samples: list[SegDataSample] | None
