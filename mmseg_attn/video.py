@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,8 @@ class VideoReader:
     Attributes:
         frames (int): How many the file says it has; 0 if it does not say.
         fps (float): Frames per second; 25 if the file does not say.
+        time (float): When the frame that was read last is shown, in
+            milliseconds.
     """
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
@@ -30,18 +34,23 @@ class VideoReader:
         self.frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else 25.0
+        self.time = 0.0
 
     def seek(self, index: int) -> np.ndarray | None:
-        """Read a frame by its number; None where there is none."""
+        """Jump to a frame and read it; None where that fails.
+
+        OpenCV finds it by its time as if all lasted equally long: where they
+        do not, it is another frame (see :func:`read_frame`).
+        """
         self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-        there, frame = self._capture.read()
-        return frame if there else None
+        return next(iter(self), None)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while True:
             there, frame = self._capture.read()
             if not there:
                 return
+            self.time = self._capture.get(cv2.CAP_PROP_POS_MSEC)
             yield frame
 
 
@@ -71,28 +80,37 @@ def read_video(path: str | Path) -> Iterator[VideoReader]:
 
 
 def count_frames(path: str | Path) -> int:
-    """How many frames a video says it has.
+    """How many frames of a video can be read.
 
     Args:
         path (str | Path): The file.
 
     Returns:
-        int: Their number, at least 1.
+        int: Their number.
 
     Raises:
-        UserError: It is no video, or does not say.
+        UserError: It is no video.
     """
+    return len(_times(path))
+
+
+def _times(path: str | Path) -> list[float]:
+    """When each frame of a video is shown."""
+    since = os.stat(path).st_mtime_ns if os.path.exists(path) else None
+    return _times_since(str(path), since)
+
+
+@lru_cache(maxsize=1024)
+def _times_since(path: str, since: int | None) -> list[float]:
+    """The same, of a video that was last changed then."""
     with read_video(path) as video:
-        if not video.frames:
-            raise UserError(
-                f'{path} does not say how many frames it has: write it anew '
-                'as MP4, or as a folder of numbered pictures.'
-            )
-        return video.frames
+        return [video.time for _ in video]
 
 
 def read_frame(path: str | Path, index: int) -> np.ndarray:
-    """Read one frame of a video.
+    """Read one frame of a video, also where the frame rate varies.
+
+    The first time a video is read through, for the times of its frames.
 
     Args:
         path (str | Path): The file.
@@ -104,14 +122,18 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     Raises:
         UserError: It is no video, or ends before.
     """
+    times = _times(path)
+    if index >= len(times):
+        raise UserError(
+            f'{path} ends early: frame {index} is asked for, and '
+            f'{len(times)} can be read.'
+        )
     with read_video(path) as video:
         frame = video.seek(index)
-    if frame is None:
-        raise UserError(
-            f'{path} ends early: frame {index} of {video.frames} cannot be '
-            'read.'
-        )
-    return frame
+        if frame is not None and video.time == times[index]:
+            return frame
+    with read_video(path) as video:  # the jump missed it: count
+        return next(islice(video, index, None))
 
 
 class VideoWriter:

@@ -384,8 +384,9 @@ class _Run:
                 self.progress.update(task, completed=count)
             if not count:
                 raise UserError(f'{job.source} has no frame to be read.')
-        missing = video.frames - count
-        if missing > max(1, video.frames // 100):  # the count is a guess
+        # The count is a guess, and where the frame rate varies a bad one.
+        reached = max(count, round(video.time * video.fps / 1000) + 1)
+        if video.frames - reached > max(1, video.frames // 100):
             kept = [set_aside(output) for output in job.outputs]
             raise UserError(
                 f'{job.source} ends early: only {count} of its '

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import shutil
+import struct
 import weakref
 from pathlib import Path
 
@@ -494,6 +495,26 @@ def test_video_that_ends_early(predict, tmp_path, capsys):
         frames, _ = read_frames(tmp_path / 'out/overlay/clip_incomplete.mp4')
         assert len(frames) == count
         assert files(tmp_path / 'out') == ['overlay/clip_incomplete.mp4']
+
+
+def test_video_with_gaps(predict, tmp_path):
+    """Fewer frames than the file says, but up to its end."""
+    path = tmp_path / 'clip.avi'
+    write_video(path, 30)
+    data = bytearray(path.read_bytes())
+    index, frames = data.rfind(b'idx1') + 8, data.find(b'movi')
+    for entry in range(index + 16 * 10, index + 16 * 20, 16):
+        # The chunk of an empty frame, and its bytes as one of no meaning.
+        offset, size = struct.unpack('<II', data[entry + 8 : entry + 16])
+        chunk = frames + offset
+        data[chunk + 4 : chunk + 16] = struct.pack(
+            '<I4sI', 0, b'JUNK', size - 8
+        )
+        data[entry + 12 : entry + 16] = bytes(4)
+    path.write_bytes(data)
+    assert len(read_frames(path)[0]) == 20
+    assert predict(path) == 0
+    assert len(read_frames(tmp_path / 'out/overlay/clip.mp4')[0]) == 20
 
 
 def test_interrupted_video_leaves_nothing(predict, tmp_path, monkeypatch):

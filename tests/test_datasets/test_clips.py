@@ -4,6 +4,7 @@
 import json
 import os
 import random
+import struct
 
 import cv2
 import numpy as np
@@ -20,7 +21,12 @@ from mmseg_attn.datasets import (
 from mmseg_attn.datasets.clips import clip_paths
 from mmseg_attn.datasets.scenes.clips import write_clips
 from mmseg_attn.errors import UserError
-from mmseg_attn.video import read_frame, write_video
+from mmseg_attn.video import (
+    count_frames,
+    read_frame,
+    read_video,
+    write_video,
+)
 
 META = dict(classes=('a', 'b'), palette=[[0, 0, 0], [9, 9, 9]])
 
@@ -216,6 +222,38 @@ def test_listed_frames_of_a_video(video):
     (video / 'videos/road.avi').touch()
     with pytest.raises(UserError, match='expected one video of a name'):
         ClipDataset(**options)
+
+
+def uneven(path):
+    """Let the second half of a video's frames last longer than the first."""
+    data = path.read_bytes()
+    at = data.index(b'stts') - 4  # the box of the durations
+    count, ticks = struct.unpack('>II', data[at + 16 : at + 24])
+    half = count // 2
+    runs = (half, ticks // 2, count - half, ticks * 3 // 2)
+    box = struct.pack('>I4s6I', 32, b'stts', 0, 2, *runs)
+    data = bytearray(data[:at] + box + data[at + 24 :])
+    for name in (b'moov', b'trak', b'mdia', b'minf', b'stbl'):
+        at = data.index(name) - 4
+        (size,) = struct.unpack('>I', data[at : at + 4])
+        data[at : at + 4] = struct.pack('>I', size + 8)
+    path.write_bytes(data)
+
+
+def test_variable_frame_rate(tmp_path):
+    """The frame of a number is that which is reached by counting."""
+    path = tmp_path / 'uneven.mp4'
+    with write_video(path, 10) as writer:
+        for index in range(60):
+            writer.write(np.full((12, 16, 3), 4 * index, np.uint8))
+    uneven(path)
+    with read_video(path) as video:
+        counted = list(video)
+        jumped = video.seek(49)
+    assert jumped is None or not np.array_equal(jumped, counted[49])
+    for index in (0, 28, 49, 59):
+        assert np.array_equal(read_frame(path, index), counted[index])
+    assert count_frames(path) == 60
 
 
 def test_of_a_video(video):
