@@ -3,7 +3,9 @@
 
 import copy
 import random
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from mmseg.datasets.transforms import PackSegInputs
 
 from ..errors import UserError
 from ..registry import TRANSFORMS
-from ..video import read_frame
+from ..video import VIDEOS, read_frame
 from .pictures import read_picture, size_text
 
 
@@ -25,8 +27,8 @@ class LoadClip(BaseTransform):
         """Load them.
 
         Args:
-            results (dict): With ``frame_paths``, each a picture or
-                ``VIDEO#INDEX``, and ``label_frame``.
+            results (dict): With ``frame_paths``, each as of
+                :func:`read_clip_frame`, and ``label_frame``.
 
         Returns:
             dict: With ``clip``, a list of (H, W, 3) uint8 BGR, and ``img``,
@@ -55,11 +57,26 @@ class LoadClip(BaseTransform):
         return results
 
 
+def frame_path(video: str | Path, index: int) -> str:
+    """Name a frame of a video.
+
+    Args:
+        video (str | Path): ``NAME.mp4``.
+        index (int): From 0 on.
+
+    Returns:
+        str: ``NAME#INDEX.mp4``, so that what is written for a frame, under
+        its name without the ending, is not that of another.
+    """
+    video = Path(video)
+    return str(video.with_name(f'{video.stem}#{index}{video.suffix}'))
+
+
 def read_clip_frame(path: str) -> np.ndarray:
     """Read a frame of a clip.
 
     Args:
-        path (str): A picture, or ``VIDEO#INDEX``.
+        path (str): A picture, or as of :func:`frame_path`.
 
     Returns:
         np.ndarray: (H, W, 3) uint8, BGR.
@@ -67,9 +84,9 @@ def read_clip_frame(path: str) -> np.ndarray:
     Raises:
         UserError: It cannot be read.
     """
-    video, mark, index = path.rpartition('#')
-    if mark and index.isdigit():
-        return read_frame(video, int(index))
+    found = re.fullmatch(r'(.+)#(\d+)(\.\w+)', path)
+    if found and found[3].lower() in VIDEOS:
+        return read_frame(found[1] + found[3], int(found[2]))
     return read_picture(path)
 
 

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..registry import DATASETS
 from ..video import VIDEOS, count_frames
 from .camvid import CamVidDataset
+from .clip_transforms import frame_path
 from .folder import FolderDataset
 
 NUMBERED = re.compile(r'(.*?)(\d+)')
@@ -211,15 +212,15 @@ class _Clips:
                     'a name such as NAME_000120 for frame 120 of NAME.mp4.'
                 )
             video, number = videos[name], int(numbered[2])
-            total = count_frames(video)
-            if number >= total:
+            total = range(count_frames(video))
+            if number not in total:
                 raise UserError(
                     f'{mask} labels frame {number}, but {video} ends after '
-                    f'{total} frames.'
+                    f'{len(total)} frames.'
                 )
 
             def find(index: int, video=video, total=total) -> str | None:
-                return f'{video}#{index}' if 0 <= index < total else None
+                return frame_path(video, index) if index in total else None
 
             label = find(number)
             items.append(

@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
 def predictor(folder, **dataset):
     cfg = Config.fromfile(CONFIG)
     cfg.test_dataloader.dataset.update(dataset)
+    cfg.model.label_frame = dataset.get('label_frame')
     model = load_model(cfg, str(folder / 'weights.pth'), device='cpu')
     return make_predictor(model)
 
@@ -67,12 +68,16 @@ def frames(number, height=48, width=64, seed=0):
         (8, dict(frames=3, frame_step=2), False),
         (6, dict(frames=1), False),
         (6, dict(frames=4), False),
+        (7, dict(label_frame=0), False),
+        (7, dict(frames=3, frame_step=2, label_frame=2), False),
         (6, {}, True),
     ],
 )
 def test_streaming_is_clip_by_clip(folder, length, options, slide):
     """The logits to 1e-5, and beyond the ends the edge frames."""
     runs = predictor(folder, **options)
+    at = runs.label_frame
+    assert at == options.get('label_frame', runs.frames // 2)
     if slide:
         runs.model.test_cfg.update(
             mode='slide', crop_size=(48, 40), stride=(48, 24)
@@ -90,13 +95,13 @@ def test_streaming_is_clip_by_clip(folder, length, options, slide):
     for number, (picture, mask) in enumerate(streamed):
         assert picture is video[number]
         around = [
-            min(max(number + step * (i - size // 2), 0), length - 1)
+            min(max(number + step * (i - at), 0), length - 1)
             for i in range(size)
         ]
         ready = [runs.prepare(video[n]).data for n in around]
         clip = torch.cat([data['inputs'] for data in ready], dim=1)
-        sample = ready[size // 2]['data_samples']
-        sample.set_metainfo(dict(label_frame=size // 2))
+        sample = ready[at]['data_samples']
+        sample.set_metainfo(dict(label_frame=at))
         with torch.no_grad():
             (expected,) = runs.model.test_step(
                 dict(inputs=[clip], data_samples=[sample])
@@ -275,8 +280,8 @@ def test_training_and_test(tmp_path):
     assert len(list(shown.glob('*.png'))) == 2
 
 
-def test_frames_of_a_video_are_drawn(folder, tmp_path):
-    """test.py --show-dir, where the labelled frames are in a video file."""
+def test_frames_of_a_video_are_written(folder, tmp_path):
+    """test.py, where the labelled frames are in a video file."""
     (tmp_path / 'masks').mkdir()
     for number in (2, 5):
         path = tmp_path / f'masks/noise_{number:06d}.png'
@@ -306,12 +311,15 @@ def test_frames_of_a_video_are_drawn(folder, tmp_path):
                 str(tmp_path / 'out'),
             ),
             *('--show-dir', str(tmp_path / 'shown')),
+            *('--out', str(tmp_path / 'masks-out')),
         ],
         capture_output=True,
         text=True,
         env=os.environ | {'PYTHONPATH': str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    written = sorted(path.name for path in (tmp_path / 'masks-out').iterdir())
+    assert written == ['noise#2.png', 'noise#5.png']
     drawn = sorted((tmp_path / 'shown').rglob('*.png'))
     assert len(drawn) == 2
     for path, number in zip(drawn, (2, 5), strict=True):
