@@ -8,10 +8,12 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
+from mmengine.runner import BaseLoop
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmseg_attn.apis.checkpoint import load_weights
+from mmseg_attn.engine.check_setup import CheckSetupHook
 from mmseg_attn.errors import UserError
 from mmseg_attn.layers import CrissCrossAttention
 from mmseg_attn.models import CCHead3D
@@ -219,9 +221,6 @@ def test_what_does_not_fit():
         with pytest.raises(UserError, match=f'is {label_frame}, but the clip'):
             model.predict(torch.randn(1, 3, 2, 32, 32))
     model.label_frame = 3
-    with pytest.raises(UserError, match='frame 2 of 5 .* segments frame 3'):
-        model.check_label_frame(SimpleNamespace(frames=5, label_frame=2))
-    model.check_label_frame(SimpleNamespace(frames=5, label_frame=3))
     with pytest.raises(UserError, match='is frame 1 of its clip .* frame 3'):
         model.predict(
             torch.randn(1, 3, 5, 32, 32), samples(1, 32, 32, label_frame=1)
@@ -234,6 +233,29 @@ def test_what_does_not_fit():
     )
     with pytest.raises(ValueError, match='as many pictures in each'):
         model.data_preprocessor(data, training=True)
+
+
+class Loop(BaseLoop):
+    def __init__(self, dataset):
+        self.dataloader = SimpleNamespace(dataset=dataset)
+
+    def run(self):
+        pass
+
+
+def test_label_frame_of_all_datasets():
+    """Before the first iteration, that of the validation as well."""
+    val = SimpleNamespace(frames=5, label_frame=3)
+    runner = SimpleNamespace(
+        model=clip_model(label_frame=3),
+        _train_loop=Loop(SimpleNamespace(frames=4, label_frame=3)),
+        _val_loop=Loop(val),
+        _test_loop=None,
+    )
+    CheckSetupHook().before_run(runner)
+    val.label_frame = 2
+    with pytest.raises(UserError, match='frame 2 of 5 .* segments frame 3'):
+        CheckSetupHook().before_run(runner)
 
 
 def test_preprocessor_is_the_hosts(tmp_path):
