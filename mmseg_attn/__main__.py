@@ -10,7 +10,7 @@ import sys
 # where a host package is missing or broken.
 COMMANDS = {
     'info': ('apis.info', 'versions, host packages and operator backends'),
-    'scenes': ('datasets.scenes.cli', 'write a demo dataset of scenes'),
+    'scenes': ('apis.scenes', 'write a demo dataset of scenes'),
     'demo': ('apis.demo', 'train and compare FCN and CCNet, make a sheet'),
     'compare': ('apis.compare', 'train all methods under one budget'),
     'labels': ('apis.labels', 'count the labels of a config, find bad ones'),
