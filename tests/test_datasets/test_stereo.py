@@ -86,6 +86,11 @@ def test_formats_agree_with_opencv(tmp_path):
             b'Pf\n1 1\n-1\n' + np.float32(-3).tobytes(),
             'negative disparities alone',
         ),
+        (
+            'a.pfm',
+            b'Pf\n2 1\n-1\n' + np.float32([-3, np.inf]).tobytes(),
+            'negative disparities alone',
+        ),
         ('a.png', b'nothing', 'cannot be read as a disparity map'),
         ('a.png', b'', 'cannot be read as a disparity map'),
         ('none.pfm', None, 'does not exist'),
