@@ -217,6 +217,19 @@ def test_what_does_not_fit(folder):
         steps(dict(files))
 
 
+def test_links_and_hidden_files(folder):
+    """A folder on another disk is read, what macOS leaves is not."""
+    for name in ('left', 'right', 'disparity'):
+        moved = folder / f'other_{name}'
+        (folder / name / 'sub').rename(moved)
+        (folder / name / 'sub').symlink_to(moved)
+        (folder / name / '._a.png').write_bytes(b'no picture')
+    found = StereoFolder(str(folder)).load_data_list()
+    names = [item['img_path'] for item in found]
+    expected = [str(folder / f'left/{name}.png') for name in ('a', 'sub/b')]
+    assert names == expected
+
+
 def scene_flow(root):
     """One pair of each kind, as the archives unpack."""
     names = (
