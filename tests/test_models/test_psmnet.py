@@ -157,6 +157,8 @@ def test_regression():
     share = large[:, 0].exp() / large[:, 0].exp().sum(1, keepdim=True)
     expected = sum(d * share[:, d] for d in range(8))
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(DisparityRegression()(scores, 8, (6, 10)), found)
     other = DisparityRegression(align_corners=True)(scores, 8, (6, 10))
     assert (other - found).abs().max() > 1e-3
     truth = torch.randint(0, 8, (1, 6, 10))
