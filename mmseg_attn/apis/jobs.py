@@ -117,8 +117,8 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
         list[Job]: The same, with ``right``.
 
     Raises:
-        UserError: There is no right picture for one of them, or a video is
-            among them.
+        UserError: There is no right picture for one of them, it is the left
+            one itself, or a video is among them.
     """
     if right is None:
         raise UserError(
@@ -134,15 +134,18 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
     right = Path(right)
     if not right.is_dir():
         if not right.is_file():
-            raise UserError(f'--right {right} does not exist.')
+            raise UserError(
+                f'--right {right} does not exist: expected a picture, or the '
+                'folder of the right pictures.'
+            )
         if len(jobs) > 1:
             raise UserError(
                 f'got {len(jobs)} left pictures and one right picture: '
                 'expected --right to be a folder.'
             )
-        return [replace(jobs[0], right=right)]
+        return [_pair(jobs[0], right)]
     found = {}
-    for path in sorted(right.rglob('*')):
+    for path in _walk(right, []):
         if path.suffix.lower() in PICTURES:
             found.setdefault(path.relative_to(right).with_suffix(''), path)
     pairs = []
@@ -152,8 +155,17 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
                 f'{job.source} has no right picture: none is named '
                 f'{job.name} in {right}.'
             )
-        pairs.append(replace(job, right=found[job.name]))
+        pairs.append(_pair(job, found[job.name]))
     return pairs
+
+
+def _pair(job: Job, right: Path) -> Job:
+    if right.samefile(job.source):
+        raise UserError(
+            f'{right} is the left and the right picture: name those of the '
+            'other camera with --right.'
+        )
+    return replace(job, right=right)
 
 
 def _is_video(path: Path) -> bool:

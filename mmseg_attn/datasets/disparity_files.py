@@ -45,7 +45,8 @@ def read_disparity(path: str | Path) -> np.ndarray:
             'number (NaN): write inf where the disparity is unknown.'
         )
     disparity[np.isneginf(disparity)] = np.inf
-    if disparity.max() < 0:
+    known = disparity[np.isfinite(disparity)]
+    if known.size and known.max() < 0:
         raise UserError(
             f'{path} holds negative disparities alone: expected how far left '
             'of its place in the left picture a point is in the right one, '

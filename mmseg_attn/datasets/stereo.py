@@ -1,7 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Datasets of picture pairs with disparities."""
 
-from collections.abc import Iterator
+import glob
 from pathlib import Path
 
 from mmengine.dataset import BaseDataset
@@ -177,12 +177,15 @@ class SceneFlowDataset(BaseDataset):
 
 
 def _files(folder: str | Path, endings: tuple[str, ...]) -> dict[Path, Path]:
-    """Names below a folder without their endings -> files, sorted."""
-    folder = Path(folder)
+    """Names below a folder without their endings -> files, sorted.
 
-    def found() -> Iterator[tuple[Path, Path]]:
-        for path in sorted(folder.rglob('*')):
-            if path.suffix.lower() in endings and path.is_file():
-                yield path.relative_to(folder).with_suffix(''), path
-
-    return dict(found())
+    Links are followed; hidden files, such as macOS leaves beside others, are
+    passed over.
+    """
+    found = sorted(glob.glob('**', root_dir=folder, recursive=True))
+    return {
+        Path(name).with_suffix(''): path
+        for name in found
+        if (path := Path(folder, name)).suffix.lower() in endings
+        and path.is_file()
+    }

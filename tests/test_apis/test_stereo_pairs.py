@@ -113,7 +113,8 @@ def test_predict(trained, capsys):
     ('options', 'message'),
     [
         ((), 'name the right picture'),
-        (('--right', 'none.png'), 'none.png does not exist'),
+        (('--right', 'none.png'), 'none.png does not exist: expected a pic'),
+        (('--right', 'val/left'), 'is the left and the right picture'),
         (('--right', 'work'), r'val/left/a\.png has no right picture'),
         (('--right', 'val/right', '--slide', '64'), 'only segmentors'),
         (('--right', 'val/right', '--classes', 'a'), 'has no classes'),
@@ -142,7 +143,10 @@ def test_a_pair_of_two_sizes(trained, capsys):
     """It is named, and the others are done."""
     folder = trained[0]
     for side in ('left', 'right'):
-        (folder / 'two' / side / 'sub').mkdir(parents=True)
+        # Elsewhere, as on another disk.
+        (folder / 'elsewhere' / side).mkdir(parents=True)
+        (folder / 'two' / side).mkdir(parents=True)
+        (folder / 'two' / side / 'sub').symlink_to(folder / 'elsewhere' / side)
         image = cv2.imread(str(folder / f'val/{side}/a.png'))
         cv2.imwrite(str(folder / f'two/{side}/a.png'), image)
         ending = 'bmp' if side == 'right' else 'png'

@@ -86,6 +86,11 @@ def test_formats_agree_with_opencv(tmp_path):
             b'Pf\n1 1\n-1\n' + np.float32(-3).tobytes(),
             'negative disparities alone',
         ),
+        (
+            'a.pfm',
+            b'Pf\n2 1\n-1\n' + np.float32([-3, np.inf]).tobytes(),
+            'negative disparities alone',
+        ),
         ('a.png', b'nothing', 'cannot be read as a disparity map'),
         ('a.png', b'', 'cannot be read as a disparity map'),
         ('none.pfm', None, 'does not exist'),
@@ -210,6 +215,19 @@ def test_what_does_not_fit(folder):
     (folder / 'right/a.png').unlink()
     with pytest.raises(UserError, match=r'right/a\.png does not exist'):
         steps(dict(files))
+
+
+def test_links_and_hidden_files(folder):
+    """A folder on another disk is read, what macOS leaves is not."""
+    for name in ('left', 'right', 'disparity'):
+        moved = folder / f'other_{name}'
+        (folder / name / 'sub').rename(moved)
+        (folder / name / 'sub').symlink_to(moved)
+        (folder / name / '._a.png').write_bytes(b'no picture')
+    found = StereoFolder(str(folder)).load_data_list()
+    names = [item['img_path'] for item in found]
+    expected = [str(folder / f'left/{name}.png') for name in ('a', 'sub/b')]
+    assert names == expected
 
 
 def scene_flow(root):

@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from mmseg_attn.apis.checkpoint import load_weights
 from mmseg_attn.errors import UserError
 from mmseg_attn.models import (
+    BasicAggregation,
     ConcatCostVolume,
     DisparityLoss,
     DisparityRegression,
     PSMNet,
     PSMNetFeatures,
+    StackedHourglass,
 )
 
 PREPROCESSOR = dict(
@@ -155,6 +157,8 @@ def test_regression():
     share = large[:, 0].exp() / large[:, 0].exp().sum(1, keepdim=True)
     expected = sum(d * share[:, d] for d in range(8))
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(DisparityRegression()(scores, 8, (6, 10)), found)
     other = DisparityRegression(align_corners=True)(scores, 8, (6, 10))
     assert (other - found).abs().max() > 1e-3
     truth = torch.randint(0, 8, (1, 6, 10))
@@ -211,26 +215,137 @@ def test_attention_starts_as_the_identity(place):
         assert (attended(pair)[0] - expected[0]).abs().max() > 1e-3
 
 
-def test_wiring():
-    """The third hourglass takes the way down of the first."""
-    parts = small().aggregation.eval()
-    calls = []
-    for number in (2, 3, 4):
-        getattr(parts, f'dres{number}').register_forward_hook(
-            lambda m, args, out: calls.append((args, out))
+class Formulas:
+    """The official network, written down anew, on a state dict."""
+
+    def __init__(self, module, align_corners=False):
+        self.weights = module.state_dict()
+        self.align_corners = align_corners
+
+    def norm(self, x, name):
+        mean, var, weight, bias = (
+            self.weights[f'{name}.{key}'].view(-1, *[1] * (x.ndim - 2))
+            for key in ('running_mean', 'running_var', 'weight', 'bias')
         )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    def conv(self, x, name, stride=1, dilation=1):
+        weight = self.weights[f'{name}.0.weight']
+        padding = dilation * (weight.size(-1) // 2)
+        conv = F.conv2d if x.ndim == 4 else F.conv3d
+        out = conv(x, weight, None, stride, padding, dilation)
+        return self.norm(out, f'{name}.1')
+
+    def larger(self, x, name):
+        weight = self.weights[f'{name}.0.weight']
+        out = F.conv_transpose3d(x, weight, None, 2, 1, 1)
+        return self.norm(out, f'{name}.1')
+
+    def features(self, x, pool_sizes):
+        for number, stride in ((0, 2), (2, 1), (4, 1)):
+            x = self.conv(x, f'firstconv.{number}', stride).relu()
+        outs = []
+        for layer, blocks, stride, dilation in (
+            (1, 3, 1, 1),
+            (2, 16, 2, 1),
+            (3, 3, 1, 1),
+            (4, 3, 1, 2),
+        ):
+            for block in range(blocks):
+                name = f'layer{layer}.{block}'
+                step = 1 if block else stride
+                y = self.conv(x, f'{name}.conv1.0', step, dilation).relu()
+                y = self.conv(y, f'{name}.conv2', 1, dilation)
+                if layer in (2, 3) and not block:
+                    x = self.conv(x, f'{name}.downsample', step)
+                x = x + y
+            outs.append(x)
+        parts = [outs[1], x]
+        for number in (4, 3, 2, 1):  # the widest window is number 1
+            pooled = F.avg_pool2d(x, pool_sizes[number - 1])
+            pooled = self.conv(pooled, f'branch{number}.1').relu()
+            parts.append(
+                F.interpolate(
+                    pooled,
+                    x.shape[2:],
+                    mode='bilinear',
+                    align_corners=self.align_corners,
+                )
+            )
+        out = self.conv(torch.cat(parts, 1), 'lastconv.0').relu()
+        return F.conv2d(out, self.weights['lastconv.2.weight'])
+
+    def two(self, x, name):
+        return self.conv(self.conv(x, f'{name}.0').relu(), f'{name}.2')
+
+    def score(self, x, name):
+        weight = self.weights[f'{name}.2.weight']
+        x = self.conv(x, f'{name}.0').relu()
+        return F.conv3d(x, weight, padding=1)
+
+    def hourglass(self, x, name, down, up):
+        y = self.conv(
+            self.conv(x, f'{name}.conv1.0', 2).relu(), f'{name}.conv2'
+        )
+        before = (y if up is None else y + up).relu()
+        y = self.conv(before, f'{name}.conv3.0', 2).relu()
+        y = self.larger(
+            self.conv(y, f'{name}.conv4.0').relu(), f'{name}.conv5'
+        )
+        after = (y + (before if down is None else down)).relu()
+        return self.larger(after, f'{name}.conv6'), before, after
+
+    def stacked(self, x):
+        x = self.two(x, 'dres0').relu()
+        x = x + self.two(x, 'dres1')
+        one, down, up = self.hourglass(x, 'dres2', None, None)
+        two, _, up = self.hourglass(one + x, 'dres3', down, up)
+        three, _, _ = self.hourglass(two + x, 'dres4', down, up)
+        scores = [self.score(one + x, 'classif1')]
+        scores += [self.score(two + x, 'classif2') + scores[0]]
+        return [*scores, self.score(three + x, 'classif3') + scores[1]]
+
+    def basic(self, x):
+        x = self.two(x, 'dres0').relu()
+        for number in range(1, 5):
+            x = x + self.two(x, f'dres{number}')
+        return [self.score(x, 'classify')]
+
+
+def any_weights(module):
+    """In fp64, with norms that do something."""
+    torch.manual_seed(0)
+    module.init_weights()
+    for child in module.double().eval().modules():
+        if isinstance(child, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
+            for value in (child.weight, child.running_var):
+                torch.nn.init.uniform_(value, 0.5, 1.5)
+            for value in (child.bias, child.running_mean):
+                torch.nn.init.normal_(value, std=0.1)
+    return module
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_features_are_the_formulas(align_corners):
+    module = any_weights(PSMNetFeatures(**POOLS, align_corners=align_corners))
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
-        scores = parts(torch.randn(1, 64, 8, 8, 12))
-    (first, one), (second, two), (third, three) = calls
-    assert first[1] is None and first[2] is None
-    assert second[1] is one[1] and second[2] is one[2]
-    assert third[1] is one[1] and third[2] is two[2]
-    start = first[0]
-    assert torch.equal(second[0], one[0] + start)
-    assert torch.equal(third[0], two[0] + start)
+        found = module(x)
+        expected = Formulas(module, align_corners).features(
+            x, POOLS['pool_sizes']
+        )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('kind', ['stacked', 'basic'])
+def test_aggregation_is_the_formulas(kind):
+    module = StackedHourglass() if kind == 'stacked' else BasicAggregation()
+    any_weights(module)
+    x = torch.randn(1, 64, 4, 8, 12, dtype=torch.float64)
     with torch.no_grad():
-        last = parts.classif3(three[0] + start) + scores[1]
-    assert torch.equal(scores[2], last)
+        found = module(x)
+        expected = getattr(Formulas(module), kind)(x)
+    torch.testing.assert_close(found, expected)
 
 
 def test_any_size_is_predicted():
@@ -242,9 +357,9 @@ def test_any_size_is_predicted():
         (sample,) = model.predict(pair)
         expected = model(padded)[-1][:, 10:, :83]
     assert torch.equal(sample.pred_disparity.data, expected)
-    with pytest.raises(ValueError, match=r'83 x 70 pixels: expected multip'):
+    with pytest.raises(UserError, match=r'83 x 70 pixels: expected multip'):
         model(pair)
-    with pytest.raises(ValueError, match=r'smaller than the widest pooling'):
+    with pytest.raises(UserError, match=r'smaller than the widest pooling'):
         model(torch.randn(1, 3, 2, 32, 64))
 
 
@@ -274,6 +389,9 @@ def test_a_step_through_the_preprocessor():
         model.loss(ready['inputs'], [sample])
     with pytest.raises(ValueError, match="got 'train'"):
         model(ready['inputs'], mode='train')
+    data = dict(inputs=[pair, pair[..., :60]], data_samples=[sample, sample])
+    with pytest.raises(UserError, match='all of one size. Set batch_size=1'):
+        model.data_preprocessor(data)
 
 
 def test_bad_options():

@@ -5,6 +5,7 @@ import torch
 from mmseg.models import SegDataPreProcessor
 from mmseg.utils import stack_batch
 
+from ...errors import UserError
 from ...registry import MODELS
 
 
@@ -41,8 +42,9 @@ class ClipDataPreProcessor(SegDataPreProcessor):
             ``inputs`` (B, C, T, H, W) and ``data_samples``.
 
         Raises:
-            ValueError: A sample is no clip, or the samples differ in their
-                number of pictures, or when not training in their size.
+            ValueError: A sample is no clip.
+            UserError: The samples differ in their number of pictures, or
+                when not training in their size.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
@@ -55,10 +57,10 @@ class ClipDataPreProcessor(SegDataPreProcessor):
                 )
         shapes = {tuple(x.shape[: 2 if training else None]) for x in inputs}
         if len(shapes) > 1:
-            raise ValueError(
+            hint = ', all of one size. Set batch_size=1 of the test loader.'
+            raise UserError(
                 f'the samples of a batch have the shapes {sorted(shapes)}: '
-                'expected as many pictures in each'
-                + ('' if training else ', all of one size')
+                f'expected as many pictures in each{"" if training else hint}'
             )
         if self.swap and inputs[0].size(0) == 3:
             inputs = [x[[2, 1, 0]] for x in inputs]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...ops._autograd import no_autocast
 from ...registry import MODELS
 
 
@@ -48,4 +49,6 @@ class DisparityRegression(nn.Module):
         )
         share = scores.squeeze(1).softmax(1)
         values = torch.arange(disparities, device=share.device)
-        return torch.einsum('bdhw,d->bhw', share, values.to(share.dtype))
+        # In bfloat16 disparities of 64 and more have steps of half a pixel.
+        with no_autocast(share):
+            return torch.einsum('bdhw,d->bhw', share, values.to(share.dtype))

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import UserError
 from ...layers.inserted_attention import InsertedAttention
 from ...registry import MODELS
 
@@ -155,14 +156,15 @@ class PSMNetFeatures(BaseModule):
             (B, 32, H / 4, W / 4).
 
         Raises:
-            ValueError: The pictures are smaller than the pooling windows.
+            UserError: The pictures are smaller than the pooling windows.
         """
         if min(x.shape[-2:]) < self.min_size:
             height, width = x.shape[-2:]
-            raise ValueError(
+            raise UserError(
                 f'pictures of {width} x {height} pixels are smaller than '
                 f'the widest pooling of PSMNetFeatures: expected at least '
-                f'{self.min_size} x {self.min_size}, or smaller pool_sizes'
+                f'{self.min_size} x {self.min_size}. Set a larger crop_size, '
+                'or smaller pool_sizes in model.features.'
             )
         raw = self.layer2(self.layer1(self.firstconv(x)))
         skip = self.layer4(self.layer3(raw))

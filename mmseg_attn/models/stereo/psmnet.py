@@ -97,9 +97,10 @@ class PSMNet(BaseModel):
             ``pred_disparity``, (1, H, W) in pixels.
 
         Raises:
-            ValueError: The mode is not one of these, or in the modes
-                'tensor' and 'loss' H or W is no multiple of 16.
-            UserError: A true map has not the size of its picture.
+            ValueError: The mode is not one of these.
+            UserError: In the modes 'tensor' and 'loss' H or W is no multiple
+                of 16 or less than the features need, or a true map has not
+                the size of its picture.
         """
         if mode == 'tensor':
             return self.disparities(inputs)
@@ -121,13 +122,14 @@ class PSMNet(BaseModel):
             Maps (B, H, W) in pixels; the last one alone in eval mode.
 
         Raises:
-            ValueError: H or W is no multiple of 16.
+            UserError: H or W is no multiple of 16, or less than the features
+                need.
         """
         size = inputs.shape[-2:]
         if any(side % DIVISOR for side in size):
-            raise ValueError(
+            raise UserError(
                 f'pictures of {size[1]} x {size[0]} pixels: expected '
-                f'multiples of {DIVISOR}, such as a crop of 512 x 256'
+                f'multiples of {DIVISOR}, such as crop_size=(256, 512).'
             )
         left, right = self.feature_extraction(
             torch.cat(inputs.unbind(2))
