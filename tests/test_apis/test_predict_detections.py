@@ -3,9 +3,11 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.apis.inference import Detector, load_model, make_predictor
 from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.scenes import make_scenes, render
-from mmseg_attn.errors import UserError
+from mmseg_attn.errors import UserError, run_command
 
 CONFIG = Path(__file__).parents[2] / (
     'configs/demo/mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96.py'
@@ -31,6 +33,24 @@ def test_without_compiled_operators(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='MMCV_WITH_OPS=1 pip install'):
         main(['predict', str(CONFIG), 'none.pth', str(tmp_path)])
     with pytest.raises(UserError, match='no compiled operators'):
+        build_runner(Config.fromfile(CONFIG))
+
+
+def test_without_mmdet(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmdet', None)
+    message = r'MMDetection is not installed.*mmseg_attn\[\w+,\w+-det\]'
+    with pytest.raises(SystemExit, match=message):
+        main(['predict', str(CONFIG), 'none.pth', str(tmp_path)])
+    with pytest.raises(SystemExit, match=message):
+        run_command(lambda: Config.fromfile(CONFIG))
+
+
+def test_operators_of_another_torch(tmp_path, monkeypatch):
+    """A file that is there, but cannot be loaded."""
+    (tmp_path / '_ext.so').write_bytes(b'no library')
+    monkeypatch.setattr(mmcv, '__path__', [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    with pytest.raises(UserError, match=r'do not load \(.*\), which det'):
         build_runner(Config.fromfile(CONFIG))
 
 
