@@ -191,3 +191,6 @@ def test_video(detector, tmp_path):
     assert json.loads(frames[0].read_text())
     video = cv2.VideoCapture(str(tmp_path / 'overlay/clip.mp4'))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    shown = [video.read()[1].astype(int) for _ in range(3)]
+    # No mask flickers.
+    assert all(np.abs(frame - shown[0]).max() < 40 for frame in shown)
