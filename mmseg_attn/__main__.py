@@ -5,6 +5,8 @@ import argparse
 import importlib
 import sys
 
+from .hosts import missing_mmdet
+
 # Command -> (module with add_arguments(parser) and main(args), help line).
 # Only the chosen command's module is imported, so that ``info`` still works
 # where a host package is missing or broken.
@@ -37,7 +39,12 @@ def main(argv=None):
             module.add_arguments(command)
             command.set_defaults(main=module.main)
     args = parser.parse_args(argv)
-    return args.main(args)
+    try:
+        return args.main(args)
+    except ModuleNotFoundError as error:
+        if not missing_mmdet(error):
+            raise
+        raise SystemExit(f'Error: {missing_mmdet(error)}') from error
 
 
 if __name__ == '__main__':

@@ -5,6 +5,8 @@ import errno
 import sys
 from collections.abc import Callable
 
+from .hosts import missing_mmdet
+
 
 class UserError(ValueError):
     """Something the user can put right: commands print it as one line."""
@@ -13,8 +15,8 @@ class UserError(ValueError):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's main function and exit with its code.
 
-    A :class:`UserError` or a full disk ends as one readable line and exit
-    code 1; every other error keeps its traceback.
+    A :class:`UserError`, a full disk or a missing MMDetection ends as one
+    readable line and exit code 1; every other error keeps its traceback.
 
     Args:
         main (Callable): Takes nothing and returns an exit code or None.
@@ -29,6 +31,10 @@ def run_command(main: Callable[[], int | None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         code = f'Error: {error}. Free some space and run with --resume.'
+    except ModuleNotFoundError as error:
+        if not missing_mmdet(error):
+            raise
+        code = f'Error: {missing_mmdet(error)}'
     sys.exit(code)
 
 

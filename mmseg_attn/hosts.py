@@ -2,7 +2,7 @@
 """Which OpenMMLab packages are installed, and from which family.
 
 Two families of distributions provide the same modules: the originals and the
-maintained ``onedl-*`` forks. Needs the standard library alone.
+maintained ``onedl-*`` forks. Imports the standard library alone.
 """
 
 import functools
@@ -60,16 +60,38 @@ def missing_ops() -> str | None:
     The detectors of MMDetection (RoIAlign, NMS) cannot even be imported
     without.
     """
+    problem = 'mmcv has no compiled operators (RoIAlign, NMS)'
     if importlib.util.find_spec('mmcv._ext'):
-        return None
+        try:
+            importlib.import_module('torch')  # whose libraries they link
+            importlib.import_module('mmcv._ext')
+        except ImportError as error:
+            # Those of another torch.
+            problem = f"mmcv's compiled operators do not load ({error})"
+        else:
+            return None
     family = 'onedl' if installed(ONEDL) else 'mmcv'
     package = {'onedl': 'onedl-mmcv', 'mmcv': 'mmcv==2.1.0'}[family]
     return (
-        'mmcv has no compiled operators (RoIAlign, NMS), which detectors '
-        'need. Compile them, which takes g++, the Python headers and ten '
-        'minutes and more: pip install "setuptools<82" ninja, then '
-        'MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps '
+        f'{problem}, which detectors need. Compile them, which takes g++, '
+        'the Python headers and ten minutes and more: pip install '
+        '"setuptools<82" ninja, then MMCV_WITH_OPS=1 pip install '
+        '--force-reinstall --no-deps '
         f'--no-build-isolation --no-cache-dir --no-binary :all: {package}'
+    )
+
+
+def missing_mmdet(error: ModuleNotFoundError) -> str | None:
+    """Return what to do if it is MMDetection that was not found, else None.
+
+    The configs of detectors are based on its own, which are read first.
+    """
+    if error.name != 'mmdet':
+        return None
+    family = 'onedl' if installed(ONEDL) else 'openmmlab'
+    return (
+        'MMDetection is not installed, which this config needs: pip install '
+        f'"mmseg_attn[{family},{family}-det]"'
     )
 
 

@@ -94,9 +94,14 @@ def test_name_says_what_is_inside(path):
         layers.append(neck.pop('layer'))
     types = {layer['type'].split('.')[-1] for layer in layers}
     assert types == {LAYERS[kind]}
-    if kind == 'rcca':
-        assert places[0]['recurrence'] == 2
-        assert places[0]['before_last'] is True
+    inside = kind in ('rcca', 'isa')
+    for place in places:
+        assert place.get('before_last', False) is inside
+        assert place.get('recurrence', 1) == (2 if kind == 'rcca' else 1)
+        # Layers that are no identity at the start get a number from 0 on.
+        assert place.get('residual', False) is (kind == 'isa')
+    for layer in layers:
+        assert layer.get('zero_init', False) is (kind == 'ea')
     for variable in ('attentions', 'levels', 'layer'):
         ours.pop(variable, None)
     assert ours == theirs

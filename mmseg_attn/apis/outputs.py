@@ -50,6 +50,42 @@ class MaskOutput:
         return self.legend.add(shown, sorted(listed)) if self.legend else shown
 
 
+class InstancePainter:
+    """Draws boxes, names and masks with MMDetection's visualizer.
+
+    Args:
+        meta (dict): ``classes`` and ``palette``.
+        opacity (float): Of the masks, 0 to 1.
+    """
+
+    def __init__(self, meta: dict, opacity: float) -> None:
+        from mmdet.visualization import DetLocalVisualizer
+
+        self.visualizer = DetLocalVisualizer(alpha=opacity)
+        self.visualizer.dataset_meta = dict(
+            classes=meta['classes'],
+            palette=[tuple(c) for c in meta['palette']],
+        )
+
+    def __call__(
+        self, picture: np.ndarray, instances: InstanceData
+    ) -> np.ndarray:
+        """Draw them over a picture (H, W, 3) uint8 BGR, which is kept."""
+        from mmdet.structures import DetDataSample
+
+        # Shades are drawn by lot: let them be the same for each frame.
+        state = np.random.get_state()
+        np.random.seed(0)
+        self.visualizer.add_datasample(
+            'instances',
+            np.ascontiguousarray(picture[..., ::-1]),
+            DetDataSample(gt_instances=instances),
+            draw_pred=False,
+        )
+        np.random.set_state(state)
+        return self.visualizer.get_image()[..., ::-1]
+
+
 class InstanceOutput:
     """Boxes and masks of a detector.
 
@@ -65,13 +101,8 @@ class InstanceOutput:
         return {'instances': '.json'}
 
     def __init__(self, meta: dict, args: Namespace) -> None:
-        from mmdet.visualization import DetLocalVisualizer
-
         self.classes, self.score = meta['classes'], args.score
-        self.visualizer = DetLocalVisualizer(alpha=args.opacity)
-        self.visualizer.dataset_meta = dict(
-            classes=self.classes, palette=[tuple(c) for c in meta['palette']]
-        )
+        self.painter = InstancePainter(meta, args.opacity)
 
     def _kept(self, found: InstanceData) -> InstanceData:
         return found[found.scores >= self.score]
@@ -111,17 +142,7 @@ class InstanceOutput:
         Names stand at the boxes: there is no legend, so ``listed`` is not
         used.
         """
-        from mmdet.structures import DetDataSample
-
-        sample = DetDataSample(pred_instances=self._kept(found))
-        self.visualizer.add_datasample(
-            'prediction',
-            np.ascontiguousarray(picture[..., ::-1]),
-            sample,
-            draw_gt=False,
-            pred_score_thr=0,
-        )
-        return self.visualizer.get_image()[..., ::-1]
+        return self.painter(picture, self._kept(found))
 
 
 def _encode(mask) -> dict:

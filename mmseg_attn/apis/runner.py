@@ -4,6 +4,7 @@
 import copy
 import datetime
 import difflib
+import filecmp
 import gc
 import os
 import re
@@ -70,8 +71,11 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     notes = []
     for loader in loaders if train else ('test_dataloader',):
         check_paths(cfg, loader)
-        for path, report in check_instances(cfg, loader).items():
+        reports = check_instances(cfg, loader)
+        for path, report in reports.items():
             notes += [f'{path}: {line}.' for line in report.warnings()]
+        if len(reports) == 1 and loader != 'train_dataloader':
+            _check_evaluators(cfg, loader, *reports)
     _add_checks(cfg)
     if train:
         _make_resumable(cfg)
@@ -247,6 +251,8 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
         if dataset.get('type') not in ('CocoDataset', 'mmdet.CocoDataset'):
             continue
         paths = _paths(dataset)
+        if not dataset.get('ann_file'):
+            raise UserError(f'the dataset of {loader} has no ann_file.')
         meta = dataset.get('metainfo') or {}
         classes = meta.get('classes') or ()
         if isinstance(classes, str) and not os.path.isfile(classes):
@@ -267,8 +273,28 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
             paths.get('data_prefix.img'),
             () if isinstance(classes, str) else classes,
             masks,
+            evaluated=loader != 'train_dataloader',
         )
     return reports
+
+
+def _check_evaluators(cfg: Config, loader: str, path: str) -> None:
+    """Refuse to compare with another annotation file than the dataset's."""
+    name = loader.replace('dataloader', 'evaluator')
+    evaluators = cfg.get(name) or []
+    if isinstance(evaluators, dict):
+        evaluators = [evaluators]
+    for other in (item.get('ann_file') for item in evaluators):
+        if not other or '://' in other:
+            continue
+        there = os.path.isfile(other)
+        if there and filecmp.cmp(other, path, shallow=False):
+            continue
+        raise UserError(
+            f'{name}.ann_file is {other}, '
+            + ('another file than' if there else 'which does not exist, not')
+            + f' {path}, which {loader} reads. Set {name}.ann_file={path}'
+        )
 
 
 def dataset_configs(config: object) -> Iterator[ConfigDict]:

@@ -4,11 +4,12 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from .pictures import picture_size
 
 # What the hosts leave out of training without a word.
 IGNORED = 'marked "ignore"'
@@ -16,6 +17,7 @@ OUTSIDE = 'box outside of its picture, or thinner than a pixel'
 NO_AREA = 'area of 0 or less'
 CROWD = 'marked as crowds ("iscrowd")'
 POLYGON = 'polygons of fewer than 3 points'
+OTHER = 'of a category that is not among the classes'
 
 
 @dataclass
@@ -57,6 +59,8 @@ def check_coco(
     classes: Sequence[str] = (),
     masks: bool = False,
     ordered: bool = True,
+    evaluated: bool = False,
+    sizes: bool = False,
 ) -> CocoReport:
     """Check an annotation file of instances.
 
@@ -68,6 +72,10 @@ def check_coco(
         masks (bool): Whether masks are needed. Defaults to False.
         ordered (bool): Whether the names must be in the order of the file,
             without which MMDetection would mix them up. Defaults to True.
+        evaluated (bool): Whether results are compared with the annotations,
+            of which pycocotools asks more. Defaults to False.
+        sizes (bool): Whether to compare the pictures' sizes with the file's,
+            for which each is opened. Defaults to False.
 
     Returns:
         CocoReport: What there is, and what MMDetection leaves out.
@@ -76,7 +84,7 @@ def check_coco(
         UserError: The file is missing or not in COCO's format, or an
             annotation cannot be used; the message names both.
     """
-    content = _read(Path(path))
+    content = read_coco(path)
     names = _categories(path, content['categories'])
     found = tuple(names.values())
     missing = [name for name in classes if name not in found]
@@ -93,8 +101,8 @@ def check_coco(
             'the dataset, and MMDetection numbers them by the file. Set '
             f"metainfo=dict(classes={order}), or sort the file's."
         )
-    sizes = _images(path, content['images'], folder)
-    report = CocoReport(found, len(sizes))
+    images = _images(path, content['images'], folder, sizes)
+    report = CocoReport(found, len(images))
     seen, having = set(), set()
     for number, item in enumerate(content['annotations']):
         what = f'{path}, annotation {_id_of(item, number)}'
@@ -109,7 +117,7 @@ def check_coco(
         if item['id'] in seen:
             raise UserError(f'{what}: its id is there twice.')
         seen.add(item['id'])
-        if item['image_id'] not in sizes:
+        if item['image_id'] not in images:
             raise UserError(
                 f'{what} belongs to the picture {item["image_id"]!r}, '
                 'which "images" does not have.'
@@ -119,21 +127,38 @@ def check_coco(
                 f'{what} has the category {item["category_id"]!r}, '
                 f'expected one of {", ".join(map(str, list(names)[:10]))}.'
             )
-        reason = _unusable(what, item, sizes[item['image_id']], masks)
+        if evaluated:
+            _check_evaluated(what, item)
+        name = names[item['category_id']]
+        reason = _unusable(what, item, images[item['image_id']], masks)
+        if classes and name not in classes:
+            reason = OTHER
         if reason:
             report.left_out.setdefault(reason, []).append(item['id'])
-        name = names[item['category_id']]
         report.instances[name] += 1
         having.add((item['image_id'], name))
     report.pictures.update(name for _, name in having)
     return report
 
 
-def _read(path: Path) -> dict:
+def read_coco(path: str | Path) -> dict:
+    """Read an annotation file.
+
+    Args:
+        path (str | Path): The JSON file.
+
+    Returns:
+        dict: With the lists 'images', 'annotations' and 'categories'.
+
+    Raises:
+        UserError: It is missing, cut off or not in COCO's format.
+    """
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise UserError(f'{path} does not exist.') from None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except ValueError as error:
         raise UserError(
             f'{path} is no JSON file, or cut off: {error}.'
@@ -181,11 +206,23 @@ def _categories(path: str | Path, items: list) -> dict:
         names[item['id']] = item['name']
     if not names:
         raise UserError(f'{path} has no categories.')
+    _check_one_kind(f'{path} has categories', names)
     return names
 
 
+def _check_one_kind(what: str, ids: Iterable[int | str]) -> None:
+    texts = [value for value in ids if isinstance(value, str)]
+    numbers = [value for value in ids if not isinstance(value, str)]
+    if texts and numbers:
+        # pycocotools sorts them.
+        raise UserError(
+            f'{what} with numbers and texts as ids, such as {numbers[0]!r} '
+            f'and {texts[0]!r}: expected one kind.'
+        )
+
+
 def _images(
-    path: str | Path, items: list, folder: str | Path | None
+    path: str | Path, items: list, folder: str | Path | None, opened: bool
 ) -> dict[object, tuple[int, int]]:
     sizes = {}
     files = {}  # of each folder: one listing instead of a look for each file
@@ -222,7 +259,29 @@ def _images(
                 f'{path} names the picture {item["file_name"]} (id '
                 f'{item["id"]}), which is not in {folder}.'
             )
+        found = picture_size(os.path.join(place, name)) if opened else size
+        if found != size:
+            raise UserError(
+                f'{path}: the picture {item["file_name"]} (id {item["id"]}) '
+                f'is {size[0]} x {size[1]} pixels there, but '
+                f'{found[0]} x {found[1]} in {folder}: the annotations would '
+                'not lie on it.'
+            )
+    _check_one_kind(f'{path} has pictures', sizes)
     return sizes
+
+
+def _check_evaluated(what: str, item: dict) -> None:
+    # To pycocotools 0 means that nothing matched.
+    if item['id'] == 0 or isinstance(item['id'], str):
+        raise UserError(
+            f'{what}: evaluation needs ids that are numbers, and not 0.'
+        )
+    if item.get('iscrowd') is None:
+        raise UserError(
+            f'{what} has no iscrowd, which evaluation needs: 1 of a crowd, '
+            'else 0.'
+        )
 
 
 def _unusable(
@@ -283,4 +342,10 @@ def _check_code(what: str, code: dict, size: tuple[int, int]) -> None:
         raise UserError(
             f'{what} has a run-length code of size {code.get("size")!r}, '
             f'expected counts and the size [{height}, {width}].'
+        )
+    counts = code['counts']
+    if isinstance(counts, list) and sum(counts) != height * width:
+        raise UserError(
+            f'{what} has a run-length code of {sum(counts)} pixels, expected '
+            f'{height} x {width} = {height * width}.'
         )

@@ -2,6 +2,7 @@
 import cv2
 import mmcv
 import numpy as np
+from PIL import ExifTags, Image
 
 from ..errors import UserError
 
@@ -30,6 +31,28 @@ def read_picture(path: str) -> np.ndarray:
             'in a format that OpenCV does not know.'
         )
     return picture
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """Size of a picture as OpenCV reads it, from the file's head alone.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        tuple[int, int]: Width and height in pixels, upright as the camera
+        was held (EXIF).
+
+    Raises:
+        UserError: It is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read as a picture.') from error
+    return (height, width) if turn in (5, 6, 7, 8) else (width, height)
 
 
 def size_text(picture: np.ndarray) -> str:

@@ -1,6 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 from collections.abc import Sequence, Sized
 
+import cv2
+
 from ..errors import UserError
 
 
@@ -34,18 +36,25 @@ def load_sample(dataset: Sized, index: int) -> object:
     """
     try:
         return dataset[index]
-    except (OSError, AssertionError) as error:
+    except (OSError, AssertionError, cv2.error) as error:
         # The hosts assert that a picture could be decoded.
         if isinstance(error, AssertionError) and 'load image' not in str(
             error
         ):
             raise
+        reason = error
+        if isinstance(error, cv2.error):
+            if 'imdecode' not in str(error):
+                raise
+            reason = 'a file is empty'
         try:
             info = dataset.get_data_info(index)
-            paths = [info[key] for key in ('img_path', 'seg_map_path')]
+            keys = ('img_path', 'seg_map_path')
+            # Of a detector's samples there is no seg_map_path, only None.
+            paths = [info[key] for key in keys if info[key]]
         except (AttributeError, KeyError, TypeError):
             paths = [f'number {index}']
         raise UserError(
             f'the sample {" with ".join(map(str, paths))} cannot be read: '
-            f'{error}. Repair or remove it.'
+            f'{reason}. Repair or remove it.'
         ) from error

@@ -3,22 +3,26 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmseg_attn import hosts
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis.inference import Detector, load_model, make_predictor
+from mmseg_attn.apis.outputs import InstancePainter
 from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.scenes import make_scenes, render
-from mmseg_attn.errors import UserError
+from mmseg_attn.errors import UserError, run_command
 
 CONFIG = Path(__file__).parents[2] / (
     'configs/demo/mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96.py'
@@ -31,6 +35,24 @@ def test_without_compiled_operators(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='MMCV_WITH_OPS=1 pip install'):
         main(['predict', str(CONFIG), 'none.pth', str(tmp_path)])
     with pytest.raises(UserError, match='no compiled operators'):
+        build_runner(Config.fromfile(CONFIG))
+
+
+def test_without_mmdet(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmdet', None)
+    message = r'MMDetection is not installed.*mmseg_attn\[\w+,\w+-det\]'
+    with pytest.raises(SystemExit, match=message):
+        main(['predict', str(CONFIG), 'none.pth', str(tmp_path)])
+    with pytest.raises(SystemExit, match=message):
+        run_command(lambda: Config.fromfile(CONFIG))
+
+
+def test_operators_of_another_torch(tmp_path, monkeypatch):
+    """A file that is there, but cannot be loaded."""
+    (tmp_path / '_ext.so').write_bytes(b'no library')
+    monkeypatch.setattr(mmcv, '__path__', [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    with pytest.raises(UserError, match=r'do not load \(.*\), which det'):
         build_runner(Config.fromfile(CONFIG))
 
 
@@ -171,3 +193,24 @@ def test_video(detector, tmp_path):
     assert json.loads(frames[0].read_text())
     video = cv2.VideoCapture(str(tmp_path / 'overlay/clip.mp4'))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_shades_are_those_of_the_frame_before(detector):
+    """So that no mask flickers; and nobody else's random numbers change."""
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    found = InstanceData(
+        bboxes=torch.tensor([[8.0, 8, 56, 56]]),
+        labels=torch.tensor([0]),
+        masks=torch.zeros(1, 64, 64, dtype=torch.bool),
+    )
+    found.masks[:, 20:50, 12:52] = True
+    meta = dict(classes=('a',), palette=[[200, 40, 40]])
+    paint = InstancePainter(meta, 0.5)
+    first = paint(picture, found)
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    second = paint(picture, found)
+    assert np.random.rand() == expected
+    assert np.array_equal(first, second)
+    assert (first[40, 30] != picture[40, 30]).any()

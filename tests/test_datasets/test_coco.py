@@ -5,15 +5,19 @@ import json
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.coco import (
     CROWD,
     IGNORED,
     NO_AREA,
+    OTHER,
     OUTSIDE,
     POLYGON,
     check_coco,
@@ -92,6 +96,12 @@ def test_what_the_host_leaves_out_is_counted(
     assert f'ids {ids[0]}, {ids[1]})' in warning
 
 
+def test_other_categories_are_left_out(tmp_path, content):
+    report = check(tmp_path, content, classes=CLASSES[1:4])
+    others = [a['id'] for a in content['annotations'] if a['category_id'] > 3]
+    assert others and report.left_out == {OTHER: others}
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -110,6 +120,10 @@ def test_what_the_host_leaves_out_is_counted(
             {'segmentation': {'size': [9, 9], 'counts': [81]}},
             r'id 3 has a run-length code of size \[9, 9\].*\[96, 96\]',
         ),
+        (
+            {'segmentation': {'size': [96, 96], 'counts': [80, 9]}},
+            'id 3 has a run-length code of 89 pixels, expected 96 x 96 = 9216',
+        ),
     ],
 )
 def test_broken_annotation_is_named(tmp_path, content, change, message):
@@ -122,6 +136,8 @@ def test_broken_files(tmp_path, content, scenes):
     path = tmp_path / 'mine.json'
     with pytest.raises(UserError, match=r'mine\.json does not exist'):
         check_coco(path)
+    with pytest.raises(UserError, match='cannot be read: Is a directory'):
+        check_coco(tmp_path)
     path.write_text(json.dumps(content)[:-30])
     with pytest.raises(UserError, match='no JSON file, or cut off'):
         check_coco(path)
@@ -146,6 +162,84 @@ def test_broken_files(tmp_path, content, scenes):
     # The pictures of the other split are fewer.
     with pytest.raises(UserError, match=r'picture 00004\.png \(id 5\), which'):
         check(tmp_path, content, folder=scenes / 'images/val')
+
+
+@pytest.mark.parametrize(
+    ('key', 'what'), [('images', 'pictures'), ('categories', 'categories')]
+)
+def test_ids_of_two_kinds(tmp_path, content, key, what):
+    """pycocotools sorts them."""
+    content[key][1]['id'] = 'two'
+    content['annotations'] = []
+    with pytest.raises(UserError, match=f"{what} .* such as 1 and 'two'"):
+        check(tmp_path, content)
+    for item in content[key]:
+        item['id'] = f'text {item["id"]}'
+    check(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'id': 0}, 'id 0: evaluation needs ids that are numbers, and not 0'),
+        ({'id': 'a'}, 'id a: evaluation needs ids that are numbers'),
+        ({'iscrowd': None}, 'id 3 has no iscrowd, which evaluation needs'),
+    ],
+)
+def test_what_evaluation_needs(tmp_path, content, change, message):
+    check(tmp_path, content, evaluated=True)
+    content['annotations'][2].update(change)
+    check(tmp_path, content)
+    with pytest.raises(UserError, match=message):
+        check(tmp_path, content, evaluated=True)
+
+
+def test_why_evaluation_needs_other_ids_than_0(tmp_path, content):
+    """Results that are the truth itself have an AP of 1, but for id 0."""
+    coco = pytest.importorskip('pycocotools.coco')
+    evaluation = pytest.importorskip('pycocotools.cocoeval')
+    results = [
+        {k: a[k] for k in ('image_id', 'category_id', 'bbox')} | {'score': 1}
+        for a in content['annotations']
+    ]
+    ap = []
+    for start in (1, 0):
+        for number, item in enumerate(content['annotations'], start):
+            item['id'] = number
+        path = tmp_path / f'{start}.json'
+        path.write_text(json.dumps(content))
+        truth = coco.COCO(path)
+        run = evaluation.COCOeval(truth, truth.loadRes(results), 'bbox')
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+        ap.append(run.stats[0])
+    assert ap[0] == pytest.approx(1)
+    assert ap[1] < 0.99
+
+
+def test_sizes_of_pictures(tmp_path, content):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    content['images'] = content['images'][:1]
+    content['annotations'] = []
+    path = folder / content['images'][0]['file_name']
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    picture.save(path, 'jpeg', exif=exif)
+    height, width = cv2.imread(str(path)).shape[:2]
+    content['images'][0].update(width=width, height=height)
+    check(tmp_path, content, folder=folder, sizes=True)
+    content['images'][0].update(width=height, height=width)
+    check(tmp_path, content, folder=folder)
+    with pytest.raises(
+        UserError, match=r'\(id 1\) is 30 x 20 pixels there, but 20 x 30 in'
+    ):
+        check(tmp_path, content, folder=folder, sizes=True)
+    path.write_bytes(b'no picture')
+    with pytest.raises(UserError, match=f'{path} cannot be read as a pict'):
+        check(tmp_path, content, folder=folder, sizes=True)
 
 
 @pytest.fixture
@@ -185,6 +279,29 @@ def test_training_says_what_is_left_out(cfg, tmp_path, content, caplog):
 def test_classes_that_are_a_text(cfg):
     cfg.train_dataloader.dataset.metainfo = dict(classes=('red flag'))
     with pytest.raises(UserError, match=r"such as \('red flag',\)"):
+        build_runner(cfg)
+
+
+def test_evaluator_with_another_file(cfg, scenes, tmp_path):
+    """The ids of its pictures may well be the same."""
+    val = (scenes / 'annotations/val.json').read_bytes()
+    for name, problem in (
+        ('train.json', r'train\.json, another file than .*val\.json'),
+        ('none.json', r'none\.json, which does not exist, not .*val\.json'),
+    ):
+        cfg.val_evaluator.ann_file = str(scenes / 'annotations' / name)
+        with pytest.raises(UserError, match=problem):
+            build_runner(cfg)
+    assert not (tmp_path / 'work').exists()
+    copy = tmp_path / 'copy.json'
+    copy.write_bytes(val)
+    cfg.val_evaluator.ann_file = str(copy)
+    build_runner(cfg)
+
+
+def test_dataset_without_a_file(cfg):
+    cfg.train_dataloader.dataset.ann_file = None
+    with pytest.raises(UserError, match='train_dataloader has no ann_file'):
         build_runner(cfg)
 
 

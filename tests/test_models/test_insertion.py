@@ -348,3 +348,11 @@ def test_neck_is_the_hosts_with_attention_behind():
             )
     with pytest.raises(ValueError, match='the pyramid has 3: expected 0 to 2'):
         AttentionNeck(levels=(3,), layer=EA, **options)
+
+
+def test_neck_that_does_not_say_its_width():
+    init_default_scope('mmseg')
+    with pytest.raises(ValueError, match="base='Feature2Pyramid' does not"):
+        AttentionNeck(
+            levels=(0,), layer=EA, base='Feature2Pyramid', embed_dim=4
+        )

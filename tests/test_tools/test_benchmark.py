@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_attn.layers import EfficientAttention
+
 TOOLS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark'
 
 pytest.importorskip('matplotlib')
@@ -271,6 +273,16 @@ def test_memory_of_a_forward():
     import claims
 
     assert claims.memory_of(torch.square, [(1, 4, 8, 8)]) == (1024, 1024)
+
+
+def test_memory_at_the_finest_level():
+    """P2 of a picture of COCO: half a GiB would be too much."""
+    from measure import Contestant, as_it_is
+
+    x = torch.randn(1, 256, 200, 334)
+    layer = EfficientAttention(256)
+    extra = Contestant('ours', layer, [x], as_it_is).memory()[1]
+    assert 0 < extra < 2**29
 
 
 def test_pyramid(tmp_path, monkeypatch):

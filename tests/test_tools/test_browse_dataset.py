@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """tools/analysis_tools/browse_dataset.py."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -10,12 +11,18 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
+
+from mmseg_attn.datasets.scenes import write_folder
 
 TOOL = ROOT / 'tools/analysis_tools/browse_dataset.py'
 PALETTE = [[40, 40, 40], [250, 0, 0], [0, 250, 0]]
 META = dict(classes=CLASSES, palette=PALETTE)
+DEMO_PALETTE = Config.fromfile(
+    ROOT / 'configs/_base_/datasets/demo-instances.py'
+).metainfo.palette
 
 
 @pytest.fixture
@@ -168,6 +175,81 @@ def test_pipeline_without_labels(tool, config):
     code, printed = tool('--split', 'val', '--number', '1')
     assert code == 1
     assert 'comes without a label map from the pipeline' in printed.err
+
+
+@pytest.fixture
+def detector(config, tmp_path):
+    """A detector's config instead, for a picture with one object."""
+    pytest.importorskip('mmcv._ext', reason='mmcv has no compiled operators')
+    data = tmp_path / 'scenes'
+    write_folder(data, train=4, val=4)
+    path = data / 'annotations/val.json'
+    content = json.loads(path.read_text())
+    content['images'] = content['images'][:1]
+    content['annotations'] = content['annotations'][:1]
+    path.write_text(json.dumps(content))
+    cfg = Config.fromfile(
+        ROOT / 'configs/demo/mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96.py'
+    )
+    dataset = cfg.val_dataloader.dataset
+    dataset.update(data_root=f'{data}/')
+    dataset.pipeline[1].scale = (96, 96)
+    cfg.dump(str(config))
+    yield path, content
+    init_default_scope('mmseg')
+
+
+@pytest.mark.parametrize('crowd', [0, 1])
+def test_instances(detector, tool, tmp_path, crowd):
+    """Inside the mask the colour of its class, or that of what is ignored."""
+    path, content = detector
+    (item,) = content['annotations']
+    item['iscrowd'] = crowd
+    path.write_text(json.dumps(content))
+    code, printed = tool('--split', 'val')
+    assert code == 0 and '1 of 1 samples drawn' in printed.out
+    assert ('Note: ' in printed.out) is bool(crowd)
+    (drawn,) = read(tmp_path / 'shown').values()
+    scene = read(tmp_path / 'scenes/images/val')['00000.png'].astype(int)
+    left, right = drawn[::4, :384:4], drawn[2::4, 394:778:4].astype(int)
+    assert np.array_equal(left, scene)
+    code = item['segmentation']
+    mask = np.repeat(np.arange(len(code['counts'])) % 2, code['counts'])
+    mask = mask.reshape(96, 96).T == 1
+    x, y, width, height = item['bbox']
+    inner = np.zeros_like(mask)
+    inner[y + 6 : y + height - 2, x + 2 : x + width - 2] = True
+    near = np.zeros_like(mask)
+    near[max(y - 4, 0) : y + height + 4, max(x - 4, 0) :] = True
+    assert (mask & inner).sum() > 20
+    # The visualizer jitters colours and draws them with an opacity of 0.6.
+    colours = np.array(DEMO_PALETTE)
+    expected = 0.4 * scene[..., None, :] + 0.6 * colours
+    wrong = np.abs(right[..., None, :] - expected)[mask & inner].mean((0, 2))
+    if crowd:
+        assert wrong.min() > 40
+    else:
+        assert wrong[item['category_id'] - 1] < 30
+    assert np.abs(right - scene)[~near].max() <= 3
+
+
+def test_pictures_and_annotations_of_a_detector(detector, tool, tmp_path):
+    """What cannot be read is named."""
+    path, content = detector
+    content['annotations'][0]['category_id'] = 99
+    path.write_text(json.dumps(content))
+    assert re.match(
+        f'Error: {path}, annotation id 1 has the category 99',
+        tool('--split', 'val')[0],
+    )
+    content['annotations'] = []
+    path.write_text(json.dumps(content))
+    picture = tmp_path / 'scenes/images/val/00000.png'
+    for length in (40, 0):
+        picture.write_bytes(picture.read_bytes()[:length])
+        code, printed = tool('--split', 'val')
+        assert code == 1
+        assert f'the sample {picture} cannot be read' in printed.err
 
 
 def test_scenes_as_a_command(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
@@ -77,11 +78,15 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
         {'id': 3, 'name': 'flag'},
         {'id': 5, 'name': 'box'},
     ]
-    for item in content['annotations']:
+    for number, item in enumerate(content['annotations']):
         item['category_id'] = (3, 5, 9)[(item['category_id'] - 1) // 2]
+        # What evaluation could not use.
+        item['id'] = str(number)
+        del item['iscrowd']
     path.write_text(json.dumps(content))
     out = tmp_path / 'mine'
     options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    options.append('auto_scale_lr.base_batch_size=16')
     options.append('default_hooks.checkpoint.interval=2')
     trained = convert(scenes, out, '--train', '--cfg-options', *options)
     assert trained.returncode == 0, trained.stderr[-2000:]
@@ -90,7 +95,9 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
     assert names == ('ring', 'flag', 'box')
     checkpoint = out / 'work_dir/iter_2.pth'
     assert checkpoint.is_file()
-    assert 'coco/segm_mAP' in trained.stdout + trained.stderr
+    log = trained.stdout + trained.stderr
+    assert 'coco/segm_mAP' in log
+    assert 'Scaling the original LR by 0.25' in log
     tested = subprocess.run(
         [
             *(sys.executable, str(ROOT / 'tools/test.py')),
@@ -113,12 +120,14 @@ def test_labels_have_the_names_of_the_file(scenes, tmp_path):
             content['categories'][step * i % 6] for i in range(6)
         ]
         if name == 'val':
-            content['categories'].insert(2, {'id': 77, 'name': 'unused'})
+            content['categories'].insert(2, {'id': 77, 'name': 'unknown'})
+            content['annotations'][0]['category_id'] = 77
         path.write_text(json.dumps(content))
     options = ('--val-images', str(scenes / 'images/val'))
     options += ('--val-annotations', str(scenes / 'annotations/val.json'))
     done = convert(scenes, tmp_path / 'mine', *options)
     assert done.returncode == 0, done.stderr
+    assert 'Note: 1 annotations are left out: of a category' in done.stdout
     cfg = Config.fromfile(tmp_path / 'mine/config.py')
     init_default_scope('mmdet')
     for name in ('train', 'val'):
@@ -134,6 +143,7 @@ def test_labels_have_the_names_of_the_file(scenes, tmp_path):
         assert found == Counter(
             (item['image_id'], names[item['category_id']])
             for item in content['annotations']
+            if item['category_id'] != 77
         )
 
 
@@ -152,6 +162,15 @@ def test_bad_arguments(scenes, tmp_path, options, message):
     assert not (tmp_path / 'out').exists()
 
 
+def test_picture_of_another_size(scenes, tmp_path):
+    path = scenes / 'images/train/00003.png'
+    cv2.imwrite(str(path), cv2.imread(str(path))[:50])
+    done = convert(scenes, tmp_path / 'out')
+    assert done.returncode == 1
+    assert '00003.png (id 4) is 96 x 96 pixels there, but 96 x' in done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
 def test_no_detector(scenes, tmp_path):
     name = 'fcn_r18-s4_1xb8-1k_demo-scenes-96x96'
     done = convert(scenes, tmp_path / 'out', config=name)
@@ -160,7 +179,7 @@ def test_no_detector(scenes, tmp_path):
 
 def test_nothing_to_validate_with(scenes, tmp_path):
     content = json.loads((scenes / 'annotations/val.json').read_text())
-    content['annotations'] = []
+    del content['annotations']
     path = tmp_path / 'bare.json'
     path.write_text(json.dumps(content))
     done = convert(

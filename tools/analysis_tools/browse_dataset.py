@@ -1,9 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
 """Draw samples of a dataset as its pipeline leaves them, with their labels.
 
-Each PNG shows what a segmentor gets, before its data preprocessor normalizes
-and pads it, and the same with its label map over it. Of pictures that a test
-pipeline resizes, the label map is resized along.
+Each PNG shows what the model gets, before its data preprocessor normalizes
+and pads it, and the same with its label map over it, of a detector with its
+boxes and masks. Of pictures that a test pipeline resizes, the label map is
+resized along.
 """
 
 import argparse
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import set_random_seed
+from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from mmseg_attn.apis.configs import find_config
+from mmseg_attn.apis.configs import find_config, is_detector
 from mmseg_attn.apis.files import whole
 from mmseg_attn.apis.overlay import Legend, overlay
 from mmseg_attn.apis.progress import quiet_hosts
@@ -33,7 +36,14 @@ with quiet_hosts(), redirect_stdout(StringIO()):
         check_segmentor,
         make_palette,
     )
-    from mmseg_attn.apis.runner import build_dataset, check_output_folder
+    from mmseg_attn.apis.outputs import InstancePainter
+    from mmseg_attn.apis.runner import (
+        build_dataset,
+        check_instances,
+        check_ops,
+        check_output_folder,
+        check_paths,
+    )
 
 SOFTWARE = 'mmseg_attn browse_dataset'  # how a PNG is known as its own
 SMALLEST = 384  # height of what is shown, so that a legend fits
@@ -83,10 +93,19 @@ def main() -> int:
     cfg = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    check_segmentor(cfg, clips=True)
+    detector = is_detector(cfg)
+    if detector:
+        check_ops(cfg)
+    else:
+        check_segmentor(cfg, clips=True)
     check_output_folder(cfg, args.out)
+    loader = f'{args.split}_dataloader'
+    check_paths(cfg, loader)
+    for path, report in check_instances(cfg, loader).items():
+        for line in report.warnings():
+            print(f'Note: {path}: {line}')
     with quiet_hosts():
-        dataset = build_dataset(cfg, f'{args.split}_dataloader')
+        dataset = build_dataset(cfg, loader)
     set_random_seed(args.seed)
     number = min(args.number, len(dataset))
     chosen = np.random.choice(len(dataset), number, replace=False)
@@ -96,7 +115,7 @@ def main() -> int:
     }
     for path in targets.values():
         check_own(path)
-    painter = Painter(dataset.metainfo)
+    painter = (Instances if detector else Labels)(dataset.metainfo)
     failed = 0
     for index, path in targets.items():
         try:
@@ -130,34 +149,88 @@ def check_own(path: Path) -> None:
         )
 
 
-class Painter:
-    """Draws samples in the colours of their dataset.
+class Labels:
+    """Draws label maps in the colours of their dataset.
 
     Args:
         metainfo: Of the dataset, with its ``classes`` and ``palette``.
     """
 
     def __init__(self, metainfo: dict) -> None:
-        classes = metainfo['classes']
-        palette = metainfo.get('palette') or make_palette(len(classes))
-        # What has no class, as the label that is ignored, comes last.
-        self.palette = [*map(list, palette), unlike(palette)]
-        self.legend = Legend((*classes, 'ignored'), self.palette)
+        classes, self.palette = with_ignored(metainfo)
+        self.legend = Legend(classes, self.palette)
 
-    def __call__(self, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, picture: np.ndarray, data: BaseDataElement
+    ) -> np.ndarray:
         """The picture, the same under its labels, and a legend."""
+        if 'gt_sem_seg' not in data:
+            raise UserError(
+                f'{data.img_path} comes without a label map from the '
+                'pipeline: expected one with LoadAnnotations, of a '
+                'segmentation dataset.'
+            )
+        mask = data.gt_sem_seg.data[0].numpy()
         mask = np.minimum(mask, len(self.palette) - 1).astype(np.uint8)
-        enlarge = -(-SMALLEST // len(picture))
-        size = [side * enlarge for side in picture.shape[1::-1]]
-        picture, mask = (
-            cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
-            for image in (picture, mask)
-        )
-        gap = np.full((len(picture), 8, 3), 255, np.uint8)
+        picture, mask = map(enlarge, (picture, mask))
         painted = overlay(picture, mask, self.palette, 0.6)
-        return self.legend.add(
-            np.hstack([picture, gap, painted]), np.unique(mask)
+        return self.legend.add(side_by_side(picture, painted), np.unique(mask))
+
+
+class Instances:
+    """Draws boxes and masks in the colours of their dataset.
+
+    Args:
+        metainfo: Of the dataset, with its ``classes`` and ``palette``.
+    """
+
+    def __init__(self, metainfo: dict) -> None:
+        classes, palette = with_ignored(metainfo)
+        self.ignored = len(classes) - 1
+        self.paint = InstancePainter(
+            dict(classes=classes, palette=palette), 0.6
         )
+
+    def __call__(
+        self, picture: np.ndarray, data: BaseDataElement
+    ) -> np.ndarray:
+        """The picture, and the same with its instances, also of crowds."""
+        from mmdet.structures.bbox import get_box_tensor
+
+        if 'gt_instances' not in data or 'bboxes' not in data.gt_instances:
+            raise UserError(
+                f'{data.img_path} comes without boxes from the pipeline: '
+                'expected one with LoadAnnotations.'
+            )
+        ignored = data.ignored_instances
+        ignored.labels = torch.full_like(ignored.labels, self.ignored)
+        instances = InstanceData.cat([data.gt_instances, ignored])
+        enlarged = enlarge(picture)
+        times = len(enlarged) / len(picture)
+        instances.bboxes = times * get_box_tensor(instances.bboxes)
+        if 'masks' in instances:
+            instances.masks = instances.masks.resize(enlarged.shape[:2])
+        return side_by_side(enlarged, self.paint(enlarged, instances))
+
+
+def with_ignored(metainfo: dict) -> tuple[tuple[str, ...], list]:
+    """Classes and palette, at last of what has no class or is ignored."""
+    classes = metainfo['classes']
+    palette = metainfo.get('palette') or make_palette(len(classes))
+    palette = [list(colour) for colour in palette[: len(classes)]]
+    return (*classes, 'ignored'), [*palette, unlike(palette)]
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """A small one a whole number of times."""
+    times = -(-SMALLEST // len(image))
+    size = [side * times for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+
+
+def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    gap = np.full((len(left), 8, 3), 255, np.uint8)
+    return np.hstack([left, gap, right])
 
 
 def unlike(palette: Sequence[Sequence[int]]) -> list[int]:
@@ -167,19 +240,14 @@ def unlike(palette: Sequence[Sequence[int]]) -> list[int]:
     return colours[distances.min(1).argmax()].tolist()
 
 
-def save(path: Path, painter: Painter, sample: dict) -> str:
+def save(path: Path, painter: Labels | Instances, sample: dict) -> str:
     """Draw a sample and return the path of its picture."""
     data = sample['data_samples']
-    if 'gt_sem_seg' not in data:
-        raise UserError(
-            f'{data.img_path} comes without a label map from the pipeline: '
-            'expected one with LoadAnnotations, of a segmentation dataset.'
-        )
     picture = sample['inputs']
     if picture.ndim == 4:  # a clip
         picture = picture[:, data.label_frame]
     picture = as_bgr8(picture.numpy().transpose(1, 2, 0))
-    drawn = painter(picture, data.gt_sem_seg.data[0].numpy())
+    drawn = painter(picture, data)
     about = PngInfo()
     about.add_text('Software', SOFTWARE)
     with whole(path) as partial:

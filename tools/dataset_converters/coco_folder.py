@@ -20,7 +20,7 @@ from mmseg_attn.apis.configs import find_config, is_detector
 from mmseg_attn.apis.files import whole
 from mmseg_attn.apis.inference import make_palette
 from mmseg_attn.apis.runner import build_runner
-from mmseg_attn.datasets.coco import CocoReport, check_coco
+from mmseg_attn.datasets.coco import CocoReport, check_coco, read_coco
 from mmseg_attn.errors import UserError, run_command
 
 
@@ -93,17 +93,19 @@ def main() -> None:
         'train': args.images,
         'val': args.val_images or args.images,
     }
-    report = check_coco(args.annotations, args.images, masks=masks)
-    contents = {'train': json.loads(args.annotations.read_text('utf-8'))}
+    report = check_coco(args.annotations, args.images, masks=masks, sizes=True)
+    notes = report.warnings()
+    contents = {'train': read(args.annotations)}
     if args.val_annotations:
-        check_coco(
+        notes += check_coco(
             args.val_annotations,
             folders['val'],
             report.categories,
             masks,
             ordered=False,
-        )
-        contents['val'] = json.loads(args.val_annotations.read_text('utf-8'))
+            sizes=True,
+        ).warnings()
+        contents['val'] = read(args.val_annotations)
         # MMDetection numbers the classes by the file.
         places = {name: i for i, name in enumerate(report.categories)}
         contents['val']['categories'].sort(
@@ -126,9 +128,27 @@ def main() -> None:
     with whole(config) as path:
         cfg.dump(path)
     show(report, contents)
+    for line in notes:
+        print(f'Note: {line}')
     print(f'Config: {config}')
     if args.train:
         build_runner(Config.fromfile(config)).train()
+
+
+def read(path: Path) -> dict:
+    """Read an annotation file, and add what pycocotools asks beyond it.
+
+    Args:
+        path (Path): The file.
+
+    Returns:
+        dict: Its content. Annotations are numbered from 1 and have iscrowd,
+        which not all programs write.
+    """
+    content = read_coco(path)
+    for number, item in enumerate(content['annotations'], start=1):
+        item.update(id=number, iscrowd=int(bool(item.get('iscrowd'))))
+    return content
 
 
 def split(content: dict, share: float, seed: int) -> dict[str, dict]:
@@ -209,6 +229,9 @@ def fill(
             cfg[f'{loader}_evaluator'].ann_file = annotations
     for head in _class_heads(cfg.model):
         head.num_classes = len(classes)
+    if 'auto_scale_lr' in cfg:
+        # That of the configs for COCO is meant for eight GPUs.
+        cfg.auto_scale_lr.enable = True
 
 
 def _class_heads(config: object) -> Iterator[ConfigDict]:
@@ -233,8 +256,6 @@ def show(report: CocoReport, contents: dict[str, dict]) -> None:
             f'  {name}: {report.instances[name]} instances in '
             f'{report.pictures[name]} pictures'
         )
-    for line in report.warnings():
-        print(f'Note: {line}')
 
 
 if __name__ == '__main__':

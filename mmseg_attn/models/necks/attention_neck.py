@@ -39,9 +39,17 @@ def AttentionNeck(  # noqa: N802  (stands for a class in configs)
         The pyramid.
 
     Raises:
-        ValueError: A level is not there.
+        ValueError: A level is not there, or the pyramid has no
+            ``out_channels``.
     """
     neck = MODELS.build({**kwargs, 'type': base})
+    if not hasattr(neck, 'out_channels'):
+        raise ValueError(
+            f'base={base!r} does not say its out_channels, as an FPN does: '
+            'put attention behind it in the list form, neck=[dict(type='
+            f'{base!r}, ...), dict(type="mmseg_attn.LevelAttention", '
+            'in_channels=...)]'
+        )
     attention = LevelAttention(
         neck.out_channels,
         levels,
