@@ -22,7 +22,7 @@ CONFIGS = sorted(
 HOST = Path(pytest.importorskip('mmdet').__path__[0]) / '.mim/configs'
 NAME = re.compile(
     r'(mask-rcnn|faster-rcnn)_(r50|r101|x101-32x4d)'
-    r'-(ea1|ea5|ea7|nl1|nl5|nl7|rcca|isa)_fpn_(1x|2x)_coco'
+    r'-(ea1|ea5|ea7|nl|nl1|nl5|nl7|rcca|isa)_fpn_(1x|2x)_coco'
 )
 # What stands in a name -> stages of the backbone, levels of the pyramid.
 PLACES = {
@@ -64,7 +64,7 @@ def detection():
 
 def test_all_are_there():
     found = Counter(NAME.fullmatch(path.stem)[1] for path in CONFIGS)
-    assert found == {'mask-rcnn': 34, 'faster-rcnn': 30}
+    assert found == {'mask-rcnn': 38, 'faster-rcnn': 34}
     for path in CONFIGS:
         assert path.parent.name == path.stem.split('_')[0].replace('-', '_')
 
@@ -94,7 +94,7 @@ def test_name_says_what_is_inside(path):
         layers.append(neck.pop('layer'))
     types = {layer['type'].split('.')[-1] for layer in layers}
     assert types == {LAYERS[kind]}
-    inside = kind in ('rcca', 'isa')
+    inside = attention in ('rcca', 'isa', 'nl')
     for place in places:
         assert place.get('before_last', False) is inside
         assert place.get('recurrence', 1) == (2 if kind == 'rcca' else 1)
