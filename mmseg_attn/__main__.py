@@ -4,6 +4,8 @@
 import argparse
 import importlib
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 from .hosts import missing_mmdet
 
@@ -35,7 +37,8 @@ def main(argv=None):
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if argv and argv[0] == name:
-            module = importlib.import_module(f'mmseg_attn.{module}')
+            with redirect_stdout(StringIO()):  # the hosts greet
+                module = importlib.import_module(f'mmseg_attn.{module}')
             module.add_arguments(command)
             command.set_defaults(main=module.main)
     args = parser.parse_args(argv)

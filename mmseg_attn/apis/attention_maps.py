@@ -3,9 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -21,7 +19,7 @@ from .configs import find_config
 from .files import whole
 from .progress import quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
     from .inference import Sample, Segmenter, check_segmentor, load_model
 
 FORMATS = ('.png', '.jpg', '.pdf', '.svg')

@@ -7,9 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from io import StringIO
 
 import numpy as np
 from mmengine.config import Config, ConfigDict, DictAction
@@ -21,7 +19,7 @@ from ..errors import UserError
 from .configs import find_config, is_detector, is_stereo
 from .progress import make_progress, quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
     from ..datasets import CheckAnnotations
     from ..engine.samples import load_sample
     from .runner import check_instances, check_paths, dataset_configs

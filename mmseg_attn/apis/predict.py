@@ -9,9 +9,8 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -22,13 +21,13 @@ from PIL import Image
 from ..errors import UserError
 from ..video import read_video, write_video
 from .configs import find_config, is_detector, is_stereo
-from .disparities import DisparityOutput, read_calibration
 from .files import set_aside, whole
 from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
 from .progress import make_progress, quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
+    from .disparities import DisparityOutput, read_calibration
     from .inference import (
         Predictor,
         Sample,

@@ -2,14 +2,12 @@
 """``python -m mmseg_attn scenes``: write a demo dataset of scenes."""
 
 import argparse
-from contextlib import redirect_stdout
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 from .progress import quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
     from ..datasets.scenes.clips import write_clips
     from ..datasets.scenes.folder import write_folder
     from ..datasets.scenes.stereo import write_pairs

@@ -6,9 +6,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -29,7 +27,7 @@ from .files import whole
 from .overlay import paint
 from .progress import make_progress, quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
     from mmseg.evaluation import IoUMetric
 
     from ..engine.samples import load_sample

@@ -7,9 +7,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from io import StringIO
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from ..configs import packaged_configs
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
     from mmengine.config import Config
 
     from ..trials import trial

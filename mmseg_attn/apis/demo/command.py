@@ -14,7 +14,7 @@ from ...errors import UserError
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
 
-with quiet_hosts(), redirect_stdout(StringIO()):
+with quiet_hosts():
     from ..trials import trial
     from .sheet import draw_sheet
 
