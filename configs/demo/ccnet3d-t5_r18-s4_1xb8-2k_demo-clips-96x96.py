@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/fcn_r18-s4.py',
     '../_base_/datasets/demo-clips.py',
-    '../_base_/schedules/schedule_demo-1k.py',
+    '../_base_/schedules/schedule_demo-2k.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

@@ -1,4 +1,4 @@
-_base_ = ['./psmnet_1xb4-1k_demo-stereo-96x192.py']
+_base_ = ['./psmnet_1xb2-400_demo-stereo-96x192.py']
 model = dict(
     aggregation=dict(
         attention=dict(type='mmseg_attn.EfficientAttention', zero_init=True)

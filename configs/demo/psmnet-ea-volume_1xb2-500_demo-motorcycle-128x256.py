@@ -1,6 +1,6 @@
 # Learns one pair by heart: `tools/dataset_converters/stereo_motorcycle.py
 # data/motorcycle` writes it.
-_base_ = ['./psmnet-ea-volume_1xb4-1k_demo-stereo-96x192.py']
+_base_ = ['./psmnet-ea-volume_1xb2-400_demo-stereo-96x192.py']
 data_root = 'data/motorcycle'
 train_pipeline = [
     dict(type='mmseg_attn.LoadStereoPair'),
@@ -10,7 +10,7 @@ train_pipeline = [
 ]
 model = dict(max_disparity=64, features=dict(pool_sizes=(32, 16, 8, 4)))
 train_dataloader = dict(
-    batch_size=2, dataset=dict(data_root=data_root, pipeline=train_pipeline)
+    dataset=dict(data_root=data_root, pipeline=train_pipeline)
 )
 val_dataloader = dict(batch_size=1, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader

@@ -22,7 +22,7 @@ from mmseg_attn.video import read_frame, write_video
 
 ROOT = Path(__file__).parents[2]
 BROWSE = 'tools/analysis_tools/browse_dataset.py'
-CONFIG = ROOT / 'configs/demo/ccnet3d-t5_r18-s4_1xb8-1k_demo-clips-96x96.py'
+CONFIG = ROOT / 'configs/demo/ccnet3d-t5_r18-s4_1xb8-2k_demo-clips-96x96.py'
 
 
 @pytest.fixture(scope='module')

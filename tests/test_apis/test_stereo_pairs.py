@@ -18,7 +18,7 @@ from mmseg_attn.errors import UserError
 from mmseg_attn.visualization import draw_disparity
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'configs/demo/psmnet-ea-volume_1xb4-1k_demo-stereo-96x192.py'
+CONFIG = ROOT / 'configs/demo/psmnet-ea-volume_1xb2-400_demo-stereo-96x192.py'
 # Of the upper and of the lower half of the pair.
 NEAR, FAR = 9, 3
 

@@ -7,7 +7,7 @@ pipeline = [
     dict(type='mmseg_attn.PackStereoInputs'),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
