@@ -27,7 +27,7 @@ def mmseg_scope():
 @pytest.fixture(autouse=True)
 def blocks_for_small_problems_too(monkeypatch):
     """Tests are small: they shall see the way that large maps take."""
-    monkeypatch.setattr('mmseg_attn.ops._axis.PLAIN_SCORES', 0)
+    monkeypatch.setattr('mmseg_attn.ops.core.axis.PLAIN_SCORES', 0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
-from ..ops import _matmul
+from ..ops.core import matmul
 
 
 def count_flops(run: Callable, *args) -> int:
@@ -75,7 +75,7 @@ def segmentor_flops(
 
 def _counted(run: Callable, *args) -> FlopCounterMode:
     # What it tries out, once, is no work of the call.
-    _matmul._onednn_works()
+    matmul._onednn_works()
     with (
         torch.no_grad(),
         FlopCounterMode(
@@ -87,7 +87,7 @@ def _counted(run: Callable, *args) -> FlopCounterMode:
 
 
 def _onednn_formulas() -> dict:
-    """Of the product that ops/_matmul.py takes and torch does not count."""
+    """Of the product that ops/matmul.py takes and torch does not count."""
 
     def linear(x, weight, *args, out_shape=None, **kwargs):
         return 2 * torch.Size(x).numel() * weight[0]

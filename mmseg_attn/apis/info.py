@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
 
 def operator_table() -> str:
     """What each operator supports, as its declaration says, in Markdown."""
-    from ..ops._operators import OPERATORS
+    from ..ops.declare import OPERATORS
 
     lines = [
         '| operator | of | axes | other keys | dtypes | backends |',

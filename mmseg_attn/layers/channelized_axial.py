@@ -9,10 +9,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import axial_attention, channelized_axial_attention
-from ..ops._operators import check_backend
+from ..ops.declare import check_backend
 from ..registry import MODELS
-from ._layout import channels_first, channels_last
-from ._projected import (
+from .layout import channels_first, channels_last
+from .projected import (
     ACT_CFG,
     NORM_CFG,
     check_map,

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from ..ops import criss_cross_attention
 from ..registry import MODELS
-from ._criss_cross_cpu import FusedCrissCross, can_fuse
-from ._projected import (
+from .criss_cross_cpu import FusedCrissCross, can_fuse
+from .projected import (
     ProjectedAttention,
     add_attention,
     check_map,

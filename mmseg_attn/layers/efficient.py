@@ -4,11 +4,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..ops import efficient_attention
-from ..ops._checks import check_choice
+from ..ops.core.checks import check_choice
 from ..ops.efficient import NORMALIZATIONS
 from ..registry import MODELS
-from ._layout import channels_first, project
-from ._projected import CONVS, ProjectedAttention, check_map, is_changed
+from .layout import channels_first, project
+from .projected import CONVS, ProjectedAttention, check_map, is_changed
 
 
 @MODELS.register_module()

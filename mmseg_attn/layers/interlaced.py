@@ -12,13 +12,13 @@ from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
 from ..ops import interlaced_sparse_attention
-from ..ops._autograd import is_traced
-from ..ops._checks import check_choice
-from ..ops._operators import check_backend
+from ..ops.core.autograd import is_traced
+from ..ops.core.checks import check_choice
+from ..ops.declare import check_backend
 from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
-from ._layout import cut
-from ._projected import (
+from .layout import cut
+from .projected import (
     ACT_CFG,
     NORM_CFG,
     check_map,

@@ -6,12 +6,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import channel_linear_attention, linear_attention
-from ..ops._checks import check_choice
-from ..ops._operators import check_backend
+from ..ops.core.checks import check_choice
+from ..ops.declare import check_backend
 from ..ops.linear import FEATURE_MAPS, VARIANTS
 from ..registry import MODELS
-from ._layout import channels_last
-from ._projected import (
+from .layout import channels_last
+from .projected import (
     ProjectedAttention,
     add_attention,
     check_map,

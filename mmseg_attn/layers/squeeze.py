@@ -9,9 +9,9 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, Sequential
 from torch import Tensor
 
-from ..ops._checks import check_choice
+from ..ops.core.checks import check_choice
 from ..registry import MODELS
-from ._projected import ACT_CFG, NORM_CFG, check_map
+from .projected import ACT_CFG, NORM_CFG, check_map
 
 GATES = {'none': lambda x: x, 'sigmoid': torch.sigmoid, 'relu': F.relu}
 INTERPOLATIONS = ('bilinear', 'nearest')

@@ -1,10 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
 """Attention operators as functions on tensors. Needs torch alone."""
 
-from ._operators import backends
 from .axial import axial_attention
 from .channelized_axial import channelized_axial_attention
 from .criss_cross import criss_cross_attention
+from .declare import backends
 from .efficient import efficient_attention
 from .interlaced import interlaced_sparse_attention
 from .linear import channel_linear_attention, linear_attention

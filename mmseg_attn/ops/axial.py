@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ._axis import axis_backends
-from ._checks import check_axis, check_qkv
-from ._operators import (
+from .core.axis import axis_backends
+from .core.checks import check_axis, check_qkv
+from .core.reference import masked_attention, positions
+from .declare import (
     Backend,
     Case,
     attention_flops,
@@ -18,7 +19,6 @@ from ._operators import (
     register,
     select,
 )
-from ._reference import masked_attention, positions
 
 
 def axial_attention(

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ._autograd import (
+from .axial import axial_attention
+from .core.autograd import (
     accumulator,
     backward,
     forward,
@@ -19,10 +20,9 @@ from ._autograd import (
     refuse_double_backward,
     widen,
 )
-from ._axis import axis_engine
-from ._checks import check_axis, check_qkv
-from ._operators import OPERATORS, register, select
-from .axial import axial_attention
+from .core.axis import axis_engine
+from .core.checks import check_axis, check_qkv
+from .declare import OPERATORS, register, select
 
 # The attention that is gated.
 _AXIAL = OPERATORS[axial_attention.__name__]

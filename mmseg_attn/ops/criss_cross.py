@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ._axis import axis_backends
-from ._checks import check_qkv
-from ._operators import (
+from .core.axis import axis_backends
+from .core.checks import check_qkv
+from .core.reference import masked_attention, positions
+from .declare import (
     Backend,
     Case,
     attention_flops,
@@ -15,7 +16,6 @@ from ._operators import (
     register,
     select,
 )
-from ._reference import masked_attention, positions
 
 
 def criss_cross_attention(

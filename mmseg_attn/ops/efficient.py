@@ -7,10 +7,10 @@ import math
 
 from torch import Tensor
 
-from ._checks import check_choice, check_qkv
-from ._context import IDENTITY, SOFTMAX, Rule, context_attention
-from ._operators import Backend, Case, register, select
-from ._reference import by_heads, like_query
+from .core.checks import check_choice, check_qkv
+from .core.context import IDENTITY, SOFTMAX, Rule, context_attention
+from .core.reference import by_heads, like_query
+from .declare import Backend, Case, register, select
 
 NORMALIZATIONS = ('softmax', 'scaling')
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _groups
-from ._autograd import Attention, Engine, is_traced, no_autocast, widen
-from ._checks import check_choice, check_qkv
-from ._operators import Backend, Case, attention_flops, register, select
-from ._reference import masked_attention, positions
+from .core import groups
+from .core.autograd import Attention, Engine, is_traced, no_autocast, widen
+from .core.checks import check_choice, check_qkv
+from .core.reference import masked_attention, positions
+from .declare import Backend, Case, attention_flops, register, select
 
 SPANS = ('long', 'short')
 PADDINGS = ('attend', 'mask')
@@ -178,8 +178,8 @@ def _attend(query, key, value, scale, partition, span, bias):
     pattern = partial(_split, partition, span), len(partition), False
     given = dict(patterns=[pattern], scale=scale, bias=bias)
     engine = Engine(
-        partial(_groups.attend, **given),
-        partial(_groups.attend_backward, **given),
+        partial(groups.attend, **given),
+        partial(groups.attend_backward, **given),
     )
     return Attention.apply(query, key, value, engine)
 

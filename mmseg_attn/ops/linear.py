@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import no_autocast, widen
-from ._checks import check_choice, check_qkv
-from ._context import (
+from .core.autograd import no_autocast, widen
+from .core.checks import check_choice, check_qkv
+from .core.context import (
     MIN_DENOMINATOR,
     MIN_NORM,
     SOFTPLUS,
@@ -19,8 +19,8 @@ from ._context import (
     Rule,
     context_attention,
 )
-from ._operators import Backend, Case, narrow_keys, register, select
-from ._reference import by_heads, like_query
+from .core.reference import by_heads, like_query
+from .declare import Backend, Case, narrow_keys, register, select
 from .efficient import context_cases, context_flops
 
 FEATURE_MAPS = ('taylor', 'softplus')

@@ -8,9 +8,10 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import no_autocast
-from ._checks import check_qkv
-from ._operators import (
+from .core.autograd import no_autocast
+from .core.checks import check_qkv
+from .core.reference import masked_attention
+from .declare import (
     Backend,
     Case,
     attention_flops,
@@ -18,7 +19,6 @@ from ._operators import (
     register,
     select,
 )
-from ._reference import masked_attention
 
 
 def non_local_attention(

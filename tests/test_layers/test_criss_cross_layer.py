@@ -103,7 +103,7 @@ def test_fused_path_equals_the_steps(
     spatial, chunk, channels_last, monkeypatch
 ):
     """Chunks of pixels that hold several pictures, one, or a part of one."""
-    monkeypatch.setattr('mmseg_attn.layers._criss_cross_cpu._CHUNK', chunk)
+    monkeypatch.setattr('mmseg_attn.layers.criss_cross_cpu._CHUNK', chunk)
     layer = double_layer(spatial_dims=len(spatial))
     x = torch.randn(3, 16, *spatial, dtype=torch.float64)
     if channels_last:

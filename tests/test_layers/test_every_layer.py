@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_attn import layers
-from mmseg_attn.layers._projected import ProjectedAttention
+from mmseg_attn.layers.projected import ProjectedAttention
 from mmseg_attn.ops import axial_attention
 
 CHANNELS = 16

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmseg_attn.ops import _matmul
+from mmseg_attn.ops.core import matmul
 
 
 @pytest.mark.parametrize('works', [True, False])
@@ -10,22 +10,22 @@ from mmseg_attn.ops import _matmul
 def test_products_whatever_library_serves(shape, works, monkeypatch):
     """Against float64, for plain and transposed matrices."""
     n, i, k, j = shape
-    if works and not _matmul._onednn_works():
+    if works and not matmul._onednn_works():
         pytest.skip('this processor or torch has no such oneDNN product')
-    monkeypatch.setattr(_matmul, '_onednn_works', lambda: works)
+    monkeypatch.setattr(matmul, '_onednn_works', lambda: works)
     a, b = torch.randn(n, i, k), torch.randn(n, k, j)
     expected = (a.double() @ b.double()).float()
     close = dict(rtol=1e-4, atol=1e-4)
     for left in (a, a.mT.contiguous().mT):
         for right in (b, b.mT.contiguous().mT):
-            got = _matmul.bmm(left, right)
+            got = matmul.bmm(left, right)
             torch.testing.assert_close(got, expected, **close)
-            one = _matmul.mm(left[0], right[0])
+            one = matmul.mm(left[0], right[0])
             torch.testing.assert_close(one, expected[0], **close)
     target = torch.full((n, j, i), torch.nan).mT
-    _matmul.bmm_into(target, a, b)
+    matmul.bmm_into(target, a, b)
     torch.testing.assert_close(target, expected, **close)
-    _matmul.bmm_into(target, a, b, accumulate=True)
+    matmul.bmm_into(target, a, b, accumulate=True)
     torch.testing.assert_close(target, 2 * expected, **close)
 
 
@@ -33,5 +33,5 @@ def test_falls_back_if_torch_changes(monkeypatch):
     def changed(x, y):
         raise TypeError('another signature')
 
-    monkeypatch.setattr(_matmul, '_onednn', changed)
-    assert not _matmul._onednn_works.__wrapped__()
+    monkeypatch.setattr(matmul, '_onednn', changed)
+    assert not matmul._onednn_works.__wrapped__()

@@ -10,8 +10,8 @@ from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
-from mmseg_attn.ops import _operators
-from mmseg_attn.ops._operators import OPERATORS, Case
+from mmseg_attn.ops import declare
+from mmseg_attn.ops.declare import OPERATORS, Case
 
 EACH = pytest.mark.parametrize('name', OPERATORS)
 CASES = [
@@ -81,8 +81,8 @@ def test_plain_steps_of_tiny_problems(name, index, monkeypatch):
     case = OPERATORS[name].cases[index]
     inputs = inputs_of(name, case)
     expected = results(name, inputs, case, backend='reference')
-    monkeypatch.setattr('mmseg_attn.ops._axis.PLAIN_SCORES', 2**20)
-    monkeypatch.delattr('mmseg_attn.ops._axis.Attention')  # not taken
+    monkeypatch.setattr('mmseg_attn.ops.core.axis.PLAIN_SCORES', 2**20)
+    monkeypatch.delattr('mmseg_attn.ops.core.axis.Attention')  # not taken
     assert_all_close(results(name, inputs, case), expected, 1e-12)
     low = [x.detach().bfloat16() for x in inputs]
     with torch.autocast('cpu', torch.bfloat16):
@@ -270,8 +270,8 @@ def test_blocks_do_not_change_the_result(name, monkeypatch):
     case = OPERATORS[name].cases[0]
     inputs = inputs_of(name, case)
     whole = results(name, inputs, case)
-    monkeypatch.setattr('mmseg_attn.ops._groups._CPU_BLOCK', 100)
-    monkeypatch.setattr('mmseg_attn.ops._context._CPU_CHUNK', 100)
+    monkeypatch.setattr('mmseg_attn.ops.core.groups._CPU_BLOCK', 100)
+    monkeypatch.setattr('mmseg_attn.ops.core.context._CPU_CHUNK', 100)
     monkeypatch.setattr('mmseg_attn.ops.channelized_axial._BLOCK', 40)
     assert_all_close(results(name, inputs, case), whole, 1e-12)
 
@@ -564,13 +564,13 @@ def test_bad_options_are_explained(name, options, error, message):
 
 
 def test_backend_that_cannot_run_says_why(monkeypatch):
-    chip = _operators.Backend(print, lambda device: 'no such chip')
+    chip = declare.Backend(print, lambda device: 'no such chip')
     declared = OPERATORS['axial_attention']
     table = dict(fast=chip, **declared.backends)
     changed = dataclasses.replace(declared, backends=table)
     monkeypatch.setitem(OPERATORS, 'axial_attention', changed)
     with pytest.raises(RuntimeError, match='no such chip'):
-        _operators.check_backend('axial_attention', 'fast')
+        declare.check_backend('axial_attention', 'fast')
     q, k, v = inputs_of('axial_attention', Case((3, 4)))
     with pytest.raises(RuntimeError, match='no such chip'):
         ops.axial_attention(q, k, v, axis=0, backend='fast')

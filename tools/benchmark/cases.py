@@ -18,7 +18,7 @@ import torch
 from measure import Contestant, Skipped, as_it_is, to_nchw
 
 from mmseg_attn.layers import CrissCrossAttention, InterlacedSparseAttention
-from mmseg_attn.ops._operators import OPERATORS
+from mmseg_attn.ops.declare import OPERATORS
 
 GROUPS_LIMIT = 4 * 2**30
 AFFINITY_LIMIT = 2 * 2**30

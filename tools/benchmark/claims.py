@@ -22,7 +22,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
-from mmseg_attn.ops._operators import OPERATORS, Case
+from mmseg_attn.ops.declare import OPERATORS, Case
 
 NOTE = """\
 FLOP are 2 per multiply-add. Ours are the declared products of our operators,

@@ -12,7 +12,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from ...layers._layout import cut
-from ...ops._autograd import is_traced, no_autocast
+from ...ops.core.autograd import is_traced, no_autocast
 from ...registry import MODELS
 
 

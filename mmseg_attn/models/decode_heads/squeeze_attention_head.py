@@ -11,7 +11,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
-from ...ops._checks import check_choice
+from ...ops.core.checks import check_choice
 from ...registry import MODELS
 
 TEST_OUTPUTS = ('mask', 'dense', 'mask+dense')

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops._checks import check_choice
+from ...ops.core.checks import check_choice
 from ...registry import MODELS
 
 REDUCTIONS = ('mean', 'sum')

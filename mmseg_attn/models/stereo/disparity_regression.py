@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...ops._autograd import no_autocast
+from ...ops.core.autograd import no_autocast
 from ...registry import MODELS
 
 

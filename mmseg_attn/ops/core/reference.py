@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._autograd import widen
+from .autograd import widen
 
 
 def positions(x: Tensor) -> Tensor:

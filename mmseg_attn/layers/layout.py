@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops._autograd import is_traced
+from ..ops.core.autograd import is_traced
 
 
 def transpose_into(target: Tensor, source: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ._matmul import bmm, bmm_into
+from .matmul import bmm, bmm_into
 
 # A function (B, *spatial, heads, dim) -> view (*lead, *members, dim) with at
 # least two lead axes, which count the groups; how many axes count a group's

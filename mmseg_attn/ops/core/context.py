@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._autograd import is_traced, no_autocast, refuse_double_backward, widen
-from ._matmul import add_to, bmm
+from .autograd import is_traced, no_autocast, refuse_double_backward, widen
+from .matmul import add_to, bmm
 
 # Elements of a chunk's query, key or value.
 _CPU_CHUNK = 2**19

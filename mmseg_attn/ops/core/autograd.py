@@ -70,7 +70,7 @@ def no_autocast(x: Tensor):
     graphs.
     """
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if device != 'meta' and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 

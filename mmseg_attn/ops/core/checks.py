@@ -3,6 +3,8 @@
 
 from torch import Tensor
 
+from .device import is_counting
+
 
 def check_qkv(
     operator: str,
@@ -67,7 +69,7 @@ def check_qkv(
             f'{operator}: query, key and value must be on one device, got '
             f'{", ".join(str(x.device) for x in qkv.values())}'
         )
-    if query.is_meta:
+    if query.is_meta and not is_counting():
         raise ValueError(
             f'{operator}: tensors on the meta device hold no values. Trace '
             'with torch.export or torch.compile instead'

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""The contract of :mod:`._axis` as fused Triton kernels.
+"""The contract of :mod:`..core.axis` as fused Triton kernels.
 
 The scores of a tile of a line never leave the chip. A line that fits one
 tile keeps its weights there while the value channels pass by in chunks; the
@@ -18,44 +18,16 @@ stride per tensor tells all.
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
-from ._axis import _used_axes
+from ..core.axis import used_axes
+from ..core.device import tf32_is_allowed
+from .launch import jit, tl, triton
 
-try:
-    import triton
-    import triton.language as tl
-
-    _jit = triton.jit
-except ImportError:
-    triton = None
-
-    def _jit(function=None, **_):
-        return function or _jit
-
-
-_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Crops vary in training: no kernels of their own for multiples of 16.
-_kernel = _jit(do_not_specialize=['length', 'after'])
-
-
-def reason(device: torch.device) -> str | None:
-    """Why the kernels cannot run on a device, None if they can."""
-    if triton is None:
-        return 'triton is not installed: pip install triton'
-    if _INTERPRETED:
-        return None
-    if device.type != 'cuda':
-        return f'needs a CUDA device, got {device.type}'
-    if torch.version.hip:
-        return 'needs an NVIDIA GPU'
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return 'needs a GPU of compute capability 8.0 or more'
-    return None
+_kernel = jit(do_not_specialize=['length', 'after'])
 
 
 def limits(query: Tensor, key: Tensor, value: Tensor) -> str | None:
@@ -71,14 +43,14 @@ def limits(query: Tensor, key: Tensor, value: Tensor) -> str | None:
     return None
 
 
-@_jit
+@jit
 def _rows(line, positions, length, after):
     """Rows of positions of a line, in 64 bits: maps may be that large."""
     first = (line // after).to(tl.int64) * length * after + line % after
     return first + positions.to(tl.int64) * after
 
 
-@_jit
+@jit
 def _load(x, step, rows, inside, start, WIDTH: tl.constexpr, C: tl.constexpr):
     """Channels start .. start + C of rows; 0 beyond the line or the width."""
     channels = start + tl.arange(0, C)
@@ -86,7 +58,7 @@ def _load(x, step, rows, inside, start, WIDTH: tl.constexpr, C: tl.constexpr):
     return tl.load(x + rows[:, None] * step + channels[None, :], mask, 0.0)
 
 
-@_jit
+@jit
 def _save(x, y, keep, step, rows, inside, start, WIDTH: tl.constexpr):
     """Write y to channels start, ..., or keep * x + y if there is a keep."""
     channels = start + tl.arange(0, y.shape[1])
@@ -97,7 +69,7 @@ def _save(x, y, keep, step, rows, inside, start, WIDTH: tl.constexpr):
     tl.store(at, y.to(x.dtype.element_ty), mask)
 
 
-@_jit
+@jit
 def _scores(
     x, own, y, step, line, start, length, after, scale,
     WIDTH: tl.constexpr, N: tl.constexpr, KEYS: tl.constexpr,
@@ -119,7 +91,7 @@ def _scores(
     return tl.where(seen, scores, float('-inf')), tile, rows, inside
 
 
-@_jit
+@jit
 def _narrow(x, dtype: tl.constexpr):
     """x as y * factor, with y in the dtype of the products.
 
@@ -333,7 +305,7 @@ def _plan(query, value, length, backward):
     if query.dtype != torch.float32:
         most = 128 if length <= 128 else 64
         chunk = 32 if backward else 128
-    elif torch.backends.cuda.matmul.allow_tf32:
+    elif tf32_is_allowed():
         most, chunk, precision = 64, 32, 'tf32'
     else:
         most, chunk = 32 if width <= 64 else 16, 64
@@ -389,7 +361,7 @@ def attend(
     out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
     tensors = query, key, value, out
     lse = None
-    for axis, _ in _used_axes(axes, query.shape):
+    for axis, _ in used_axes(axes, query.shape):
         lines, length, after = _geometry(query.shape, axis)
         m, plan = _plan(query, value, length, backward=False)
         joint = torch.empty(
@@ -430,7 +402,7 @@ def attend_backward(
     """
     dq, dk, dv = out
     width = value.shape[-1]
-    for axis, later in _used_axes(axes, query.shape):
+    for axis, later in used_axes(axes, query.shape):
         lines, length, after = _geometry(query.shape, axis)
         m, plan = _plan(query, value, length, backward=True)
         line = length, after, float(scale)

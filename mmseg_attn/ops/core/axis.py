@@ -2,7 +2,7 @@
 """Attention along one or several axes of a grid.
 
 Along one it is axial attention, along all criss-cross attention. This file
-turns axes into patterns of groups (:mod:`._groups`) and offers the same sum
+turns axes into patterns of groups (:mod:`.groups`) and offers the same sum
 to autograd, to torch.compile as an operator, and to exporters as plain steps.
 """
 
@@ -15,8 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor, library
 
-from . import _groups
-from ._autograd import (
+from ..declare import Backend
+from . import device, groups
+from .autograd import (
     Attention,
     Engine,
     accumulator,
@@ -27,7 +28,6 @@ from ._autograd import (
     pixel_rows,
     widen,
 )
-from ._operators import Backend
 
 # Up to so many scores plain steps were faster on a CPU than blocks: 0.80
 # against 1.52 ms at 1x8x8, 1.60 against 2.96 ms at 1x16x16 (512 channels).
@@ -46,7 +46,7 @@ def _along(axis: int, x: Tensor) -> Tensor:
     return lines.transpose(1, 2)
 
 
-def _used_axes(axes, shape):
+def used_axes(axes, shape):
     """Axes to visit, and whether each leaves out the query's own position.
 
     The own position is counted with the first axis. The last spatial axis
@@ -60,7 +60,7 @@ def _used_axes(axes, shape):
 def _patterns(axes, shape):
     return [
         (partial(_along, axis), 1, exclude_self)
-        for axis, exclude_self in _used_axes(axes, shape)
+        for axis, exclude_self in used_axes(axes, shape)
     ]
 
 
@@ -80,7 +80,7 @@ def attend(
         (B, *spatial, heads, 1).
     """
     patterns = _patterns(axes, query.shape)
-    return _groups.attend(query, key, value, patterns, scale)
+    return groups.attend(query, key, value, patterns, scale)
 
 
 def attend_backward(
@@ -88,10 +88,10 @@ def attend_backward(
 ) -> None:
     """Write the gradients of :func:`attend` to out.
 
-    Arguments as in :func:`._groups.attend_backward`, with axes.
+    Arguments as in :func:`.groups.attend_backward`, with axes.
     """
     patterns = _patterns(axes, query.shape)
-    _groups.attend_backward(
+    groups.attend_backward(
         grad, query, key, value, delta, lse, patterns, scale, out
     )
 
@@ -99,7 +99,7 @@ def attend_backward(
 def axis_engine(axes, scale, backend) -> Engine:
     """Attention along axes without autograd, 'torch' or 'triton'."""
     if backend == 'triton':
-        from . import _triton_axis as module
+        from ..kernels import axis as module
     else:
         module = sys.modules[__name__]
     return Engine(
@@ -123,7 +123,7 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
         return _operator(query, key, value, axes, scale, backend)[0]
     keys = sum(query.shape[1 + axis] for axis in axes)
     few = query.shape[:-1].numel() * keys <= PLAIN_SCORES
-    if few and backend == 'torch' and not query.is_cuda:
+    if few and backend == 'torch' and not device.on_gpu(query):
         with no_autocast(query):
             return _exportable(query, key, value, axes, scale)
     engine = axis_engine(axes, scale, backend)
@@ -247,18 +247,18 @@ def _triton_pays(x):
     In fp32 without TF32 there are none to use, and the products of torch's
     libraries are the better ones (by reasoning, not yet by measurement).
     """
-    return x.is_cuda and (
-        x.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
+    return device.on_gpu(x) and (
+        x.dtype != torch.float32 or device.tf32_is_allowed()
     )
 
 
-def _triton_reason(device):
-    from . import _triton_axis
+def _triton_reason(place):
+    from ..kernels import launch
 
-    return _triton_axis.reason(device)
+    return launch.reason(place)
 
 
 def _triton_limits(query, key, value):
-    from . import _triton_axis
+    from ..kernels import axis as kernels
 
-    return _triton_axis.limits(query, key, value)
+    return kernels.limits(query, key, value)

@@ -13,10 +13,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._autograd import graph_is_kept, is_traced, refuse_double_backward
-from ..ops._axis import attend, attend_backward
-from ..ops._matmul import add_to, mm
-from ._layout import transpose_into
+from ..ops.core.autograd import (
+    graph_is_kept,
+    is_traced,
+    refuse_double_backward,
+)
+from ..ops.core.axis import attend, attend_backward
+from ..ops.core.matmul import add_to, mm
+from .layout import transpose_into
 
 # Pixels projected at once; 512 was the fastest, and smallest, of 256 .. 8192.
 _CHUNK = 512

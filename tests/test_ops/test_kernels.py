@@ -15,15 +15,18 @@ from torch import library
 
 pytest.importorskip('triton', reason='triton is not installed')
 
-from mmseg_attn.ops import _axis, _triton_axis, criss_cross_attention
-from mmseg_attn.ops._operators import OPERATORS
+from mmseg_attn.ops import criss_cross_attention
+from mmseg_attn.ops.core import axis as core_axis
+from mmseg_attn.ops.declare import OPERATORS
+from mmseg_attn.ops.kernels import axis as kernels
+from mmseg_attn.ops.kernels import launch
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 HALVES = [torch.bfloat16, torch.float16]
 pytestmark = [
     pytest.mark.skipif(
-        _triton_axis.reason(DEVICE) is not None,
-        reason=f'{_triton_axis.reason(DEVICE)}',
+        launch.reason(DEVICE) is not None,
+        reason=f'{launch.reason(DEVICE)}',
     ),
     # NumPy on the infinity within a sigmoid, in the interpreter.
     pytest.mark.filterwarnings('ignore:overflow encountered in exp'),
@@ -169,8 +172,8 @@ CASES = [
 def test_equals_float64(spatial, heads, dim, value_dim, axes):
     inputs = make(spatial, heads, dim, value_dim)
     exact = [x.double() for x in inputs]
-    check(run(_triton_axis, *inputs, axes), run(_axis, *exact, axes), 3e-6)
-    check(run(_triton_axis, *inputs, axes), dense(*exact, axes), 3e-6)
+    check(run(kernels, *inputs, axes), run(core_axis, *exact, axes), 3e-6)
+    check(run(kernels, *inputs, axes), dense(*exact, axes), 3e-6)
 
 
 @pytest.mark.parametrize('dtype', HALVES, ids=str)
@@ -179,8 +182,8 @@ def test_error_of_each_dtype(spatial, dtype):
     """At most twice (gradients: thrice) that of the reference in the dtype."""
     inputs = make(spatial, 1, 16, 24, dtype)
     axes = range(len(spatial))
-    truth = run(_axis, *(x.double() for x in inputs), axes)
-    ours = run(_triton_axis, *inputs, axes)
+    truth = run(core_axis, *(x.double() for x in inputs), axes)
+    ours = run(kernels, *inputs, axes)
     assert ours[1].dtype == torch.float32
     assert relative_error(ours[1], truth[1]) <= 1e-5
     leaves = [x.detach().clone().requires_grad_() for x in inputs[:3]]
@@ -200,7 +203,7 @@ def test_extreme_scores_stay_finite(spatial, dtype):
     q, k, v, g = make(spatial, dtype=dtype)
     for factor in (0, 40):  # 40 * 40 * |q k|: scores of about 1e4
         inputs = q * factor, k * factor, v, g
-        for x in run(_triton_axis, *inputs, range(len(spatial)), 1.0):
+        for x in run(kernels, *inputs, range(len(spatial)), 1.0):
             assert x.isfinite().all()
 
 
@@ -209,17 +212,17 @@ def test_gradients_of_scores_may_leave_the_range_of_fp16(spatial):
     """A scaled loss: <grad, value> is beyond 65,504, the gradients are not."""
     q, k, v, g = make(spatial, 1, 8, 64, torch.float16)
     inputs = q / 64, k / 64, v * 16, g * 8192
-    truth = run(_axis, *(x.double() for x in inputs), range(len(spatial)))
+    truth = run(core_axis, *(x.double() for x in inputs), range(len(spatial)))
     assert (inputs[3].double() * inputs[2]).sum(-1).max() > 10 * 65504
     assert max(x.abs().max() for x in truth) < 65504
-    check(run(_triton_axis, *inputs, range(len(spatial))), truth, 3e-3)
+    check(run(kernels, *inputs, range(len(spatial))), truth, 3e-3)
 
 
 @pytest.mark.parametrize('spatial', [(3, 2), (33,)], ids=str)
 def test_gradients_may_be_left_out(spatial):
     *qkv, grad = make(spatial)
     axes = range(len(spatial))
-    out, lse, *expected = run(_triton_axis, *qkv, grad, axes)
+    out, lse, *expected = run(kernels, *qkv, grad, axes)
     delta = (grad * out).sum(-1, keepdim=True)
     for wanted in itertools.product([True, False], repeat=3):
         grads = [
@@ -228,7 +231,7 @@ def test_gradients_may_be_left_out(spatial):
         ]
         if wanted == (False, False, True):
             grads[2] = qkv[2].copy_(torch.nan)  # over the value itself
-        _triton_axis.attend_backward(
+        kernels.attend_backward(
             grad, *qkv, delta, lse, axes, 0.7, tuple(grads)
         )
         for a, b in zip(grads, expected, strict=True):
@@ -241,20 +244,20 @@ def test_splits_of_one_projection():
     parts = [*wide.split([8, 8, 24], -1), torch.randn(2, 5, 6, 2, 24)]
     parts[3] = parts[3].to(DEVICE)
     exact = [x.double() for x in parts]
-    check(run(_triton_axis, *parts, [0, 1]), dense(*exact, [0, 1]), 3e-6)
+    check(run(kernels, *parts, [0, 1]), dense(*exact, [0, 1]), 3e-6)
 
 
 def test_says_why_it_cannot_run(monkeypatch):
-    assert _triton_axis.reason(DEVICE) is None
-    monkeypatch.setattr(_triton_axis, '_INTERPRETED', False)
+    assert launch.reason(DEVICE) is None
+    monkeypatch.setattr(launch, 'INTERPRETED', False)
     cpu = torch.device('cpu')
-    assert _triton_axis.reason(cpu) == 'needs a CUDA device, got cpu'
+    assert launch.reason(cpu) == 'needs a CUDA device, got cpu'
 
 
 def test_can_be_imported_without_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, 'triton', None)
     spec = importlib.util.spec_from_file_location(
-        'mmseg_attn.ops._without_triton', _triton_axis.__file__
+        'mmseg_attn.ops.kernels.without_triton', launch.__file__
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -277,7 +280,7 @@ def test_can_be_imported_without_triton(monkeypatch):
 )
 def test_says_what_is_beyond_it(change, message):
     inputs = make(**{'spatial': (2, 3), **change})
-    found = _triton_axis.limits(*inputs[:3])
+    found = kernels.limits(*inputs[:3])
     assert found is message or message in found
 
 

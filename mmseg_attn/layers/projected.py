@@ -7,8 +7,8 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..ops._operators import check_backend
-from ._layout import channels_first, channels_last, project
+from ..ops.declare import check_backend
+from .layout import channels_first, channels_last, project
 
 # Defaults of layers whose convolutions have norm and activation.
 NORM_CFG = dict(type='BN')

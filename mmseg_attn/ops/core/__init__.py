@@ -1,0 +1,2 @@
+# Copyright (c) mmseg_attn contributors.
+"""What several operators share."""

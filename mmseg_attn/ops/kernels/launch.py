@@ -1,0 +1,130 @@
+# Copyright (c) mmseg_attn contributors.
+"""How Triton kernels are launched, and what a launch costs.
+
+Each launch declares the bytes that it must move and its floating point
+operations. On the meta device nothing is run: the declarations alone are
+recorded, which counts the cost of the CUDA path without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.device import is_counting
+
+try:
+    import triton
+    import triton.language as tl
+
+    jit = triton.jit
+except ImportError:
+    triton = tl = None
+
+    def jit(function=None, **_):
+        """Leaves the function as it is where there is no Triton."""
+        return function or jit
+
+
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+
+
+class Launch(NamedTuple):
+    """What a launch declares.
+
+    Args:
+        name: Of the kernel.
+        read, written: Bytes that must come and go at least once: of each
+            tensor what the launch touches, however often.
+        flops: Operations of its products, 2 per multiply-add.
+        dtype: Of the products' operands.
+        precision: Of fp32 products: 'ieee', 'tf32' or 'tf32x3'.
+    """
+
+    name: str
+    read: int
+    written: int
+    flops: int
+    dtype: torch.dtype
+    precision: str = 'ieee'
+
+
+_record: list[Launch] | None = None
+
+
+@contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """Collect what is launched."""
+    global _record
+    before, _record = _record, []
+    try:
+        yield _record
+    finally:
+        _record = before
+
+
+def nbytes(*tensors: Tensor | None) -> int:
+    """Bytes of the elements of tensors; one that is None has none."""
+    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
+
+
+def launch(
+    kernel,
+    grid: Sequence[int],
+    *arguments,
+    on: Tensor,
+    reads: Sequence[Tensor | None],
+    writes: Sequence[Tensor | None],
+    flops: int = 0,
+    precision: str = 'ieee',
+    **options,
+) -> None:
+    """Run a kernel, or on the meta device only say so.
+
+    Args:
+        kernel: A function of triton.jit.
+        grid: Numbers of programs.
+        arguments, options: Of the kernel.
+        on: A tensor on the device, in the dtype of the products.
+        reads, writes: Tensors of which each element is read or written. One
+            that is read and written stands in both.
+        flops: Of the products.
+        precision: Of fp32 products.
+    """
+    if _record is not None:
+        _record.append(
+            Launch(
+                kernel.__name__,
+                nbytes(*reads),
+                nbytes(*writes),
+                flops,
+                on.dtype,
+                precision,
+            )
+        )
+    if on.is_meta:
+        return
+    with torch.cuda.device_of(on):  # Triton takes the current one
+        kernel[tuple(grid)](*arguments, **options)
+
+
+def reason(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a device, None if they can."""
+    if triton is None:
+        return 'triton is not installed: pip install triton'
+    if device.type == 'meta' and is_counting():
+        return None
+    if INTERPRETED:
+        return None
+    if device.type != 'cuda':
+        return f'needs a CUDA device, got {device.type}'
+    if torch.version.hip:
+        return 'needs an NVIDIA GPU'
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return 'needs a GPU of compute capability 8.0 or more'
+    return None
