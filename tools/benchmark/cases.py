@@ -4,7 +4,8 @@
 A case is a function (batch, height, width, channels, **kwargs of a tensor)
 that yields contestants on the same numbers, ours first. One that cannot run
 is yielded as Skipped, with the reason. The shapes are the operators' own
-declarations of the papers' widths.
+declarations of the papers' widths. Operators need torch alone, layers the
+hosts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import peers
 import torch
 from measure import Contestant, Skipped, as_it_is, to_nchw
 
-from mmseg_attn.layers import CrissCrossAttention, InterlacedSparseAttention
 from mmseg_attn.ops.declare import OPERATORS
 
 GROUPS_LIMIT = 4 * 2**30
@@ -64,6 +64,11 @@ def criss_cross(*sizes, **kwargs):
 
 def criss_cross_layer(batch, height, width, channels, **kwargs):
     """Layer with projections and residual on a contiguous (B, C, H, W)."""
+    try:
+        from mmseg_attn.layers import CrissCrossAttention
+    except ImportError as error:
+        yield Skipped('ours', f'not installed ({error})')
+        return
     ours = CrissCrossAttention(channels, gamma_init=0.7).to(**kwargs)
     x = torch.randn(batch, channels, height, width, **kwargs)
     yield Contestant('ours', ours, [x], as_it_is)
@@ -131,6 +136,11 @@ def interlaced_sparse(*sizes, **kwargs):
 
 def interlaced_layer(batch, height, width, channels, **kwargs):
     """Both blocks with their projections, in training."""
+    try:
+        from mmseg_attn.layers import InterlacedSparseAttention
+    except ImportError as error:
+        yield Skipped('ours', f'not installed ({error})')
+        return
     ours = InterlacedSparseAttention(channels, channels // 2).to(**kwargs)
     x = torch.randn(batch, channels, height, width, **kwargs)
     yield Contestant('ours', ours, [x], as_it_is, has_relu=True)

@@ -79,7 +79,7 @@ class Contestant:
                 out.shape, dtype=out.dtype, device=out.device
             )
             common = self.to_common(self.grad)
-            common.copy_(torch.randn(common.shape))
+            common.copy_(torch.randn(common.shape, device=out.device))
         wanted = (*self.inputs, *self.parameters)
         return torch.autograd.grad(out, wanted, self.grad)
 
