@@ -11,7 +11,7 @@ from mmseg.models.decode_heads.da_head import CAM
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-from ...layers._layout import cut
+from ...layers.layout import cut
 from ...ops.core.autograd import is_traced, no_autocast
 from ...registry import MODELS
 
