@@ -89,6 +89,7 @@ class Remote:
         self.connection = connection
         self.ours = ours
         self.has_relu = ours.has_relu
+        self.amp = ours.amp
 
     def _ask(self, request):
         # Not send(): torch would share the tensors' memory with the child.

@@ -16,6 +16,7 @@ from functools import partial
 
 import peers
 import torch
+from host import criss_cross_layer as criss_cross_layer_of_host
 from measure import Contestant, Skipped, as_it_is, to_nchw
 
 from mmseg_attn.ops.declare import OPERATORS
@@ -48,8 +49,9 @@ def _ours(name, sizes, kwargs, options=None, **changes):
     )
 
 
-def _nchw(name, function, ours):
-    return Contestant(name, function, nchw_copies(ours.inputs), as_it_is)
+def _nchw(name, formula, ours):
+    maps = nchw_copies(ours.inputs)
+    return Contestant(name, formula, maps, as_it_is, is_formula=True)
 
 
 def _copies(name, function, ours, parameters=()):
@@ -69,17 +71,28 @@ def criss_cross_layer(batch, height, width, channels, **kwargs):
     except ImportError as error:
         yield Skipped('ours', f'not installed ({error})')
         return
-    ours = CrissCrossAttention(channels, gamma_init=0.7).to(**kwargs)
+    ours = CrissCrossAttention(channels, gamma_init=0.7)
+    ours.to(**of_parameters(kwargs))
     x = torch.randn(batch, channels, height, width, **kwargs)
     yield Contestant('ours', ours, [x], as_it_is)
-    try:
-        from mmcv.ops import CrissCrossAttention as MMCVCrissCrossAttention
-    except ImportError as error:
-        yield Skipped('mmcv', f'not installed with ops ({error})')
-    else:
-        peer = MMCVCrissCrossAttention(channels).to(**kwargs)
-        peer.load_state_dict(ours.state_dict())
+    peer = criss_cross_layer_of_host()(channels)
+    peer.load_state_dict(ours.state_dict())
+    if x.element_size() == 4:
+        peer.to(**of_parameters(kwargs))
         yield Contestant('mmcv', peer, [x.clone()], as_it_is)
+    else:  # it adds a mask of fp32 to its scores, so that it fails in others
+        peer.to(x.device)
+        with torch.autocast(x.device.type, x.dtype):
+            name = 'mmcv under autocast'
+            yield Contestant(name, peer, [x.clone()], as_it_is)
+
+
+def of_parameters(kwargs):
+    """Keyword arguments of a map for a module: within autocast in fp32."""
+    device = torch.device(kwargs.get('device', 'cpu')).type
+    if device != 'meta' and torch.is_autocast_enabled(device):
+        return {**kwargs, 'dtype': torch.float32}
+    return kwargs
 
 
 def axial(*sizes, **kwargs):
@@ -141,7 +154,8 @@ def interlaced_layer(batch, height, width, channels, **kwargs):
     except ImportError as error:
         yield Skipped('ours', f'not installed ({error})')
         return
-    ours = InterlacedSparseAttention(channels, channels // 2).to(**kwargs)
+    ours = InterlacedSparseAttention(channels, channels // 2)
+    ours.to(**of_parameters(kwargs))
     x = torch.randn(batch, channels, height, width, **kwargs)
     yield Contestant('ours', ours, [x], as_it_is, has_relu=True)
     name = 'mmseg ISAHead blocks'
@@ -162,7 +176,7 @@ def interlaced_layer(batch, height, width, channels, **kwargs):
     head.in_conv = head.conv_seg = torch.nn.Identity()
     head.out_conv = peers.FirstHalf()
     head.dropout = None
-    head.to(**kwargs).load_state_dict(ours.state_dict())
+    head.to(**of_parameters(kwargs)).load_state_dict(ours.state_dict())
     blocks = peers.OfOneMap(head)
     yield Contestant(name, blocks, [x.clone()], as_it_is, has_relu=True)
 

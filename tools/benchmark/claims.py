@@ -18,7 +18,6 @@ import peers
 import torch
 from measure import Contestant, as_it_is, peak_bytes, to_nchw
 from report import markdown, write
-from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
@@ -413,7 +412,7 @@ def main(arguments=None):
     parser.add_argument('--out', type=Path, help='folder for claims.md')
     args = parser.parse_args(arguments)
     rows = markdown(HEADER, table(exact() | measured()))
-    Console().print(rows, soft_wrap=True, highlight=False, markup=False)
+    print(rows)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         text = f'torch {torch.__version__}. {NOTE}\n{rows}'

@@ -12,13 +12,15 @@ wins.
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from cases import CASES
+from machine import setup
 from measure import Contestant, as_it_is, time_in_turns, to_nchw
+from options import parser
 from peers import plain_non_local
 from report import save_table
-from rich.progress import Progress
-from run import parser, setup, wide_console
 
 from mmseg_attn.ops import non_local_attention
 
@@ -82,17 +84,13 @@ def crossover(ratios):
 
 def main(arguments=None):
     args = parse_args(arguments)
-    console = wide_console()
     dtype, _, info = setup(args)
     sides = sorted(args.sides)
     found = {name: {} for name in NAMES}
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task('', total=len(NAMES) * len(sides))
-        for name in NAMES:
-            for side in sides:
-                progress.update(task, description=f'{name} {side}x{side}')
-                found[name][side] = ratio(name, side, args, dtype)
-                progress.advance(task)
+    for name in NAMES:
+        for side in sides:
+            print(f'{name} {side}x{side}', file=sys.stderr, flush=True)
+            found[name][side] = ratio(name, side, args, dtype)
     header = ['operator', 'faster from', *(f'{s}x{s}' for s in sides)]
     body = []
     for name, ratios in found.items():
@@ -100,7 +98,7 @@ def main(arguments=None):
         first = f'{side}x{side}' if side else f'above {sides[-1]}x{sides[-1]}'
         body.append([name, first, *(f'{r:.2f}' for r in ratios.values())])
     data = dict(machine=info, ratios=found)
-    save_table(console, header, body, NOTE, data, args.out, 'crossover')
+    save_table(header, body, NOTE, data, args.out, 'crossover')
 
 
 if __name__ == '__main__':

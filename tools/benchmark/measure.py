@@ -7,10 +7,11 @@ import os
 import random
 import statistics
 import time
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from clock import cpu_seconds, gpu_seconds
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -19,6 +20,13 @@ class Skipped(NamedTuple):
 
     name: str
     reason: str
+
+
+def one_line(*said):
+    """Errors and warnings in a line, without places in torch's source."""
+    parts = (str(x).split(' (Triggered')[0].splitlines() for x in said)
+    text = ' '.join(part[0].strip() for part in parts if part)
+    return text if len(text) <= 160 else f'{text[:160]} ...'
 
 
 def to_nchw(x):
@@ -33,6 +41,8 @@ def as_it_is(x):
 class Contestant:
     """A callable with its inputs, and a gradient for its output.
 
+    One that is made within autocast runs within it.
+
     Args:
         name: In the table.
         function: A function or a module.
@@ -45,6 +55,10 @@ class Contestant:
         has_relu: Rounding then flips signs around 0, and with each a
             gradient changes wholly: it is compared as a whole, and less
             tightly.
+        is_formula: Whether it is published code of PyTorch's own operators,
+            which torch.compile may fuse.
+        graphs: On a GPU, kind -> graph; None until they are captured. An
+            empty dict if they shall not be.
     """
 
     def __init__(
@@ -56,6 +70,8 @@ class Contestant:
         parameters=(),
         work=None,
         has_relu=False,
+        is_formula=False,
+        graphs=None,
     ):
         self.name = name
         self.function = function
@@ -66,10 +82,19 @@ class Contestant:
         self.parameters = tuple(parameters)
         self.work = work
         self.has_relu = has_relu
+        self.is_formula = is_formula
+        self.graphs = graphs
         self.grad = None
+        self.amp = _autocast_dtype(self.inputs[0].device.type)
 
     def forward(self):
-        return self.function(*self.inputs)
+        with self._autocast():
+            return self.function(*self.inputs)
+
+    def _autocast(self):
+        if self.amp is None:
+            return nullcontext()
+        return torch.autocast(self.inputs[0].device.type, self.amp)
 
     def backward(self, out):
         if self.grad is None:
@@ -98,15 +123,9 @@ class Contestant:
         return results
 
     def seconds(self):
-        """Of a forward, and of this forward with its backward."""
-        self._synchronize()
-        start = time.perf_counter()
-        out = self.forward()
-        self._synchronize()
-        middle = time.perf_counter()
-        self.backward(out)
-        self._synchronize()
-        return middle - start, time.perf_counter() - start
+        """Kind -> seconds, as :mod:`clock` has them."""
+        cuda = self.inputs[0].is_cuda
+        return gpu_seconds(self) if cuda else cpu_seconds(self)
 
     def memory(self):
         """Peak bytes of a forward and backward, and how many are extra.
@@ -126,9 +145,12 @@ class Contestant:
         peak = peak_bytes(step, self.inputs[0].device)
         return peak, peak - needed
 
-    def _synchronize(self):
-        if self.inputs[0].is_cuda:
-            torch.cuda.synchronize()
+
+def _autocast_dtype(device_type):
+    """Of the autocast that is on, None if there is none."""
+    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
 
 
 def verify(contestant, expected, tolerance):
@@ -145,7 +167,8 @@ def verify(contestant, expected, tolerance):
     pairs = zip(contestant.results(), expected, strict=True)
     for i, (got, want) in enumerate(pairs):
         scale = want.abs().max()
-        if scale < 4 * torch.finfo(want.dtype).eps * largest:
+        eps = torch.finfo(contestant.amp or want.dtype).eps
+        if scale < 4 * eps * largest:
             scale = largest
         error = (got - want).abs().max() / scale
         if i and contestant.has_relu:  # of a gradient, not of the output
@@ -179,7 +202,7 @@ def peak_bytes(function, device):
 
 
 def time_in_turns(contestants, repeat, budget):
-    """Median and quartiles of forward and forward+backward, in seconds.
+    """Median and quartiles of each kind of run, in seconds.
 
     The order is drawn anew in each round, so that what else the machine
     does hits all alike. A contestant leaves after ``repeat`` rounds, or when
@@ -187,30 +210,28 @@ def time_in_turns(contestants, repeat, budget):
     All should have run before, for their results.
 
     Returns:
-        name -> 'forward' and 'total' -> summary of its seconds.
+        name -> kind, as :mod:`clock` has them -> summary of its seconds.
     """
     times = {c.name: [] for c in contestants}
+    used = dict.fromkeys(times, 0.0)
     share = budget / len(contestants)
     rng = random.Random(0)
     waiting = list(contestants)
     while waiting:
         for c in rng.sample(waiting, len(waiting)):
+            start = time.perf_counter()
             times[c.name].append(c.seconds())
+            used[c.name] += time.perf_counter() - start
         waiting = [
             c
             for c in waiting
             if len(times[c.name]) < 2
             or len(times[c.name]) < repeat
-            and sum(total for _, total in times[c.name]) < share
+            and used[c.name] < share
         ]
     return {
-        name: {
-            kind: _summary(values)
-            for kind, values in zip(
-                ('forward', 'total'), zip(*pairs, strict=True), strict=True
-            )
-        }
-        for name, pairs in times.items()
+        name: {kind: _summary([r[kind] for r in rounds]) for kind in rounds[0]}
+        for name, rounds in times.items()
     }
 
 
@@ -219,44 +240,3 @@ def _summary(values):
     return dict(
         median=median, iqr=high - low, rounds=len(values), best=min(values)
     )
-
-
-def machine_peaks(device, dtype):
-    """FLOP/s and bytes/s that this machine reaches at its best.
-
-    FLOP/s: of a large matrix product or a 3x3 convolution of 512 channels,
-    the better one, in ``dtype``. Bytes/s: read and written by a large copy.
-    """
-    cuda = torch.device(device).type == 'cuda'
-    kwargs = dict(device=device, dtype=dtype)
-    n, pixels = (8192, 128) if cuda else (2048, 64)
-    matrix = torch.randn(n, n, **kwargs)
-    image = torch.randn(1, 512, pixels, pixels, **kwargs)
-    kernel = torch.randn(512, 512, 3, 3, **kwargs)
-    source = torch.zeros(2**30 if cuda else 2**28, dtype=torch.uint8).to(
-        device
-    )
-    target = torch.empty_like(source)
-
-    def best(function):
-        def timed():
-            start = time.perf_counter()
-            function()
-            if cuda:
-                torch.cuda.synchronize()
-            return time.perf_counter() - start
-
-        with torch.no_grad():
-            return min(timed() for _ in range(6))
-
-    product = 2 * n**3 / best(lambda: matrix @ matrix)
-    convolution = (2 * 9 * 512**2 * pixels**2) / best(
-        lambda: F.conv2d(image, kernel, padding=1)
-    )
-    moved = 2 * source.nbytes / best(lambda: target.copy_(source))
-    return max(product, convolution), moved
-
-
-def roofline_seconds(work, peaks):
-    """The least time for (flops, bytes) at the (FLOP/s, bytes/s) of peaks."""
-    return max(w / peak for w, peak in zip(work, peaks, strict=True))

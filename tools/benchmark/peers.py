@@ -39,13 +39,13 @@ def einsum_axial(query, key, value):
     return torch.einsum('bcgw,bwhg->bchw', value, scores.softmax(-1))
 
 
-def sdpa_axial(query, key, value):
+def sdpa_axial(query, key, value, *, attend=F.scaled_dot_product_attention):
     """Attention within each column, by torch's kernel on copied columns."""
     columns = (
         x.movedim(1, -2).flatten(0, 1).contiguous()
         for x in (query, key, value)
     )
-    out = F.scaled_dot_product_attention(*columns, scale=1.0)
+    out = attend(*columns, scale=1.0)
     return out.unflatten(0, (len(query), -1)).movedim(-2, 1)
 
 
@@ -95,7 +95,7 @@ def interlaced(query, key, value, query2, key2, *, partition=8):
     Padded once, before the long half, as the official code does.
     """
     maps = (query, key, value, query2, key2)
-    pads = _pads(query.shape[1:3], partition)
+    pads = pads_of(query.shape[1:3], partition)
     if any(pads):
         maps = [F.pad(x, (0, 0, 0, 0, *pads)) for x in maps]
     query, key, value, query2, key2 = maps
@@ -105,7 +105,7 @@ def interlaced(query, key, value, query2, key2, *, partition=8):
     attend = ops.interlaced_sparse_attention
     long = attend(query, key, value, span='long', **given)
     short = attend(query2, key2, long, span='short', **given)
-    return _crop(short, pads, 1)
+    return crop(short, pads, 1)
 
 
 def host_interlaced(query, key, value, query2, key2, *, partition=8):
@@ -114,7 +114,7 @@ def host_interlaced(query, key, value, query2, key2, *, partition=8):
     The head copies the C channels of a map into groups and projects there;
     given query, key and value, it is these 2C channels that are copied.
     """
-    pads = _pads(query.shape[2:], partition)
+    pads = pads_of(query.shape[2:], partition)
     halves = [
         F.pad(x, pads)
         .unflatten(3, (-1, partition))
@@ -132,7 +132,7 @@ def host_interlaced(query, key, value, query2, key2, *, partition=8):
     )
     short = short.view(batch, rows, columns, channels, partition, partition)
     out = short.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-    return _crop(out, pads, 2)
+    return crop(out, pads, 2)
 
 
 def _attend_flat(query, key, value):
@@ -143,9 +143,18 @@ def _attend_flat(query, key, value):
     return out.mT.contiguous().view_as(value)
 
 
-def sdpa_interlaced(query, key, value, query2, key2, *, partition=8):
+def sdpa_interlaced(
+    query,
+    key,
+    value,
+    query2,
+    key2,
+    *,
+    partition=8,
+    attend=F.scaled_dot_product_attention,
+):
     """Both halves by torch's kernel on copied groups of ours' layout."""
-    pads = _pads(query.shape[1:3], partition)
+    pads = pads_of(query.shape[1:3], partition)
     halves = [
         F.pad(x, (0, 0, 0, 0, *pads))
         .unflatten(2, (-1, partition))
@@ -155,24 +164,27 @@ def sdpa_interlaced(query, key, value, query2, key2, *, partition=8):
     to_long, to_short = (0, 2, 4, 5, 1, 3, 6), (0, 1, 3, 5, 2, 4, 6)
     back_long, back_short = (0, 4, 1, 5, 2, 3, 6), (0, 1, 4, 2, 5, 3, 6)
     query, key, value, query2, key2 = halves
-    long = _attend_groups(query, key, value, to_long).permute(back_long)
-    short = _attend_groups(query2, key2, long, to_short).permute(back_short)
-    return _crop(short.flatten(3, 4).flatten(1, 2), pads, 1)
+    long = _attend_groups(attend, query, key, value, to_long)
+    long = long.permute(back_long)
+    short = _attend_groups(attend, query2, key2, long, to_short)
+    short = short.permute(back_short)
+    return crop(short.flatten(3, 4).flatten(1, 2), pads, 1)
 
 
-def _attend_groups(query, key, value, order):
+def _attend_groups(attend, query, key, value, order):
     query, key, value = (x.permute(order) for x in (query, key, value))
     flat = (x.flatten(4, 5).flatten(0, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*flat).reshape(value.shape)
+    scale = query.shape[-1] ** -0.5
+    return attend(*flat, scale=scale).reshape(value.shape)
 
 
-def _pads(spatial, partition):
+def pads_of(spatial, partition):
     """Before and behind, the last axis first, as F.pad wants them."""
     pads = [-n % partition for n in reversed(spatial)]
     return [half for pad in pads for half in (pad // 2, pad - pad // 2)]
 
 
-def _crop(x, pads, first):
+def crop(x, pads, first):
     left, right, top, bottom = pads
     height, width = x.shape[first : first + 2]
     x = x.narrow(first, top, height - top - bottom)
@@ -213,6 +225,14 @@ def einsum_channel_linear(value, *, eps=1e-6):
     affinity = torch.einsum('bcn,bdn->bcd', x, unit)
     out = x.sum(1, keepdim=True) + torch.einsum('bcd,bdn->bcn', affinity, unit)
     return (out / norm.unsqueeze(-1)).view_as(value)
+
+
+def sdpa_non_local(
+    query, key, value, *, attend=F.scaled_dot_product_attention
+):
+    """Attention of all to all, by torch's kernel, in ours' layout."""
+    flat = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))
+    return attend(*flat, scale=1.0).transpose(1, 2).reshape(value.shape)
 
 
 def plain_non_local(query, key, value):

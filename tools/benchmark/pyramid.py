@@ -20,10 +20,11 @@ import math
 import os
 
 import torch
+from machine import setup
 from measure import Contestant, as_it_is, time_in_turns, verify
 from mmcv.cnn.bricks import NonLocal2d, NonLocal3d
+from options import parser
 from report import save_table
-from run import parser, setup, wide_console
 
 from mmseg_attn.layers import EfficientAttention
 
@@ -146,7 +147,6 @@ def cells(row):
 
 def main(arguments=None):
     args = parse_args(arguments)
-    console = wide_console()
     dtype, _, info = setup(args)
     rows = []
     for level in volumes() if args.volume else levels(*args.picture):
@@ -154,7 +154,7 @@ def main(arguments=None):
     body = [cells(row) for row in rows]
     data = dict(machine=info, rows=rows)
     name = 'volume' if args.volume else 'pyramid'
-    save_table(console, HEADER, body, NOTE, data, args.out, name)
+    save_table(HEADER, body, NOTE, data, args.out, name)
 
 
 if __name__ == '__main__':

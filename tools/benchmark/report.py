@@ -1,37 +1,24 @@
 # Copyright (c) mmseg_attn contributors.
-"""Results as a table, Markdown, JSON and plots."""
+"""Results as a table, Markdown and JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 
-import matplotlib
+from clock import KINDS
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
-from rich.table import Table
-
-HEADER = [
-    'case',
-    'BxHxW',
-    'contestant',
-    'forward ms',
-    'x ours',
-    'forward+backward ms',
-    'x ours',
-    'roofline',
-    'peak MiB',
-    'extra MiB',
-    'x ours',
-]
+NAMES = ['case', 'BxHxW', 'contestant']
+MEMORY = ['roofline', 'peak MiB', 'extra MiB', 'x ours']
 NOTE = (
     'Median of rounds in turns, ± half the interquartile range. x ours: '
     'larger is worse than ours. Roofline: the least time for the '
     "operator's declared products and tensors at this machine's measured "
-    'FLOP/s and bytes/s, as a share of the time of the forward; maps that '
-    'stay in a cache can be above 100 %. Extra memory: beyond the output and '
-    'the gradients.'
+    'FLOP/s and bytes/s, as a share of the time of the forward (as a graph '
+    'where there is one); maps that stay in a cache can be above 100 %. Extra '
+    'memory: beyond the output and the gradients. On a GPU: by events, the L2 '
+    'cache cold, each step as it is called from an idle GPU, and as a CUDA '
+    'graph.'
 )
 
 
@@ -51,18 +38,37 @@ def pixels(size):
     return math.prod(map(int, size.split('x')))
 
 
-def cells(row, ours):
+def timed_kinds(rows):
+    """Kinds of runs that were timed, in order."""
+    return [kind for kind in KINDS if any(kind in row for row in rows)]
+
+
+def header(rows):
+    """Names of the columns of :func:`lines`."""
+    times = [[f'{KINDS[kind]} ms', 'x ours'] for kind in timed_kinds(rows)]
+    return [*NAMES, *sum(times, []), *MEMORY]
+
+
+def lines(rows):
+    """Cells of all rows; ours stands before its peers."""
+    kinds = timed_kinds(rows)
+    result = []
+    ours = None
+    for row in rows:
+        if row['name'] == 'ours':
+            ours = row
+        result.append(cells(row, ours, kinds))
+    return result
+
+
+def cells(row, ours, kinds):
     """Columns of a row: times in ms, memory in MiB, and ratios to ours."""
     names = [row['case'], row['size'], row['name']]
     if 'note' in row:
-        return [*names, row['note'], *['-'] * (len(HEADER) - 4)]
+        return [*names, row['note']]
     numbers = []
-    for kind in ('forward', 'total'):
-        value, base = row[kind]['median'], ours[kind]['median']
-        numbers += [
-            f'{1e3 * value:.2f} ±{5e2 * row[kind]["iqr"]:.2f}',
-            f'{value / base:.2f}',
-        ]
+    for kind in kinds:
+        numbers += _times(row.get(kind), ours.get(kind))
     share = row['roofline']
     return [
         *names,
@@ -74,20 +80,19 @@ def cells(row, ours):
     ]
 
 
-def lines(rows):
-    """Cells of all rows; ours stands before its peers."""
-    result = []
-    ours = None
-    for row in rows:
-        if row['name'] == 'ours':
-            ours = row
-        result.append(cells(row, ours))
-    return result
+def _times(summary, base):
+    if summary is None:
+        return '-', '-'
+    median, half = 1e3 * summary['median'], 5e2 * summary['iqr']
+    digits = 2 if median >= 1 else 4
+    ratio = f'{summary["median"] / base["median"]:.2f}' if base else '-'
+    return f'{median:.{digits}f} ±{half:.{digits}f}', ratio
 
 
 def markdown(header, body):
-    """A Markdown table."""
+    """A Markdown table; short lines are filled up."""
     table = [header, ['---'] * len(header), *body]
+    table = [[*x, *['-'] * (len(header) - len(x))] for x in table]
     return '\n'.join(f'| {" | ".join(line)} |' for line in table) + '\n'
 
 
@@ -96,11 +101,23 @@ def about(machine):
     return ', '.join(f'{name} {value}' for name, value in machine.items())
 
 
-def save_table(console, header, body, note, data, out, name):
+def print_table(title, header, body):
+    """Print columns; those of short lines, which end in a note, are free."""
+    widths = [len(name) for name in header]
+    for line in body:
+        full = line if len(line) == len(header) else line[:-1]
+        for i, cell in enumerate(full):
+            widths[i] = max(widths[i], len(cell))
+    print(title)
+    for line in (header, *body):
+        padded = (c.ljust(w) for c, w in zip(line, widths, strict=False))
+        print('  '.join(padded).rstrip(), flush=True)
+
+
+def save_table(header, body, note, data, out, name):
     """Print a table; with ``out`` write it there, and the data as JSON.
 
     Args:
-        console: Of rich.
         header: Names of the columns.
         body: Lines of cells.
         note: What the columns mean.
@@ -109,63 +126,21 @@ def save_table(console, header, body, note, data, out, name):
         name: Of the files, without ending.
     """
     title = about(data['machine'])
-    table = Table(*header, title=title)
-    for line in body:
-        table.add_row(*line)
-    console.print(table)
+    print_table(title, header, body)
     if out:
-        write(
-            out / f'{name}.md',
-            f'{title}.\n\n{note}\n\n{markdown(header, body)}',
-        )
-        write(out / f'{name}.json', json.dumps(data, indent=1) + '\n')
+        write_table(title, header, body, note, data, out, name)
+
+
+def write_table(title, header, body, note, data, out, name):
+    """The files of :func:`save_table`; none is ever half a file."""
+    text = f'{title}.\n\n{note}\n\n{markdown(header, body)}'
+    write(out / f'{name}.md', text)
+    write(out / f'{name}.json', json.dumps(data, indent=1) + '\n')
 
 
 def save(rows, info, out):
-    """Write all files to the folder ``out``; none is ever half a file."""
+    """Write the table of a benchmark to the folder ``out``."""
+    data = dict(machine=info, rows=rows)
     title = about(info)
-    text = f'{title}.\n\n{NOTE}\n\n{markdown(HEADER, lines(rows))}'
-    data = json.dumps(dict(machine=info, rows=rows), indent=1) + '\n'
-    write(out / 'benchmark.json', data)
-    write(out / 'benchmark.md', text)
-    timed = [r for r in rows if 'note' not in r]
-    for case in dict.fromkeys(r['case'] for r in timed):
-        chosen = [r for r in timed if r['case'] == case]
-        plot(chosen, 'name', f'{case}: {title}', out / f'{case}.png')
-    chosen = [r for r in timed if r['name'] == 'ours']
-    plot(chosen, 'case', f'ours: {title}', out / 'overview.png')
-
-
-def plot(rows, label, title, path):
-    """Time and extra memory against pixels, a line per ``label``."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 4.8), layout='constrained'
-    )
-    styles = ['o-', 's--', '^:']
-    for index, name in enumerate(dict.fromkeys(r[label] for r in rows)):
-        points = sorted(
-            (
-                pixels(r['size']),
-                1e3 * r['total']['median'],
-                r['extra'] / 2**20,
-            )
-            for r in rows
-            if r[label] == name
-        )
-        x, milliseconds, mebibytes = zip(*points, strict=True)
-        style = styles[index // 5 % len(styles)]
-        given = dict(label=name, color=f'C{index % 10}', markersize=4)
-        left.loglog(x, milliseconds, style, **given)
-        right.loglog(x, mebibytes, style, **given)
-    left.set_ylabel('forward + backward, ms')
-    right.set_ylabel('extra memory, MiB')
-    for ax in (left, right):
-        ax.set_xlabel('pixels in the batch')
-        ax.grid(True, which='both', alpha=0.25)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc='outside lower center', ncols=4, fontsize=9
-    )
-    figure.suptitle(title, fontsize=9)
-    replace_file(path, lambda p: figure.savefig(p, dpi=110, format='png'))
-    plt.close(figure)
+    body = lines(rows)
+    write_table(title, header(rows), body, NOTE, data, out, 'benchmark')

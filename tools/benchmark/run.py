@@ -3,8 +3,9 @@
 
 For each size: check that all give the same output and gradients, then time
 forward and forward+backward in turns and measure memory. Prints a table;
-writes benchmark.json, benchmark.md, overview.png and a plot of each case
-after each case, so that a crash loses no more than one.
+writes benchmark.json and benchmark.md after each case, so that a crash loses
+no more than one, and at the end overview.png and a plot of each case, where
+matplotlib is installed. Needs no more than torch, for layers the hosts.
 
     python tools/benchmark/run.py --out benchmark
     python tools/benchmark/run.py --cases axial --sizes 1x128x256 2x97x97
@@ -13,65 +14,32 @@ after each case, so that a crash loses no more than one.
 
 from __future__ import annotations
 
-import argparse
-import platform
-import re
+import sys
+import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from base import base
 from cases import CASES
-from measure import (
-    Skipped,
-    machine_peaks,
-    roofline_seconds,
-    time_in_turns,
-    verify,
-)
-from report import HEADER, about, lines, pixels, save
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from further import PEERS
+from machine import autocast, roofline_seconds, setup
+from measure import Skipped, one_line, time_in_turns, verify
+from options import add_amp, parser, size
+from report import about, header, lines, pixels, print_table, save
 
 SIZES = '1x32x32 1x64x64 1x97x97 2x97x97 1x128x128 1x128x256 1x256x512'
-# Largest error as a part of the largest value.
+# Largest error as a part of the largest value, by the dtype of the products.
 TOLERANCE = {
     torch.float32: 1e-4,
+    'tf32': 1e-2,
     torch.float16: 2e-2,
     torch.bfloat16: 5e-2,
 }
 
 
-def size(text):
-    """Check an argument BxHxW."""
-    if re.fullmatch(r'[1-9]\d*(x[1-9]\d*){2}', text):
-        return text
-    raise argparse.ArgumentTypeError(f'{text!r} is not like 2x97x97 (BxHxW)')
-
-
-def parser(doc):
-    """Options that crossover.py shares."""
-    result = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawTextHelpFormatter
-    )
-    result.add_argument('--channels', type=int, default=512)
-    result.add_argument(
-        '--dtype',
-        default='float32',
-        choices=['float32', 'float16', 'bfloat16'],
-    )
-    result.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
-    )
-    result.add_argument('--threads', type=int, help='CPU threads')
-    result.add_argument('--repeat', type=int, default=30, help='most rounds')
-    result.add_argument('--out', type=Path, help='folder for the results')
-    return result
-
-
 def parse_args(arguments=None):
     result = parser(__doc__)
+    add_amp(result)
     result.add_argument(
         '--cases', nargs='+', choices=CASES, default=list(CASES)
     )
@@ -95,39 +63,25 @@ def parse_args(arguments=None):
         help='seconds: who would need more for one forward+backward,\n'
         'judged by the last smaller size, is left out',
     )
-    result.add_argument('--base', metavar='REV', help='git revision')
-    return result.parse_args(arguments)
-
-
-def setup(args):
-    """Apply the options; describe the machine, with its measured peaks."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-    dtype = getattr(torch, args.dtype)
-    peaks = machine_peaks(args.device, dtype)
-    device = (
-        torch.cuda.get_device_name()
-        if args.device == 'cuda'
-        else f'{platform.machine()}, {torch.get_num_threads()} threads, '
-        f'{torch.backends.cpu.get_cpu_capability()}'
+    result.add_argument(
+        '--seconds',
+        type=float,
+        default=float('inf'),
+        help='after so many no other case and size is begun',
     )
-    info = {
-        'device': device,
-        'torch': torch.__version__,
-        'dtype': args.dtype,
-        'channels': args.channels,
-        'peak GFLOP/s': round(peaks[0] / 1e9),
-        'peak GB/s': round(peaks[1] / 1e9, 1),
-    }
-    return dtype, peaks, info
-
-
-def wide_console():
-    """A console as wide as the table where no terminal sets the width."""
-    console = Console()
-    return console if console.is_terminal else Console(width=180)
+    result.add_argument(
+        '--peers',
+        nargs='*',
+        choices=PEERS,
+        help='further ones, by default all on a GPU and none on a CPU',
+    )
+    result.add_argument('--no-plots', action='store_true')
+    result.add_argument('--base', metavar='REV', help='git revision')
+    args = result.parse_args(arguments)
+    if args.peers is None:
+        cuda = torch.device(args.device).type == 'cuda'
+        args.peers = list(PEERS) if cuda else []
+    return args
 
 
 class Left(Exception):
@@ -151,9 +105,13 @@ class Runner:
         self.at_base = at_base
         self.last = {}
         self.wrong = False
+        self.end = time.monotonic() + args.seconds
 
     def measure(self, case, size):
         """Rows of one case at one size, ours first."""
+        if time.monotonic() > self.end:
+            note = f'not begun within {self.args.seconds:.0f} s'
+            return [dict(case=case, size=size, name='ours', note=note)]
         rows, fit = {}, []
         expected = work = None
         for offer in self._offers(case, size):
@@ -171,12 +129,14 @@ class Runner:
             except Left as reason:
                 row['note'] = str(reason)
                 if offer.name == 'ours':
+                    self.wrong |= row['note'].startswith('fails')
                     return [row]
         del expected
         times = time_in_turns(fit, self.args.repeat, self.args.budget)
         least = work and roofline_seconds(work, self.peaks)
         for name, summary in times.items():
-            share = work and least / summary['forward']['median']
+            forward = summary.get('graph forward', summary['forward'])
+            share = work and least / forward['median']
             rows[name].update(summary, roofline=share)
             self.last[case, name] = size, summary['total']['median']
         return list(rows.values())
@@ -186,11 +146,18 @@ class Runner:
         sizes = *map(int, size.split('x')), self.args.channels
         kwargs = dict(dtype=self.dtype, device=self.args.device)
         try:
-            offers = _fitting(lambda: list(CASES[case](*sizes, **kwargs)))
+            with autocast(self.args):
+                offers = _fitting(lambda: self._list(case, sizes, kwargs))
         except Left as reason:
             return [Skipped('ours', str(reason))]
         if self.at_base:
             offers.insert(1, self.at_base(offers[0]))
+        return offers
+
+    def _list(self, case, sizes, kwargs):
+        offers = list(CASES[case](*sizes, **kwargs))
+        for name in self.args.peers:
+            offers += list(PEERS[name](case, offers))
         return offers
 
     def _check_time(self, case, size, offer):
@@ -201,50 +168,54 @@ class Runner:
             raise Left(f'took {seconds:.1f} s at {before}: too long here')
 
     def _verify(self, offer, expected):
-        tolerance = TOLERANCE[self.dtype]
+        dtype = offer.amp or self.dtype
+        if dtype == torch.float32 and self.args.tf32:
+            dtype = 'tf32'
         try:
-            _fitting(lambda: verify(offer, expected, tolerance))
+            _fitting(lambda: verify(offer, expected, TOLERANCE[dtype]))
         except AssertionError as error:
             self.wrong = True
             raise Left(str(error)) from None
-        except RuntimeError as error:
-            # mmcv's layer fails in bf16; a revision may lack the operator.
-            raise Left(f'fails: {str(error).splitlines()[0]}') from None
 
 
 def _fitting(function):
-    """The function's result, or Left if there is not enough memory."""
+    """The function's result, or Left: what fails shall not end the rest."""
     try:
         return function()
-    except RuntimeError as error:
+    except (AssertionError, Left):
+        raise
+    except Exception as error:
         if 'memory' in str(error):
             raise Left('out of memory') from None
-        raise
+        raise Left(f'fails: {one_line(error)}') from None
 
 
 def main(arguments=None):
     args = parse_args(arguments)
-    console = wide_console()
     with base(args.base) if args.base else nullcontext() as at_base:
         dtype, peaks, info = setup(args)
         runner = Runner(args, dtype, peaks, at_base)
-        sizes = sorted(args.sizes, key=pixels)
         rows = []
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task('', total=len(args.cases) * len(sizes))
-            for case in args.cases:
-                for size in sizes:
-                    progress.update(task, description=f'{case} {size}')
-                    rows += runner.measure(case, size)
-                    progress.advance(task)
-                if args.out:
-                    save(rows, info, args.out)
-    table = Table(*HEADER, title=about(info))
-    for line in lines(rows):
-        table.add_row(*line)
-    console.print(table)
+        for case in args.cases:
+            for shape in sorted(args.sizes, key=pixels):
+                print(case, shape, file=sys.stderr, flush=True)
+                rows += runner.measure(case, shape)
+            if args.out:
+                save(rows, info, args.out)
+    print_table(about(info), header(rows), lines(rows))
+    if args.out and not args.no_plots:
+        _draw(rows, info, args.out)
     if runner.wrong:
         raise SystemExit('some contestants differ from ours: see the table')
+
+
+def _draw(rows, info, out):
+    try:
+        from plots import draw
+    except ImportError as error:
+        print(f'no plots: {error}')
+    else:
+        draw(rows, info, out)
 
 
 if __name__ == '__main__':
