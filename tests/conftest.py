@@ -43,3 +43,37 @@ def golden():
             return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
 
     return load
+
+
+@pytest.fixture
+def bfloat16_in_the_interpreter(monkeypatch):
+    """It multiplies the bits of bf16 as integers, and cuts off to bf16.
+
+    A GPU multiplies in fp32 and rounds to the nearest.
+    """
+    if torch.cuda.is_available():
+        return
+    tl = pytest.importorskip('triton.language')
+    from triton.runtime import interpreter
+
+    def cast(self, x, target, plain=interpreter.InterpreterBuilder.cast_impl):
+        a, b = x.dtype.scalar, target.scalar
+        if (a, b) == (tl.float32, tl.bfloat16):
+            bits = torch.from_numpy(x.data.copy()).bfloat16()
+            bits = bits.view(torch.int16).numpy().view('uint16')
+        elif (a, b) == (tl.bfloat16, tl.float32):
+            bits = torch.from_numpy(x.data.view('int16').copy())
+            bits = bits.view(torch.bfloat16).float().numpy()
+        else:
+            return plain(self, x, target)
+        return interpreter.TensorHandle(bits, b)
+
+    def dot(
+        self, a, b, *args, plain=interpreter.InterpreterBuilder.create_dot
+    ):
+        if a.dtype.scalar == tl.bfloat16:
+            a, b = (cast(self, x, tl.float32) for x in (a, b))
+        return plain(self, a, b, *args)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'cast_impl', cast)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', dot)

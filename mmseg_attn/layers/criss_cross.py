@@ -7,13 +7,16 @@ from torch import Tensor, nn
 from ..ops import criss_cross_attention
 from ..registry import MODELS
 from .criss_cross_cpu import FusedCrissCross, can_fuse
+from .criss_cross_gpu import CrissCrossStep
 from .projected import (
     ProjectedAttention,
     add_attention,
     check_map,
     check_reduction,
     is_changed,
+    parameters_of,
 )
+from .projected_gpu import goes_gpu_way
 
 
 @MODELS.register_module()
@@ -95,9 +98,14 @@ class CrissCrossAttention(ProjectedAttention):
         """
         check_map(self, x, self.spatial_dims)
         convs = self._convs()
-        plain = not any(map(is_changed, convs))
-        if plain and self.backend in (None, 'torch') and can_fuse(x):
-            parameters = [p for c in convs for p in (c.weight, c.bias)]
-            return FusedCrissCross.apply(x, self.gamma.scale, *parameters)
+        if not any(map(is_changed, convs)):
+            gamma = self.gamma.scale
+            parameters = parameters_of(convs)
+            if goes_gpu_way(x, self.backend):
+                return CrissCrossStep.apply(
+                    x, gamma, self.backend, *parameters
+                )
+            if self.backend in (None, 'torch') and can_fuse(x):
+                return FusedCrissCross.apply(x, gamma, *parameters)
         attended = self._attend(*self._project(x, convs))
-        return add_attention(x, self.gamma.scale, attended)
+        return add_attention(x, self.gamma.scale, attended, self.backend)

@@ -9,6 +9,7 @@ from ..ops.efficient import NORMALIZATIONS
 from ..registry import MODELS
 from .layout import channels_first, project
 from .projected import CONVS, ProjectedAttention, check_map, is_changed
+from .projected_gpu import Reprojection, goes_gpu_way
 
 
 @MODELS.register_module()
@@ -116,9 +117,12 @@ class EfficientAttention(ProjectedAttention):
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x, self.spatial_dims)
-        attended = self._attend(*self._project(x, self._convs())).flatten(-2)
+        x, qkv = self._branches(x)
+        attended = self._attend(*qkv).flatten(-2)
         conv = self.reprojection
         if is_changed(conv):
             return x + conv(attended.movedim(-1, 1))
+        if goes_gpu_way(x, self.backend):
+            return Reprojection.apply(x, attended, conv.weight, conv.bias)
         out = project(attended, conv.weight, conv.bias).squeeze(-2)
         return x + channels_first(out, x)

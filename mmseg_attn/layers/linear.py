@@ -88,8 +88,8 @@ class LinearAttention(ProjectedAttention):
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x, self.spatial_dims)
-        attended = self._attend(*self._project(x, self._convs()))
-        return add_attention(x, self.gamma, attended)
+        x, qkv = self._branches(x)
+        return add_attention(x, self.gamma, self._attend(*qkv), self.backend)
 
 
 @MODELS.register_module()
@@ -148,4 +148,4 @@ class ChannelLinearAttention(BaseModule):
             )
         pixels = channels_last(x).unsqueeze(-2)
         attended = channel_linear_attention(pixels, **self.options)
-        return add_attention(x, self.gamma, attended)
+        return add_attention(x, self.gamma, attended, self.options['backend'])

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..ops.declare import check_backend
 from .layout import channels_first, channels_last, project
+from .projected_gpu import Projection, goes_gpu_way
+from .residual import Residual
 
 # Defaults of layers whose convolutions have norm and activation.
 NORM_CFG = dict(type='BN')
@@ -54,8 +56,21 @@ def check_reduction(in_channels: int, reduction: int) -> None:
         )
 
 
-def add_attention(x: Tensor, gamma: Tensor, attended: Tensor) -> Tensor:
-    """``x + gamma * attended`` of a map and (B, *spatial, 1, C)."""
+def parameters_of(convs: list[nn.Module]) -> list[Tensor]:
+    """Weight and bias of each convolution, alternating."""
+    return [p for conv in convs for p in (conv.weight, conv.bias)]
+
+
+def add_attention(
+    x: Tensor, gamma: Tensor, attended: Tensor, backend: str | None
+) -> Tensor:
+    """``x + gamma * attended`` of a map and (B, *spatial, 1, C).
+
+    Args:
+        backend: Of the layer.
+    """
+    if goes_gpu_way(x, backend):
+        return Residual.apply(x, gamma, attended)
     attended = channels_first(attended.squeeze(-2), x)
     return torch.addcmul(x, gamma.to(attended.dtype), attended)
 
@@ -175,6 +190,15 @@ class ProjectedAttention(BaseModule):
             projected = [project(pixels, c.weight, c.bias) for c in convs]
         grid = (x.shape[0], *x.shape[2:])
         return [p.reshape(*grid, self.num_heads, -1) for p in projected]
+
+    def _branches(self, x):
+        """The map for the residual, and query, key and value of it."""
+        convs = self._convs()
+        if any(map(is_changed, convs)) or not goes_gpu_way(x, self.backend):
+            return x, self._project(x, convs)
+        x, rows = Projection.apply(x, *parameters_of(convs))
+        parts = rows.split([conv.out_channels for conv in convs], -1)
+        return x, [p.unflatten(-1, (self.num_heads, -1)) for p in parts]
 
     def _attend(self, query, key, value):
         """The operator with the layer's options."""

@@ -189,7 +189,12 @@ def check_backend(operator: str, name: str | None) -> None:
 
 
 def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
-    """Implementation of an operator: the named one, or the best that runs.
+    """Implementation of an operator: of the backend that is :func:`chosen`."""
+    return OPERATORS[operator].backends[chosen(operator, name, *tensors)].run
+
+
+def chosen(operator: str, name: str | None, *tensors: Tensor) -> str:
+    """Name of a backend: the given one, or the best that runs.
 
     Raises:
         ValueError: No backend has this name.
@@ -198,8 +203,8 @@ def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
     if name is not None:
         return _named(operator, name, lambda b: b.refuses(*tensors))
     return next(
-        b.run
-        for b in OPERATORS[operator].backends.values()
+        found
+        for found, b in OPERATORS[operator].backends.items()
         if b.by_default(tensors[0]) and not b.refuses(*tensors)
     )
 
@@ -216,4 +221,4 @@ def _named(operator, name, refusal):
             f'backend {name!r} of {operator} cannot run here: {reason}. '
             'Use backend=None for the best one that can'
         )
-    return table[name].run
+    return name

@@ -1,0 +1,88 @@
+# Copyright (c) mmseg_attn contributors.
+"""``x + gamma * rows``: the end of layers with a learned factor.
+
+On a GPU by a Triton kernel that turns the rows to the memory format of the
+map on the way; where Triton cannot run, by torch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops.core.autograd import dots, no_autocast, refuse_double_backward
+from .projected_gpu import dense
+
+
+def _kernels(x):
+    """The module of kernels if it can run on a map, else None."""
+    from ..ops.kernels import residual
+
+    return residual if residual.can_run(x) else None
+
+
+def add_residual(x: Tensor, gamma: Tensor, rows: Tensor) -> Tensor:
+    """``x + gamma * rows`` without autograd.
+
+    Args:
+        x: Dense map (B, C, *spatial).
+        gamma: One number.
+        rows: (B, *spatial, 1, C), contiguous.
+
+    Returns:
+        In the memory format of x and the wider of the two dtypes.
+    """
+    if kernels := _kernels(x):
+        return kernels.add_residual(x, gamma, rows)
+    y = torch.empty_like(x, dtype=torch.promote_types(x.dtype, rows.dtype))
+    attended = rows.squeeze(-2).movedim(-1, 1)
+    return torch.addcmul(x, gamma.reshape(()), attended, out=y)
+
+
+def residual_backward(
+    grad: Tensor,
+    gamma: Tensor,
+    rows: Tensor,
+    drows: Tensor | None,
+    copy: Tensor | None = None,
+) -> Tensor:
+    """``<grad, rows>`` at each pixel, without autograd.
+
+    Args:
+        grad: Of the output, a dense map (B, C, *spatial).
+        gamma, rows: As in :func:`add_residual`.
+        drows: Is filled with ``gamma * grad`` as rows; may be rows itself.
+        copy: Is filled with grad; has its strides.
+
+    Returns:
+        (B, *spatial, 1, 1), at least in fp32, not multiplied by gamma.
+    """
+    if kernels := _kernels(grad):
+        return kernels.residual_backward(grad, gamma, rows, drows, copy)
+    pixels = grad.movedim(1, -1).unsqueeze(-2)
+    delta = dots(pixels, rows)
+    if copy is not None:
+        copy.copy_(grad)
+    if drows is not None:
+        torch.mul(pixels, gamma.reshape(()), out=drows)
+    return delta
+
+
+class Residual(torch.autograd.Function):
+    """``apply(x, gamma, rows)``, of any strides."""
+
+    @staticmethod
+    def forward(ctx, x, gamma, rows):
+        rows = rows.contiguous()
+        ctx.save_for_backward(gamma, rows)
+        with no_autocast(x):
+            return add_residual(dense(x), gamma, rows)
+
+    @staticmethod
+    def backward(ctx, grad):
+        refuse_double_backward()
+        gamma, rows = ctx.saved_tensors
+        drows = torch.empty_like(rows) if ctx.needs_input_grad[2] else None
+        with no_autocast(grad):
+            delta = residual_backward(dense(grad), gamma, rows, drows)
+        return grad, delta.sum().to(gamma.dtype).view_as(gamma), drows
