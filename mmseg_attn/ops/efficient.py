@@ -8,7 +8,8 @@ import math
 from torch import Tensor
 
 from .core.checks import check_choice, check_qkv
-from .core.context import IDENTITY, SOFTMAX, Rule, context_attention
+from .core.context import context_attention
+from .core.features import IDENTITY, SOFTMAX, Rule
 from .core.reference import by_heads, like_query
 from .declare import Backend, Case, register, select
 

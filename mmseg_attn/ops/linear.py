@@ -11,13 +11,13 @@ from torch import Tensor
 
 from .core.autograd import no_autocast, widen
 from .core.checks import check_choice, check_qkv
-from .core.context import (
+from .core.context import context_attention
+from .core.features import (
     MIN_DENOMINATOR,
     MIN_NORM,
     SOFTPLUS,
     UNIT_AND_ONE,
     Rule,
-    context_attention,
 )
 from .core.reference import by_heads, like_query
 from .declare import Backend, Case, narrow_keys, register, select

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmseg_attn.ops.core import matmul
+from mmseg_attn.ops.core import device, matmul
 
 
 @pytest.mark.parametrize('works', [True, False])
@@ -18,15 +18,48 @@ def test_products_whatever_library_serves(shape, works, monkeypatch):
     close = dict(rtol=1e-4, atol=1e-4)
     for left in (a, a.mT.contiguous().mT):
         for right in (b, b.mT.contiguous().mT):
-            got = matmul.bmm(left, right)
+            got = matmul.bmm(left[None], right[None])[0]
             torch.testing.assert_close(got, expected, **close)
             one = matmul.mm(left[0], right[0])
             torch.testing.assert_close(one, expected[0], **close)
     target = torch.full((n, j, i), torch.nan).mT
-    matmul.bmm_into(target, a, b)
+    matmul.bmm_into(target[None], a[None], b[None])
     torch.testing.assert_close(target, expected, **close)
-    matmul.bmm_into(target, a, b, accumulate=True)
+    matmul.bmm_into(target[None], a[None], b[None], accumulate=True)
     torch.testing.assert_close(target, 2 * expected, **close)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('leads', [(1, 3), (3, 2), (2, 3)], ids=str)
+def test_products_of_a_gpu(leads, dtype, monkeypatch):
+    """Of matrices with gaps, into such and into rows of several axes."""
+    monkeypatch.setattr(device, 'on_gpu', lambda x: True)
+    a = torch.randn(leads[0], 4, leads[1], 5).to(dtype).transpose(1, 2)
+    b = torch.randn(leads[0], 5, leads[1], 6).to(dtype).transpose(1, 2)
+    expected = torch.einsum('mnik,mnkj->mnij', a.double(), b.double())
+    wide = matmul.bmm(a, b)
+    assert wide.dtype == matmul.accumulator(dtype)
+    torch.testing.assert_close(wide.double(), expected, rtol=0, atol=1e-5)
+    close = dict(rtol=0, atol=1e-12 if dtype == torch.float64 else 0.1)
+    for target in (
+        a.new_full((leads[0], 4, leads[1], 6), torch.nan).transpose(1, 2),
+        a.new_full((*leads, 2, 6, 2), torch.nan).mT,
+        a.new_full((2, *leads, 2, 6), torch.nan).permute(1, 2, 0, 3, 4),
+    ):
+        for times in (1, 2):
+            matmul.bmm_into(target, a, b, accumulate=times == 2)
+            got = target.reshape(expected.shape).double()
+            torch.testing.assert_close(got, times * expected, **close)
+
+
+def test_longest_row_of_an_operand_in_fp16_is_of_unit_length():
+    x = 1e6 * torch.randn(2, 3, 4, 5)
+    got, factor = matmul.operand(x, torch.float16)
+    torch.testing.assert_close(got * factor, x, rtol=1e-2, atol=1e3)
+    assert got.float().norm(dim=-1).amax().item() == pytest.approx(1, abs=1e-2)
+    assert matmul.operand(x, torch.float32) == (x, None)
+    zeros, _ = matmul.operand(torch.zeros(1, 2, 2), torch.float16)
+    assert zeros.eq(0).all()
 
 
 def test_falls_back_if_torch_changes(monkeypatch):

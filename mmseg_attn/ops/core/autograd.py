@@ -10,6 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import device
+from .matmul import accumulator, bmm, widen
+
+# Rows of a map whose products are summed up at once, on a CPU; rows of a
+# tile, on a GPU.
+_CPU_ROWS = 1024
+_TILE = 16
+
 
 class Engine(NamedTuple):
     """A forward and backward without autograd.
@@ -18,22 +26,12 @@ class Engine(NamedTuple):
         attend: (query, key, value) -> (out, lse).
         attend_backward: (grad, query, key, value, delta, lse, out), writing
             the gradients to the tensors of out that are not None.
-        widens: Whether narrow floats must be made fp32 for it.
+        widens: Whether narrow floats are made fp32 for it on a CPU.
     """
 
     attend: Callable
     attend_backward: Callable
     widens: bool = True
-
-
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of the sums: fp32 for narrower ones."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def widen(x: Tensor) -> Tensor:
-    """To the dtype of the sums."""
-    return x.to(accumulator(x.dtype))
 
 
 def pixel_rows(x: Tensor) -> Tensor:
@@ -52,10 +50,26 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
 
     The sums of narrow floats are fp32.
     """
-    step = 1024 if a.device.type == 'cpu' else 2**18
-    rows = zip(*(x.flatten(0, -2).split(step) for x in (a, b)), strict=True)
-    sums = [(widen(x) * y).sum(-1) for x, y in rows]
-    return torch.cat(sums).view(*a.shape[:-1], 1)
+    sums = a.new_empty(*a.shape[:-1], 1, dtype=accumulator(a.dtype))
+    rows = sums.view(-1), a.flatten(0, -2), b.flatten(0, -2)
+    if device.on_gpu(a):
+        _dots_of_tiles(*rows)
+    else:
+        for s, x, y in zip(*(r.split(_CPU_ROWS) for r in rows), strict=True):
+            torch.sum(widen(x) * y, -1, out=s)
+    return sums
+
+
+def _dots_of_tiles(sums, a, b):
+    """The diagonals of products of a few rows, without a copy of a map."""
+    whole = len(a) - len(a) % _TILE
+    parts = (x.tensor_split([whole]) for x in (sums, a, b))
+    for s, x, y in zip(*parts, strict=True):
+        if len(s):
+            shape = 1, -1, min(_TILE, len(s)), x.shape[-1]
+            products = bmm(x.reshape(shape), y.reshape(shape).mT)
+            diagonals = products.diagonal(dim1=-2, dim2=-1)
+            s.view(diagonals.shape).copy_(diagonals)
 
 
 def is_traced() -> bool:
@@ -92,13 +106,17 @@ def refuse_double_backward() -> None:
         )
 
 
+def _given(engine, *tensors):
+    """What the engine is to be given."""
+    if engine.widens and not device.on_gpu(tensors[0]):
+        return [widen(x) for x in tensors]
+    return tensors
+
+
 def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
     """Output in the dtype of value, and log-sum-exp, of pixel rows."""
-    qkv = query, key, value
-    if engine.widens:
-        qkv = map(widen, qkv)
     with no_autocast(query):
-        out, lse = engine.attend(*qkv)
+        out, lse = engine.attend(*_given(engine, query, key, value))
     return out.to(value.dtype), lse
 
 
@@ -113,10 +131,8 @@ def backward(
         delta: <grad, out> at each position.
     """
     dtype = value.dtype
-    tensors = [grad, query, key, value]
     with no_autocast(grad):
-        if engine.widens:
-            tensors = [widen(x) for x in tensors]
+        tensors = _given(engine, grad, query, key, value)
         grads = [
             x.new_empty(x.shape) if needs else None
             for x, needs in zip(tensors[1:], needed, strict=True)

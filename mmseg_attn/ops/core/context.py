@@ -11,101 +11,43 @@ where efficient attention has no denominator and linear attention no r. The
 Taylor similarity 1 + q . k is one of features too: a channel of ones beside
 q and k.
 
-Positions pass in chunks that stay in the processor's cache; all sums are at
-least fp32. Features are recomputed in the backward: only the inputs and the
-context are kept.
+On a CPU positions pass in chunks that stay in the processor's cache; all sums
+are at least fp32. Features are recomputed in the backward: only the inputs and
+the context are kept. The GPU's way is :mod:`.context_gpu`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import is_traced, no_autocast, refuse_double_backward, widen
-from .matmul import add_to, bmm
+from . import device
+from .autograd import is_traced, no_autocast, refuse_double_backward
+from .context_gpu import WholeContext
+from .features import MIN_DENOMINATOR, Rule
+from .matmul import add_to, bmm, widen
 
 # Elements of a chunk's query, key or value.
 _CPU_CHUNK = 2**19
-_GPU_CHUNK = 2**26
-# Shorter vectors are not scaled to unit length.
-MIN_NORM = 1e-6
-# Of softplus features of very negative queries the sum underflows: then the
-# output is 0 instead of 0 / 0.
-MIN_DENOMINATOR = 1e-30
-
-
-class Feature(NamedTuple):
-    """A feature map: x -> a, and (x, a, gradient of a) -> gradient of x."""
-
-    map: Callable
-    backward: Callable
-
-
-def _unit_and_one(x):
-    unit = F.normalize(x, dim=-1, eps=MIN_NORM)
-    return torch.cat([unit, torch.ones_like(x[..., :1])], -1)
-
-
-def _unit_and_one_backward(x, a, g):
-    a, g = a[..., :-1], g[..., :-1]
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    along = a * (a * g).sum(-1, keepdim=True) * (norm > MIN_NORM)
-    return (g - along) / norm.clamp_min(MIN_NORM)
-
-
-def _softmax_backward(x, a, g):
-    return a * (g - (a * g).sum(-1, keepdim=True))
-
-
-IDENTITY = Feature(lambda x: x, lambda x, a, g: g)
-SOFTMAX = Feature(lambda x: x.softmax(-1), _softmax_backward)
-UNIT_AND_ONE = Feature(_unit_and_one, _unit_and_one_backward)
-SOFTPLUS = Feature(F.softplus, lambda x, a, g: g * x.sigmoid())
-
-
-class Rule(NamedTuple):
-    """Which attention it is.
-
-    Args:
-        query, key: Feature maps of the positions' channels.
-        over_positions: The keys' softmax over the positions instead of a
-            feature map.
-        divisor: Of the context.
-        normalizes: Whether there is a denominator.
-        eps: Added to the keys' sum, but not to that of a channel of ones.
-        cancels: Whether the last feature is that channel and others are of
-            both signs, so that the denominator can cancel to its rounding.
-    """
-
-    query: Feature
-    key: Feature
-    over_positions: bool = False
-    divisor: float = 1.0
-    normalizes: bool = False
-    eps: float = 0.0
-    cancels: bool = False
 
 
 def _chunks(x: Tensor, width: int):
     """Slices of the positions of (B, n, heads, dim)."""
-    limit = _CPU_CHUNK if x.device.type == 'cpu' else _GPU_CHUNK
-    step = max(16, limit // (x.shape[0] * x.shape[2] * width))
+    step = max(16, _CPU_CHUNK // (x.shape[0] * x.shape[2] * width))
     return [slice(i, i + step) for i in range(0, x.shape[1], step)]
 
 
 def _heads(x: Tensor, part: slice) -> Tensor:
-    """Positions of (B, n, heads, dim) as (B * heads, part, dim), wide."""
-    return widen(x[:, part]).transpose(1, 2).flatten(0, 1)
+    """Positions of (B, n, heads, dim) as (B, heads, part, dim), wide."""
+    heads = widen(x[:, part]).transpose(1, 2)
+    return heads.flatten(0, 1).view(heads.shape)
 
 
 def _write(target: Tensor, part: slice, rows: Tensor) -> None:
     """The reverse of :func:`_heads`."""
-    here = target[:, part].transpose(1, 2)
-    here.copy_(rows.view(here.shape))
+    target[:, part].transpose(1, 2).copy_(rows)
 
 
 class Context(torch.autograd.Function):
@@ -140,10 +82,10 @@ class _State(NamedTuple):
     """What the keys and values are summed up to.
 
     Args:
-        context: G, (B * heads, features, value_dim).
-        keys: s, (B * heads, 1, features), if there is a denominator.
-        factor: r, (B * heads, dim, 1), if it differs between channels.
-        shift: Taken from keys before exp, (B * heads, 1, dim).
+        context: G, (B, heads, features, value_dim).
+        keys: s, (B, heads, 1, features), if there is a denominator.
+        factor: r, (B, heads, dim, 1), if it differs between channels.
+        shift: Taken from keys before exp, (B, heads, 1, dim).
     """
 
     context: Tensor
@@ -159,13 +101,12 @@ def _key_feature(k, rule, shift):
 def _summary(key, value, rule):
     context = keys = factor = shift = None
     if rule.over_positions:
-        peak = widen(key.amax(1, keepdim=True))
-        shift = peak.transpose(1, 2).flatten(0, 1)
+        shift = widen(key.amax(1, keepdim=True)).transpose(1, 2)
     for part in _chunks(key, value.shape[-1]):
         b = _key_feature(_heads(key, part), rule, shift)
         context = add_to(context, bmm(b.mT, _heads(value, part)))
         if rule.over_positions or rule.normalizes:
-            keys = add_to(keys, b.sum(1, keepdim=True))
+            keys = add_to(keys, b.sum(-2, keepdim=True))
     if rule.over_positions:
         factor, keys = 1 / keys.mT, None
         context *= factor
@@ -254,7 +195,11 @@ def context_attention(query, key, value, rule: Rule) -> Tensor:
     Returns:
         (B, *spatial, heads, value_dim).
     """
-    run = _exportable if is_traced() else Context.apply
+    if is_traced():
+        run = _exportable
+    else:
+        way = WholeContext if device.on_gpu(query) else Context
+        run = way.apply
     with no_autocast(query):
         out = run(*(x.flatten(1, -3) for x in (query, key, value)), rule)
     return out.view(*query.shape[:-1], value.shape[-1])

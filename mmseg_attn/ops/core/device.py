@@ -42,10 +42,10 @@ def on_gpu(x: Tensor) -> bool:
 def tf32_is_allowed() -> bool:
     """Whether fp32 products on CUDA may be TF32, by either switch of torch.
 
-    Once the newer one was set, torch refuses to read the older.
+    The newer switch tells what the older was set to; not the other way round.
     """
     matmul = torch.backends.cuda.matmul
     try:
-        return matmul.allow_tf32
-    except RuntimeError:
         return matmul.fp32_precision == 'tf32'
+    except AttributeError:  # torch before 2.9
+        return matmul.allow_tf32

@@ -20,9 +20,11 @@ Scores are recomputed in the backward: no affinity outlives its block of
 groups. The backward's weights are then exact to the rounding of the lse, in
 fp32 about 1e-7 times the score: 1e-3 for scores of 1e4.
 
-A block is small enough to stay in the processor's cache, where its groups
-are made contiguous for the matrix products; the results are written through
-strided views.
+On a CPU a block is small enough to stay in the processor's cache, where its
+groups are made contiguous for the matrix products; the results are written
+through strided views. On a GPU the blocks are large, the products take the
+groups of a line as they lie, and narrow floats stay narrow but for the
+scores and what is summed.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .matmul import bmm, bmm_into
+from . import device
+from .matmul import accumulator, bmm, bmm_into, operand
 
 # A function (B, *spatial, heads, dim) -> view (*lead, *members, dim) with at
 # least two lead axes, which count the groups; how many axes count a group's
@@ -41,10 +44,11 @@ from .matmul import bmm, bmm_into
 Pattern = tuple[Callable[[Tensor], Tensor], int, bool]
 
 # Elements of scores and values in one block. On a CPU 2**19 and 2**20 (2 and
-# 4 MiB of fp32) were the fastest of 2**17 .. 2**23; a GPU wants few large
-# launches instead.
+# 4 MiB of fp32) were the fastest of 2**17 .. 2**23.
 _CPU_BLOCK = 2**19
-_GPU_BLOCK = 2**26
+# Elements of scores in one block on a GPU, or as many as the largest map has:
+# few launches, and no more memory than the maps have.
+_GPU_BLOCK = 2**22
 
 
 def _blocks(pattern: Pattern, *tensors: Tensor | None) -> Iterator[list]:
@@ -52,12 +56,9 @@ def _blocks(pattern: Pattern, *tensors: Tensor | None) -> Iterator[list]:
     split, members, _ = pattern
     views = [x if x is None else split(x) for x in tensors]
     *outer, rows, columns = views[0].shape[: -1 - members]
-    size = views[0].shape[-1 - members : -1].numel()
-    width = max(x.shape[-1] for x in views if x is not None)
-    limit = _CPU_BLOCK if tensors[0].device.type == 'cpu' else _GPU_BLOCK
+    step = max(1, _groups_of_a_block(views, members))
     # A block takes groups along the last lead axis, and along the one before
     # if these are few.
-    step = max(1, limit // (size * (size + width)))
     several = max(1, step // columns)
     for index in itertools.product(
         *map(range, outer), range(0, rows, several), range(0, columns, step)
@@ -67,12 +68,21 @@ def _blocks(pattern: Pattern, *tensors: Tensor | None) -> Iterator[list]:
         yield [x if x is None else x[where] for x in views]
 
 
+def _groups_of_a_block(views, members):
+    views = [x for x in views if x is not None]
+    size = views[0].shape[-1 - members : -1].numel()
+    if device.on_gpu(views[0]):
+        return max(_GPU_BLOCK, *(x.numel() for x in views)) // size**2
+    width = max(x.shape[-1] for x in views)
+    return _CPU_BLOCK // (size * (size + width))
+
+
 def _flat(block):
-    """A block as contiguous groups for the products, (groups, size, dim)."""
+    """A block as groups for the products, (n, m, size, dim)."""
     if block is None:
         return None
-    groups = block.shape[0] * block.shape[1]
-    return block.reshape(groups, -1, block.shape[-1]).contiguous()
+    flat = block.flatten(2, -2)
+    return flat if device.on_gpu(flat) else flat.contiguous()
 
 
 def _scores(query, key, bias, scale, exclude_self):
@@ -82,8 +92,18 @@ def _scores(query, key, bias, scale, exclude_self):
     if bias is not None:
         scores.add_(bias.mT)
     if exclude_self:
-        scores.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        scores.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     return scores
+
+
+def _write(target, product, accumulate):
+    """Write, or add, (left, right, factor) of :func:`.matmul.operand`."""
+    left, right, factor = product
+    if factor is None:
+        bmm_into(target, left, right, accumulate)
+    else:
+        rows = bmm(left, right).mul_(factor).view(target.shape)
+        target.add_(rows) if accumulate else target.copy_(rows)
 
 
 def attend(
@@ -108,7 +128,7 @@ def attend(
         (B, *spatial, heads, 1).
     """
     out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-    lse = out.new_empty(*out.shape[:-1], 1)
+    lse = out.new_empty(*out.shape[:-1], 1, dtype=accumulator(out.dtype))
     for pattern in patterns:
         exclude_self = pattern[2]
         for *inputs, o, joint in _blocks(
@@ -123,14 +143,14 @@ def attend(
             own = own.view(joint.shape)
             if not exclude_self:
                 joint.copy_(own)
-                bmm_into(o, p, v)
+                bmm_into(o, p.to(v.dtype), v)
             else:
                 # exp(own - joint), but the parts add up to 1 in any dtype.
                 part = torch.sigmoid(own - joint)
                 torch.logaddexp(joint, own, out=joint)
                 o.mul_(1 - part)
-                p.mul_(part.view(*p.shape[:2], 1))
-                bmm_into(o, p, v, accumulate=True)
+                p.mul_(part.view(*p.shape[:-1], 1))
+                bmm_into(o, p.to(v.dtype), v, accumulate=True)
     return out, lse
 
 
@@ -162,13 +182,14 @@ def attend_backward(
             q, k, g, joint, v, d, b = map(_flat, inputs)
             p = _scores(q, k, b, scale, again).sub_(joint).exp_()
             if dv is not None:
-                bmm_into(dv, p.mT, g, accumulate=again)
+                bmm_into(dv, p.to(g.dtype).mT, g, accumulate=again)
             if not for_scores:
                 continue
-            ds = bmm(g, v.mT).sub_(d).mul_(p)
+            ds = p.mul_(bmm(g, v.mT).sub_(d))
             if scale != 1.0:
                 ds.mul_(scale)
+            ds, factor = operand(ds, k.dtype)
             if dq is not None:
-                bmm_into(dq, ds, k, accumulate=again)
+                _write(dq, (ds, k, factor), again)
             if dk is not None:
-                bmm_into(dk, ds.mT, q, accumulate=again)
+                _write(dk, (ds.mT, q, factor), again)

@@ -1,9 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
-"""Matrix products by the faster of torch's two CPU libraries.
+"""Matrix products by the fastest of torch's libraries.
 
-``torch.mm`` and ``torch.bmm`` call the BLAS, which leaves the wide vector
-units of processors other than its maker's unused. oneDNN, also part of
-torch, uses them; torch offers it for fp32 only through an operator of its
+A GPU multiplies narrow floats as they are, with sums in fp32, and reads and
+writes matrices with gaps between their rows: maps need no copies there.
+
+On a CPU ``torch.mm`` and ``torch.bmm`` call the BLAS, which leaves the wide
+vector units of processors other than its maker's unused. oneDNN, also part
+of torch, uses them; torch offers it for fp32 only through an operator of its
 compiler. So it is looked up with care: where it is missing or does not do
 what it did, it is the BLAS. Small products are faster in the BLAS anyway,
 which takes a whole batch at once, and so are matrices with gaps between
@@ -17,10 +20,24 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from . import device
+
 # From which size of a product on oneDNN was faster: the multiplications, and
 # the sides of the left matrix.
 _MIN_SIZE = 2**22
 _MIN_SIDE = 112
+# Of narrow floats to fp32, in one launch. Since torch 2.8.
+_HAS_WIDE_PRODUCT = hasattr(torch.ops.aten.bmm, 'dtype_out')
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the sums: fp32 for narrower ones."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widen(x: Tensor) -> Tensor:
+    """To the dtype of the sums."""
+    return x.to(accumulator(x.dtype))
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
@@ -29,22 +46,28 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """(n, i, k) times (n, k, j), without autograd."""
-    if not _use_onednn(a, b):
-        return torch.bmm(a, b)
-    product = a.new_empty(len(a), a.shape[1], b.shape[2])
-    bmm_into(product[None], a, b)
-    return product
+    """(m, n, i, k) times (m, n, k, j), fp32 of narrow floats.
+
+    Without autograd, as all here.
+    """
+    shape = (*a.shape[:-1], b.shape[-1])
+    if device.on_gpu(a) or _use_onednn(a, b):
+        product = a.new_empty(shape, dtype=accumulator(a.dtype))
+        return bmm_into(product, a, b)
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).view(shape)
 
 
 def bmm_into(
     target: Tensor, a: Tensor, b: Tensor, accumulate: bool = False
 ) -> Tensor:
-    """Write (n, i, k) times (n, k, j) to a target, or add it.
+    """Write (m, n, i, k) times (m, n, k, j) to a target, or add it.
 
     Args:
-        target: (m, n / m, *rows, j), any number of axes counting the i rows.
+        target: (m, n, *rows, j), any number of axes counting the i rows.
     """
+    if device.on_gpu(a):
+        return _strided_into(target, a, b, accumulate)
+    a, b = a.flatten(0, 1), b.flatten(0, 1)
     if not _use_onednn(a, b):
         product = torch.bmm(a, b).view(target.shape)
         return target.add_(product) if accumulate else target.copy_(product)
@@ -53,6 +76,68 @@ def bmm_into(
         product = _onednn(x, y).view(t.shape)
         t.add_(product) if accumulate else t.copy_(product)
     return target
+
+
+def _strided_into(target, a, b, accumulate):
+    """One launch if the lead axes are one batch, else some along the shorter.
+
+    A batch of torch's has one stride, which two axes seldom share.
+    """
+    try:
+        rows = target.view(*a.shape[:-1], -1)
+    except RuntimeError:  # torch's only way to tell
+        product = target.new_empty(*a.shape[:-1], b.shape[-1])
+        product = _strided_into(product, a, b, False).view(target.shape)
+        return target.add_(product) if accumulate else target.copy_(product)
+    matrices = rows, a, b
+    if all(x.stride(0) == x.shape[1] * x.stride(1) for x in matrices):
+        _one_launch(*(x.flatten(0, 1) for x in matrices), accumulate)
+        return target
+    shorter = 0 if a.shape[0] < a.shape[1] else 1
+    steps = (x.unbind(shorter) for x in matrices)
+    for t, x, y in zip(*steps, strict=True):
+        _one_launch(t, x, y, accumulate)
+    return target
+
+
+def _one_launch(target, a, b, accumulate):
+    """Write (n, i, k) times (n, k, j), or more launches on an older torch."""
+    narrow = a.dtype != accumulator(a.dtype)
+    if narrow and not _multiplies(a, target.dtype):
+        product = torch.bmm(widen(a), widen(b))
+        target.add_(product) if accumulate else target.copy_(product)
+    elif accumulate:
+        target.baddbmm_(a, b)
+    elif a.dtype == target.dtype:
+        torch.bmm(a, b, out=target)
+    else:
+        torch.bmm(a, b, out_dtype=target.dtype, out=target)
+
+
+def _multiplies(x, dtype):
+    """Whether narrow floats have a product of a dtype, with sums in fp32."""
+    if x.device.type == 'cpu':
+        return False
+    if x.dtype == dtype:
+        return True
+    return _HAS_WIDE_PRODUCT and x.device.type in ('cuda', 'meta')
+
+
+def operand(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Matrices (..., i, j) in the dtype of a product's other operand.
+
+    Gradients of a scaled loss may leave the range of fp16. So there the
+    longest row of each matrix is made of unit length.
+
+    Returns:
+        The matrices, and what the products are to be multiplied with,
+        (..., 1, 1), if anything.
+    """
+    if dtype != torch.float16:
+        return x.to(dtype), None
+    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    factor = lengths.amax(-2, keepdim=True).clamp_min_(1e-30)
+    return (x / factor).to(dtype), factor
 
 
 def add_to(total: Tensor | None, part: Tensor) -> Tensor:
