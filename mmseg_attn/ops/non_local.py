@@ -8,6 +8,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from .core import device
 from .core.autograd import no_autocast
 from .core.checks import check_qkv
 from .core.reference import masked_attention
@@ -63,16 +64,31 @@ def _reference(query, key, value, scale):
 
 def _torch(query, key, value, scale):
     width = value.shape[-1]
-    # The fused kernel of the CPU wants one width; zeros change no score.
-    wide = max(query.shape[-1], width)
-    q, k, v = (
-        F.pad(x, (0, wide - x.shape[-1])).flatten(1, -3).transpose(1, 2)
-        for x in (query, key, value)
-    )
+    if device.on_gpu(query):
+        maps = [_aligned(x) for x in (query, key, value)]
+    else:
+        # The fused kernel of the CPU wants one width; zeros change no score.
+        wide = max(query.shape[-1], width)
+        maps = [F.pad(x, (0, wide - x.shape[-1])) for x in (query, key, value)]
+    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in maps)
     with no_autocast(query):
         out = F.scaled_dot_product_attention(q, k, v, scale=scale)
     out = out[..., :width].transpose(1, 2)
     return out.reshape(*query.shape[:-1], width)
+
+
+def _aligned(x):
+    """A map as the fused kernels of GPUs take it, maybe padded with zeros.
+
+    They read 16 bytes at once, which all rows must begin on; of what they do
+    not take the affinity becomes a tensor.
+    """
+    unit = 16 // x.element_size()
+    *strides, last = x.stride()
+    starts = (x.shape[-1], x.storage_offset(), *strides)
+    if last == 1 and not any(n % unit for n in starts):
+        return x
+    return F.pad(x, (0, -x.shape[-1] % unit))
 
 
 register(
