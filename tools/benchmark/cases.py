@@ -75,13 +75,12 @@ def criss_cross_layer(batch, height, width, channels, **kwargs):
     ours.to(**of_parameters(kwargs))
     x = torch.randn(batch, channels, height, width, **kwargs)
     yield Contestant('ours', ours, [x], as_it_is)
-    peer = criss_cross_layer_of_host()(channels)
+    peer = criss_cross_layer_of_host()(channels).to(x.device)
     peer.load_state_dict(ours.state_dict())
     if x.element_size() == 4:
         peer.to(**of_parameters(kwargs))
         yield Contestant('mmcv', peer, [x.clone()], as_it_is)
     else:  # it adds a mask of fp32 to its scores, so that it fails in others
-        peer.to(x.device)
         with torch.autocast(x.device.type, x.dtype):
             name = 'mmcv under autocast'
             yield Contestant(name, peer, [x.clone()], as_it_is)

@@ -5,8 +5,9 @@ No GPU is needed: all runs on the meta device, which has shapes and no
 numbers. For each case, size and dtype: launches, bytes, floating point
 operations and memory of a forward and backward, and a time predicted from
 these. A model, not a measurement: it knows no caches, no latency of a launch,
-and takes each kernel to reach the rates of the table below. Fails if ours is
-predicted slower than a peer.
+and takes each kernel to reach the rates of the table below. Peers are those
+of run.py and torch's fused attention; what torch.compile makes of them cannot
+be counted. Fails if ours is predicted slower than a peer.
 
     python tools/benchmark/count.py --out counted
     python tools/benchmark/count.py --cases axial --sizes 1x128x256 --calls 5
@@ -15,25 +16,19 @@ predicted slower than a peer.
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib.util
 import itertools
 import math
-import sys
-import types
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 import cases
+import further
 import torch
 from counter import counted
-from measure import Skipped
-from report import save_table
-from rich.table import Table
-from run import size, wide_console
+from measure import Skipped, one_line
+from options import size
+from report import print_table, save_table
 
 from mmseg_attn.ops.kernels import launch
 
@@ -112,20 +107,21 @@ def count(contestant) -> dict:
 
 def measure(case, size, dtype, channels=512) -> list[dict]:
     """Rows of a case, ours first; of what does not run, with a note."""
+    sizes = *map(int, size.split('x')), channels
+    kwargs = dict(dtype=getattr(torch, dtype), device='meta')
     # Here nothing is allocated, so the card's memory is the only limit.
     no_limits = dict(GROUPS_LIMIT=math.inf, AFFINITY_LIMIT=math.inf)
-    with _mmcv_ops(), mock.patch.multiple(cases, **no_limits):
-        offers = cases.CASES[case](
-            *map(int, size.split('x')),
-            channels,
-            dtype=getattr(torch, dtype),
-            device='meta',
-        )
-        return [
-            dict(case=case, size=size, dtype=dtype, name=offer.name)
-            | _figures(offer)
-            for offer in offers
-        ]
+    with counted(), mock.patch.multiple(cases, **no_limits):
+        offers = list(cases.CASES[case](*sizes, **kwargs))
+        offers += further.sdpa(case, offers)
+    for offer in offers:
+        if 'under autocast' in offer.name:
+            offer.amp = kwargs['dtype']
+    return [
+        dict(case=case, size=size, dtype=dtype, name=offer.name)
+        | _figures(offer)
+        for offer in offers
+    ]
 
 
 def _figures(offer):
@@ -133,8 +129,8 @@ def _figures(offer):
         return dict(note=offer.reason)
     try:
         found = count(offer)
-    except RuntimeError as error:  # mmcv's layer in bf16
-        return dict(note=f'fails: {str(error).splitlines()[0]}')
+    except RuntimeError as error:
+        return dict(note=f'fails: {one_line(error)}')
     memory = found['needed'] + found['extra']
     if memory > MEMORY:
         return dict(note=f'needs {memory / 1e9:.0f} GB')
@@ -147,47 +143,11 @@ def is_above(rows) -> bool:
     return ours == math.inf or ours > min(peers, default=math.inf)
 
 
-@contextmanager
-def _mmcv_ops() -> Iterator[None]:
-    """Let mmcv.ops be imported where its compiled part is missing.
-
-    Its criss-cross attention is plain PyTorch.
-    """
-    modules = _without_compiled_ops()
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
-@functools.cache
-def _without_compiled_ops():
-    """mmcv's modules of operators on a stand-in, if they need one."""
-    if not importlib.util.find_spec('mmcv') or importlib.util.find_spec(
-        'mmcv._ext'
-    ):
-        return {}
-
-    class Extension(types.ModuleType):
-        def __getattr__(self, name):
-            if name.startswith('__'):
-                raise AttributeError(name)
-            return lambda *args, **kwargs: None
-
-    sys.modules['mmcv._ext'] = Extension('mmcv._ext')
-    importlib.import_module('mmcv.ops')
-    added = ('mmcv._ext', 'mmcv.ops')
-    names = [name for name in sys.modules if name.startswith(added)]
-    return {name: sys.modules.pop(name) for name in names}
-
-
 def cells(row, ours):
     """Columns of a row."""
     names = [row[name] for name in ('case', 'size', 'dtype', 'name')]
     if 'note' in row:
-        return [*names, row['note'], *['-'] * (len(HEADER) - 5)]
+        return [*names, row['note']]
     ratio = row['seconds'] / ours['seconds'] if 'seconds' in ours else None
     return [
         *names,
@@ -234,18 +194,16 @@ def main(arguments=None):
         raise SystemExit('kernels of ours are counted: pip install triton')
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-    console = wide_console()
     problems = itertools.product(args.cases, args.sizes, args.dtypes)
     found = [measure(*problem, args.channels) for problem in problems]
     if args.calls:
         for rows in found:
-            _print_calls(console, rows[0], args.calls)
+            _print_calls(rows[0], args.calls)
     rows = [
         {name: x for name, x in row.items() if name != 'calls'}
         for row in itertools.chain(*found)
     ]
     save_table(
-        console,
         HEADER,
         [cells(row, group[0]) for group in found for row in group],
         NOTE,
@@ -262,28 +220,29 @@ def main(arguments=None):
     text = f'{above} of {len(found)} cases above their best peer'
     if above:
         raise SystemExit(text)
-    console.print(text)
+    print(text)
 
 
-def _print_calls(console, row, most):
+def _print_calls(row, most):
     """The calls of a row that move the most, those of a name together."""
-    table = Table(
-        *('call', 'times', 'MB', 'GFLOP'),
-        title=' '.join(row[x] for x in ('case', 'size', 'dtype', 'name')),
-    )
     moved, times, flops = Counter(), Counter(), Counter()
     for call in row.get('calls', ()):
         moved[call.name] += call.read + call.written
         times[call.name] += 1
         flops[call.name] += call.flops
-    for name, number in moved.most_common(most):
-        table.add_row(
-            name,
-            str(times[name]),
-            f'{number / 1e6:.1f}',
-            f'{flops[name] / 1e9:.1f}',
-        )
-    console.print(table)
+    print_table(
+        ' '.join(row[x] for x in ('case', 'size', 'dtype', 'name')),
+        ['call', 'times', 'MB', 'GFLOP'],
+        [
+            [
+                name,
+                str(times[name]),
+                f'{number / 1e6:.1f}',
+                f'{flops[name] / 1e9:.1f}',
+            ]
+            for name, number in moved.most_common(most)
+        ],
+    )
 
 
 if __name__ == '__main__':

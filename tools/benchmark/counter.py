@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 from unittest import mock
 
@@ -90,7 +91,7 @@ def counted(costs: Costs | None = None) -> Iterator[Costs]:
     with (
         device.counting(),
         launch.recorded() as launched,
-        mock.patch.object(torch, 'autocast', Autocast),
+        mock.patch.object(torch, 'autocast', _autocast),
         _AsOnCuda(),
         _Counting(costs),
     ):
@@ -252,8 +253,10 @@ def _addmm(args, kwargs, out, reads, writes):
     yield from _product('sum of products', a, b, reads, writes)
 
 
-def _attention(args, kwargs, out, reads, writes):
+def _attention(backend, args, kwargs, out, reads, writes):
     query, key, value = args[:3]
+    if backend != 'efficient' and query.dtype not in HALVES:  # as on CUDA
+        raise RuntimeError(f'{backend} attention takes no {_dtype(query)}')
     pairs = query.shape[:-1].numel() * key.shape[-2]
     flops = 2 * pairs * (query.shape[-1] + value.shape[-1])
     kind = f'attention {_dtype(query)}'
@@ -356,9 +359,9 @@ _RULES = {
     'select_backward': _within_constant,
     'diagonal_backward': _within_constant,
 }
-for _kind in ('flash', 'efficient', 'cudnn'):
-    _name = f'_scaled_dot_product_{_kind}_attention'
-    _RULES[_name] = _attention
+for _backend in ('flash', 'efficient', 'cudnn'):
+    _name = f'_scaled_dot_product_{_backend}_attention'
+    _RULES[_name] = partial(_attention, _backend)
     _RULES[f'{_name}_backward'] = _attention_backward
 
 
@@ -395,9 +398,17 @@ def _fused_attention(
         return aten._scaled_dot_product_efficient_attention(
             *qkv, None, True, dropout_p, is_causal, scale=scale
         )[0]
+    if not cuda.math_sdp_enabled():
+        raise RuntimeError('none of the backends that are on takes these')
     return aten._scaled_dot_product_attention_math(
         *qkv, None, dropout_p, is_causal, scale=scale
     )[0]
+
+
+def _autocast(device_type, *args, autocast=torch.autocast, **kwargs):
+    """torch.autocast, which does not know the meta device."""
+    made = _Autocast if device_type == 'meta' else autocast
+    return made(device_type, *args, **kwargs)
 
 
 _NARROWED = {
@@ -407,8 +418,8 @@ _NARROWED = {
 _WIDENED = {F.softmax, torch.softmax, Tensor.softmax}
 
 
-class Autocast(TorchFunctionMode):
-    """Stands for torch.autocast, which does not know the meta device.
+class _Autocast(TorchFunctionMode):
+    """Stands for torch.autocast on the meta device.
 
     Products narrow their operands, a softmax is in fp32; the rest is left
     to type promotion, as there. An einsum narrows before it permutes, where
