@@ -237,8 +237,10 @@ def _in_blocks(name, plain):
 
 def _gated(name, backend):
     plain = _plain(backend)
-    run = plain if name == 'reference' else _in_blocks(name, plain)
-    return replace(backend, run=run)
+    if name == 'reference':
+        return replace(backend, run=plain)
+    default = backend.default and _in_blocks('triton or torch', plain)
+    return replace(backend, run=_in_blocks(name, plain), default=default)
 
 
 def _gate_of_tests(pooled):

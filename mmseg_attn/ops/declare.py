@@ -26,12 +26,14 @@ class Backend:
         reason: Device -> why the backend cannot run on it, None if it can.
         limits: The operator's tensors -> why it cannot run on these.
         by_default: First tensor -> whether backend=None may take it.
+        default: What backend=None runs then, if it is not ``run``.
     """
 
     run: Callable
     reason: Callable[[torch.device], str | None] = lambda device: None
     limits: Callable[..., str | None] = lambda *tensors: None
     by_default: Callable[[Tensor], bool] = lambda tensor: True
+    default: Callable | None = None
 
     def refuses(self, *tensors: Tensor) -> str | None:
         """Why it cannot run on these tensors, None if it can."""
@@ -189,22 +191,35 @@ def check_backend(operator: str, name: str | None) -> None:
 
 
 def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
-    """Implementation of an operator: of the backend that is :func:`chosen`."""
-    return OPERATORS[operator].backends[chosen(operator, name, *tensors)].run
-
-
-def chosen(operator: str, name: str | None, *tensors: Tensor) -> str:
-    """Name of a backend: the given one, or the best that runs.
+    """Implementation of an operator: the named one, or the best that runs.
 
     Raises:
         ValueError: No backend has this name.
         RuntimeError: The named backend cannot run on these tensors.
     """
+    if name is None:
+        _, best = _best(operator, *tensors)
+        return best.default or best.run
+    return OPERATORS[operator].backends[chosen(operator, name, *tensors)].run
+
+
+def chosen(operator: str, name: str | None, *tensors: Tensor) -> str:
+    """What :func:`select` takes, as the engines of attention are called.
+
+    Returns:
+        The name, or of the best that runs its name, with ' or torch' behind
+        it where that stands in for kernels that fail.
+    """
     if name is not None:
         return _named(operator, name, lambda b: b.refuses(*tensors))
+    found, best = _best(operator, *tensors)
+    return f'{found} or torch' if best.default else found
+
+
+def _best(operator, *tensors):
     return next(
-        found
-        for found, b in OPERATORS[operator].backends.items()
+        (name, b)
+        for name, b in OPERATORS[operator].backends.items()
         if b.by_default(tensors[0]) and not b.refuses(*tensors)
     )
 

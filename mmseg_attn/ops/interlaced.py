@@ -15,6 +15,7 @@ from torch import Tensor
 from .core import groups
 from .core.autograd import Attention, Engine, is_traced, no_autocast, widen
 from .core.checks import check_choice, check_qkv
+from .core.engines import engine_of, triton_backend
 from .core.reference import masked_attention, positions
 from .declare import Backend, Case, attention_flops, register, select
 
@@ -54,9 +55,10 @@ def interlaced_sparse_attention(
             as in the official code. ``'mask'``: nothing attends to them.
         scale: Factor of the scores before the softmax, a number. The paper's
             is dim ** -0.5.
-        backend: ``'torch'`` (keeps no affinity for the backward;
-            differentiable once), ``'reference'`` (dense attention with a
-            mask) or None for the best that can run.
+        backend: ``'triton'`` (CUDA) or ``'torch'`` (any device), which keep
+            no affinity for the backward and are differentiable once,
+            ``'reference'`` (dense attention with a mask) or None for the
+            best that can run.
 
     Returns:
         (B, *spatial, heads, value_dim), in the dtype of the inputs. The
@@ -159,28 +161,47 @@ def _reference(query, key, value, scale, partition, span, padding):
     return _crop(masked_attention(q, k, v, mask, scale), pads, spatial)
 
 
-def _torch(query, key, value, scale, partition, span, padding):
+def _backend(name):
+    def run(query, key, value, scale, partition, span, padding):
+        options = scale, partition, span, padding
+        return _run(name, query, key, value, *options)
+
+    return run
+
+
+def _run(backend, query, key, value, scale, partition, span, padding):
     spatial = query.shape[1:-2]
     pads = pads_of(spatial, partition)
     tracing = is_traced()
     if not tracing and not any(map(any, pads)):
-        return _attend(query, key, value, scale, partition, span, None)
+        return _attend(
+            backend, query, key, value, scale, partition, span, None
+        )
     bias = _key_bias(query, pads) if padding == 'mask' else None
     qkv = [_pad(x, pads) for x in (query, key, value)]
     if tracing:
         with no_autocast(query):
             out = _exportable(*qkv, scale, partition, span, bias)
         return _positions_of(out, pads, spatial, partition).to(value.dtype)
-    return _crop(_attend(*qkv, scale, partition, span, bias), pads, spatial)
+    out = _attend(backend, *qkv, scale, partition, span, bias)
+    return _crop(out, pads, spatial)
 
 
-def _attend(query, key, value, scale, partition, span, bias):
+def _attend(backend, query, key, value, scale, partition, span, bias):
     pattern = partial(_split, partition, span), len(partition), False
     given = dict(patterns=[pattern], scale=scale, bias=bias)
-    engine = Engine(
+    torchs = Engine(
         partial(groups.attend, **given),
         partial(groups.attend_backward, **given),
     )
+
+    def patterns(query):
+        from .kernels import lines
+
+        cut = lines.strided if span == 'long' else lines.windows
+        return [cut(query.shape, partition)]
+
+    engine = engine_of(backend, patterns, torchs, scale, bias)
     return Attention.apply(query, key, value, engine)
 
 
@@ -232,7 +253,11 @@ def _flops(case):
 register(
     function=interlaced_sparse_attention,
     paper='Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273',
-    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    backends=dict(
+        triton=triton_backend(_backend, most_axes=2),
+        torch=Backend(_backend('torch')),
+        reference=Backend(_reference),
+    ),
     cases=tuple(
         Case(spatial, options=dict(partition=p, span=span, **options), **sizes)
         for span in SPANS

@@ -8,7 +8,6 @@ to autograd, to torch.compile as an operator, and to exporters as plain steps.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -28,6 +27,7 @@ from .autograd import (
     pixel_rows,
     widen,
 )
+from .engines import engine_of, triton_backend
 
 # Up to so many scores plain steps were faster on a CPU than blocks: 0.80
 # against 1.52 ms at 1x8x8, 1.60 against 2.96 ms at 1x16x16 (512 channels).
@@ -97,16 +97,26 @@ def attend_backward(
 
 
 def axis_engine(axes, scale, backend) -> Engine:
-    """Attention along axes without autograd, 'torch' or 'triton'."""
-    if backend == 'triton':
-        from ..kernels import axis as module
-    else:
-        module = sys.modules[__name__]
-    return Engine(
-        partial(module.attend, axes=axes, scale=scale),
-        partial(module.attend_backward, axes=axes, scale=scale),
-        widens=backend == 'torch',
+    """Attention along axes without autograd.
+
+    Args:
+        axes, scale: As in :func:`attend`.
+        backend: As in :func:`.engines.engine_of`.
+    """
+
+    def patterns(query):
+        from ..kernels import lines
+
+        return [
+            lines.along(query.shape, axis, again)
+            for axis, again in used_axes(axes, query.shape)
+        ]
+
+    torchs = Engine(
+        partial(attend, axes=axes, scale=scale),
+        partial(attend_backward, axes=axes, scale=scale),
     )
+    return engine_of(backend, patterns, torchs, scale)
 
 
 def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
@@ -114,7 +124,7 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
 
     Args:
         query, key, value: As in :func:`attend`, of any strides.
-        backend: 'torch' or 'triton'.
+        backend: As in :func:`axis_engine`.
     """
     if torch.jit.is_tracing() or is_exporting():
         with no_autocast(query):
@@ -231,34 +241,5 @@ def axis_backends(axes_of) -> dict[str, Backend]:
         return run
 
     return dict(
-        triton=Backend(
-            backend('triton'),
-            _triton_reason,
-            _triton_limits,
-            by_default=_triton_pays,
-        ),
-        torch=Backend(backend('torch')),
+        triton=triton_backend(backend), torch=Backend(backend('torch'))
     )
-
-
-def _triton_pays(x):
-    """On tensor cores; its interpreter, on the CPU, is for tests.
-
-    In fp32 without TF32 there are none to use, and the products of torch's
-    libraries are the better ones (by reasoning, not yet by measurement).
-    """
-    return device.on_gpu(x) and (
-        x.dtype != torch.float32 or device.tf32_is_allowed()
-    )
-
-
-def _triton_reason(place):
-    from ..kernels import launch
-
-    return launch.reason(place)
-
-
-def _triton_limits(query, key, value):
-    from ..kernels import axis as kernels
-
-    return kernels.limits(query, key, value)

@@ -34,6 +34,10 @@ except ImportError:
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 
+class KernelFailed(RuntimeError):
+    """A kernel that does not compile for this card or does not fit on it."""
+
+
 class Launch(NamedTuple):
     """What a launch declares.
 
@@ -95,6 +99,10 @@ def launch(
             that is read and written stands in both.
         flops: Of the products.
         precision: Of fp32 products.
+
+    Raises:
+        KernelFailed: The kernel needs more shared memory than the card has,
+            or it does not compile.
     """
     if _record is not None:
         _record.append(
@@ -110,7 +118,16 @@ def launch(
     if on.is_meta:
         return
     with torch.cuda.device_of(on):  # Triton takes the current one
-        kernel[tuple(grid)](*arguments, **options)
+        try:
+            kernel[tuple(grid)](*arguments, **options)
+        except Exception as error:
+            if INTERPRETED or 'Triton Error [CUDA]' in str(error):
+                raise  # nothing that another way would mend
+            lines = str(error).strip().splitlines() or ['no message']
+            raise KernelFailed(
+                f'the Triton kernel {kernel.__name__} cannot run here '
+                f'({type(error).__name__}: {lines[-1]})'
+            ) from error
 
 
 def reason(device: torch.device) -> str | None:

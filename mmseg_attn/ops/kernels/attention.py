@@ -1,0 +1,282 @@
+# Copyright (c) mmseg_attn contributors.
+"""Attention within lines, merged over several patterns, by Triton kernels.
+
+The contract is that of :mod:`..core.groups`, with :class:`.lines.Lines` for
+patterns and pixels in rows: tensors stay in their own dtype, nothing is
+copied, and no affinity is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import tiles
+from .backward import (
+    line_gradients,
+    row_products,
+    score_gradients,
+    value_gradients,
+)
+from .forward import attend_lines
+from .launch import launch, triton
+from .lines import Lines
+
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # an older Triton, or none
+    TensorDescriptor = None
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_WIDTH = 256
+
+
+def limits(query: Tensor, key: Tensor, value: Tensor) -> str | None:
+    """What of (B, *spatial, heads, dim) inputs the kernels cannot do."""
+    if query.dtype not in DTYPES:
+        return f'needs float32, bfloat16 or float16, got {query.dtype}'
+    if not 8 <= key.shape[-1] <= MAX_WIDTH:
+        return f'needs a key width of 8 to {MAX_WIDTH}, got {key.shape[-1]}'
+    return None
+
+
+def _step(x):
+    """Stride between the rows of channels."""
+    return 0 if x is None else x.view(-1, x.shape[-1]).stride(0)
+
+
+class _Problem:
+    """What all kernels are told of a line, and how it is divided."""
+
+    def __init__(self, family, lines, query, value):
+        widths = query.shape[-1], value.shape[-1]
+        found = tiles.tile_of(
+            family, query.device, query.element_size(), *widths, lines.length
+        )
+        self.lines, self.tile = lines, found
+        self.options = dict(
+            WIDTH=widths[0],
+            VALUE_WIDTH=widths[1],
+            M=found.M,
+            N=found.N,
+            D=tiles.power(widths[0]),
+            C=found.C,
+            LATER=lines.exclude_self,
+            NESTED=lines.nested,
+            PRECISION='ieee',
+            num_warps=found.warps,
+        )
+        if query.dtype == torch.float32:
+            self.options['PRECISION'] = tiles.precision_of(query)
+        self.launch = dict(
+            on=query, precision=self.options['PRECISION'], **self.options
+        )
+        self.programs = lines.count * triton.cdiv(lines.length, found.M)
+        self.parts = triton.cdiv(widths[1], found.C)
+        # Pairs of a query and a key, twice: a product has so many operations
+        # for each channel.
+        self.pairs = 2 * lines.count * lines.length**2
+
+    def descriptors(self, *tensors):
+        """Of (tensor, rows, channels) of a tile, None where TMA cannot.
+
+        It wants rows of a multiple of 16 bytes that begin at one.
+        """
+        lines = self.lines
+        fits = TensorDescriptor and self.tile.tma and not lines.nested
+        if not fits or any(
+            x.data_ptr() % 16 or _step(x) * x.element_size() % 16
+            for x, _, _ in tensors
+        ):
+            return None
+        outer = lines.count // lines.n2
+        return [
+            TensorDescriptor(
+                x,
+                [outer, lines.length, lines.n2, x.shape[-1]],
+                [lines.a0 * s, lines.near * s, s, 1],
+                [1, rows, 1, channels],
+            )
+            for x, rows, channels in tensors
+            for s in [_step(x)]
+        ]
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    patterns: Sequence[Lines],
+    scale: float,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attention of each position over its lines in all patterns.
+
+    Args:
+        query, key: (B, *spatial, heads, dim), in float32, bfloat16 or
+            float16 and within :func:`limits`. Rows of channels lie one
+            stride apart: ``x.view(-1, dim)`` works.
+        value: (B, *spatial, heads, value_dim), likewise.
+        patterns: The first must count the own position, the others not.
+        scale: Factor of the scores.
+        bias: Added to the scores of each key, (B, *spatial, heads, 1), fp32.
+
+    Returns:
+        The output, of value's shape and dtype, and the log-sum-exp of the
+        scores, (B, *spatial, heads, 1), in fp32.
+    """
+    out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+    lse = None
+    for lines in patterns:
+        p = _Problem('forward', lines, query, value)
+        joint = torch.empty(
+            (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
+        )
+        tensors = query, key, value, out
+        width, m, n, c = p.options['D'], p.tile.M, p.tile.N, p.tile.C
+        described = p.descriptors(
+            (query, m, width), (key, n, width), (value, n, c), (out, m, c)
+        )
+        launch(
+            attend_lines, [p.programs * p.parts],
+            *(described or tensors), bias, lse, joint, *map(_step, tensors),
+            *lines.place, float(scale),
+            reads=(query, key, value, bias, lse, None if lse is None else out),
+            writes=(out, joint),
+            flops=p.pairs * (p.parts * query.shape[-1] + value.shape[-1]),
+            TMA=bool(described), STAGES=p.tile.stages, **p.launch,
+        )  # fmt: skip
+        lse = joint
+    return out, lse
+
+
+def delta_of(grad: Tensor, out: Tensor) -> Tensor:
+    """<grad, out> of each row, (..., 1), in fp32; each is read once.
+
+    Args:
+        grad, out: (..., dim), rows of channels one stride apart.
+    """
+    delta = torch.empty(
+        (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
+    )
+    width = out.shape[-1]
+    rows = 16
+    launch(
+        row_products, [triton.cdiv(delta.numel(), rows)],
+        grad, out, delta, _step(grad), _step(out), delta.numel(),
+        on=out, reads=(grad, out), writes=(delta,),
+        WIDTH=width, C=min(tiles.power(width), 512), R=rows, num_warps=4,
+    )  # fmt: skip
+    return delta
+
+
+def attend_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    delta: Tensor,
+    lse: Tensor,
+    patterns: Sequence[Lines],
+    scale: float,
+    out: tuple[Tensor | None, Tensor | None, Tensor | None],
+    bias: Tensor | None = None,
+) -> None:
+    """Write the gradients of :func:`attend` for query, key and value to out.
+
+    Args:
+        grad, query, key, value: Of one dtype, as for :func:`attend`.
+        delta: <grad, output of attend> at each position,
+            (B, *spatial, heads, 1), in fp32 and contiguous like lse.
+        lse: What attend returned.
+        patterns, scale, bias: As for attend.
+        out: Where to, in rows as the inputs; None leaves a gradient out.
+            That of value may be written over value if it is the only one.
+    """
+    inputs = grad, query, key, value, bias, delta, lse
+    if torch.are_deterministic_algorithms_enabled():
+        for lines in patterns:
+            _in_fixed_order(*inputs, lines, scale, *out)
+        return
+    *scores, dv = out
+    # Parts add up in fp32: in memory of their own unless that is the result's.
+    sums = [
+        x if x is None or x.dtype == torch.float32 else torch.empty(
+            x.shape, dtype=torch.float32, device=x.device
+        )
+        for x in scores
+    ]  # fmt: skip
+    for x in sums:
+        if x is not None:
+            x.zero_()
+    for lines in patterns:
+        _at_once(*inputs, lines, scale, *sums, dv)
+    for x, total in zip(scores, sums, strict=True):
+        if x is not None and x is not total:
+            x.copy_(total)
+
+
+def _at_once(
+    grad, query, key, value, bias, delta, lse, lines, scale, dq, dk, dv
+):
+    p = _Problem('backward', lines, query, value)
+    width, m, n, c = p.options['D'], p.tile.M, p.tile.N, p.tile.C
+    rows = grad, query, key, value
+    tiled = [(grad, n, c), (query, n, width), (key, m, width), (value, m, c)]
+    described = p.descriptors(*tiled, *([] if dv is None else [(dv, m, c)]))
+    tensors, to = rows, dv
+    if described:
+        tensors = described[:4]
+        to = dv if dv is None else described[4]
+    for_scores = [x for x in (dq, dk) if x is not None]
+    again = dv if lines.exclude_self else None
+    products = p.parts * query.shape[-1] * (1 + len(for_scores))
+    products += value.shape[-1] * (bool(for_scores) + (dv is not None))
+    launch(
+        line_gradients, [p.programs * p.parts],
+        *tensors, bias, delta, lse, dq, dk, to,
+        *map(_step, (*rows, dq, dk, dv)), *lines.place, float(scale),
+        reads=(
+            grad, query, key, value if for_scores else None, bias,
+            delta if for_scores else None, lse, *for_scores, again,
+        ),
+        writes=(*for_scores, dv),
+        flops=p.pairs * products,
+        TMA=bool(described), STAGES=p.tile.stages, **p.launch,
+    )  # fmt: skip
+
+
+def _in_fixed_order(
+    grad, query, key, value, bias, delta, lse, lines, scale, dq, dk, dv
+):
+    later = lines.exclude_self
+    width, value_width = query.shape[-1], value.shape[-1]
+    for keys, dx, *rows in (
+        (False, dq, query, key, grad, value),
+        (True, dk, key, query, value, grad),
+    ):
+        if dx is not None:
+            p = _Problem('scores', lines, query, value)
+            launch(
+                score_gradients, [p.programs],
+                *rows, bias, delta, lse, dx, *map(_step, (*rows, dx)),
+                *lines.place, float(scale),
+                reads=(*rows, bias, delta, lse, dx if later else None),
+                writes=(dx,),
+                flops=p.pairs * (2 * width + value_width),
+                KEYS=keys, num_stages=p.tile.stages, **p.launch,
+            )  # fmt: skip
+    if dv is not None:
+        p = _Problem('values', lines, query, value)
+        rows = grad, query, key
+        launch(
+            value_gradients, [p.programs * p.parts],
+            *rows, bias, lse, dv, *map(_step, (*rows, dv)),
+            *lines.place, float(scale),
+            reads=(*rows, bias, lse, dv if later else None),
+            writes=(dv,),
+            flops=p.pairs * (p.parts * width + value_width),
+            num_stages=p.tile.stages, **p.launch,
+        )  # fmt: skip

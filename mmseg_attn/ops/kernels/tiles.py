@@ -1,0 +1,138 @@
+# Copyright (c) mmseg_attn contributors.
+"""Which tiles the kernels take, by card and shape.
+
+The tables are from the registers, spills and shared memory of the kernels
+compiled for each card (tools/benchmark/offline.py), not from time: no card
+was at hand. tools/benchmark/sweep.py times them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.device import tf32_is_allowed
+from .launch import triton
+
+FAMILIES = ('forward', 'backward', 'scores', 'values')
+
+
+class Tile(NamedTuple):
+    """How a kernel divides its work.
+
+    Args:
+        M: Rows of a line that a program has.
+        N: Rows that pass by at a time.
+        C: Channels of the value that a program has, or takes at a time.
+        warps: Of a program.
+        stages: Tiles under way at a time.
+        tma: Whether whole tiles are fetched by the tensor memory accelerator,
+            where the rows allow it.
+    """
+
+    M: int
+    N: int
+    C: int
+    warps: int = 4
+    stages: int = 2
+    tma: bool = False
+
+
+_chosen: dict[str, Tile] = {}
+
+
+@contextmanager
+def chosen(family: str, tile: Tile) -> Iterator[None]:
+    """Take this tile for a family, one of FAMILIES, to time it."""
+    before = _chosen.copy()
+    _chosen[family] = tile
+    try:
+        yield
+    finally:
+        _chosen.clear()
+        _chosen.update(before)
+
+
+def power(n: int) -> int:
+    """The next power of two that is a size of a product."""
+    return max(16, triton.next_power_of_2(n))
+
+
+def precision_of(x: Tensor) -> str:
+    """Of products of fp32: TF32 if it is allowed, else three of them."""
+    return 'tf32' if tf32_is_allowed() else 'tf32x3'
+
+
+def card_of(device: torch.device) -> tuple[int, int]:
+    """(compute capability times 10, KiB of shared memory of a program).
+
+    Without a card, as when costs are counted, an H100's.
+    """
+    if device.type != 'cuda':
+        return 90, 227
+    capability = torch.cuda.get_device_capability(device)
+    properties = torch.cuda.get_device_properties(device)
+    # An older torch does not tell the memory.
+    kib = getattr(properties, 'shared_memory_per_block_optin', 99 * 2**10)
+    return capability[0] * 10 + capability[1], kib // 2**10
+
+
+# Widest key -> tile, by family, bytes of an element, and KiB of shared memory
+# that a program may have: the first table within the card's.
+TABLE = {
+    ('forward', 2): [
+        (160, {64: Tile(64, 64, 256), 128: Tile(64, 64, 256, 8), 256: Tile(64, 64, 256, 8)}),
+        (99, {64: Tile(64, 64, 128), 128: Tile(64, 64, 128, 4, 1), 256: Tile(64, 32, 128, 8, 1)}),
+    ],
+    ('backward', 2): [
+        (160, {64: Tile(64, 64, 128), 128: Tile(64, 64, 128, 8), 256: Tile(64, 32, 64, 8, 1)}),
+        (99, {64: Tile(64, 64, 64), 128: Tile(64, 64, 64, 8, 1), 256: Tile(32, 32, 64, 8, 1)}),
+    ],
+    ('forward', 4): [
+        (160, {64: Tile(64, 32, 128), 128: Tile(64, 32, 128, 8), 256: Tile(64, 32, 128, 8, 1)}),
+        (99, {64: Tile(64, 32, 64, 4, 1), 128: Tile(32, 32, 64, 4, 1), 256: Tile(32, 16, 64, 4, 1)}),
+    ],
+    ('backward', 4): [
+        (160, {64: Tile(64, 32, 64, 8, 1), 128: Tile(32, 32, 64, 8, 1), 256: Tile(32, 32, 64, 8, 1)}),
+        (99, {64: Tile(32, 32, 64, 4, 1), 128: Tile(32, 32, 32, 8, 1), 256: Tile(16, 16, 32, 8, 1)}),
+    ],
+    ('scores', 2): [(99, {64: Tile(64, 64, 32), 128: Tile(64, 32, 32, 8), 256: Tile(32, 32, 32, 8, 1)})],
+    ('values', 2): [(99, {64: Tile(64, 64, 128), 128: Tile(64, 32, 128, 8), 256: Tile(32, 32, 128, 8, 1)})],
+    ('scores', 4): [(99, {64: Tile(32, 32, 32), 128: Tile(32, 32, 32, 4, 1), 256: Tile(16, 16, 32, 4, 1)})],
+    ('values', 4): [(99, {64: Tile(32, 32, 64), 128: Tile(32, 32, 64, 4, 1), 256: Tile(16, 16, 64, 4, 1)})],
+}  # fmt: skip
+
+
+def tile_of(
+    family: str,
+    device: torch.device,
+    itemsize: int,
+    width: int,
+    value_width: int,
+    length: int,
+) -> Tile:
+    """The tile of a kernel, cut to the problem.
+
+    Args:
+        family: One of FAMILIES.
+        device: Where it runs.
+        itemsize: Bytes of an element.
+        width, value_width: Of keys and values.
+        length: Of a line.
+    """
+    capability, kib = card_of(device)
+    tile = _chosen.get(family)
+    if tile is None:
+        widths = next(t for k, t in TABLE[family, itemsize] if k <= kib)
+        tile = next(tile for most, tile in widths.items() if width <= most)
+    most = power(length)
+    return tile._replace(
+        M=min(tile.M, most),
+        N=min(tile.N, most),
+        C=min(tile.C, power(value_width)),
+        tma=tile.tma and capability >= 90,
+    )
