@@ -81,30 +81,35 @@ def card_of(device: torch.device) -> tuple[int, int]:
     return capability[0] * 10 + capability[1], kib // 2**10
 
 
-# Widest key -> tile, by family, bytes of an element, and KiB of shared memory
-# that a program may have: the first table within the card's.
+# (family, bytes of an element, widest key) -> tiles by the generation of the
+# card: 9 for sm_90, 10 for sm_100, and 0 for all others, whose shared memory
+# may be 99 KiB (sm_86, sm_89, sm_120).
 TABLE = {
-    ('forward', 2): [
-        (160, {64: Tile(64, 64, 256), 128: Tile(64, 64, 256, 8), 256: Tile(64, 64, 256, 8)}),
-        (99, {64: Tile(64, 64, 128), 128: Tile(64, 64, 128, 4, 1), 256: Tile(64, 32, 128, 8, 1)}),
-    ],
-    ('backward', 2): [
-        (160, {64: Tile(64, 64, 128), 128: Tile(64, 64, 128, 8), 256: Tile(64, 32, 64, 8, 1)}),
-        (99, {64: Tile(64, 64, 64), 128: Tile(64, 64, 64, 8, 1), 256: Tile(32, 32, 64, 8, 1)}),
-    ],
-    ('forward', 4): [
-        (160, {64: Tile(64, 32, 128), 128: Tile(64, 32, 128, 8), 256: Tile(64, 32, 128, 8, 1)}),
-        (99, {64: Tile(64, 32, 64, 4, 1), 128: Tile(32, 32, 64, 4, 1), 256: Tile(32, 16, 64, 4, 1)}),
-    ],
-    ('backward', 4): [
-        (160, {64: Tile(64, 32, 64, 8, 1), 128: Tile(32, 32, 64, 8, 1), 256: Tile(32, 32, 64, 8, 1)}),
-        (99, {64: Tile(32, 32, 64, 4, 1), 128: Tile(32, 32, 32, 8, 1), 256: Tile(16, 16, 32, 8, 1)}),
-    ],
-    ('scores', 2): [(99, {64: Tile(64, 64, 32), 128: Tile(64, 32, 32, 8), 256: Tile(32, 32, 32, 8, 1)})],
-    ('values', 2): [(99, {64: Tile(64, 64, 128), 128: Tile(64, 32, 128, 8), 256: Tile(32, 32, 128, 8, 1)})],
-    ('scores', 4): [(99, {64: Tile(32, 32, 32), 128: Tile(32, 32, 32, 4, 1), 256: Tile(16, 16, 32, 4, 1)})],
-    ('values', 4): [(99, {64: Tile(32, 32, 64), 128: Tile(32, 32, 64, 4, 1), 256: Tile(16, 16, 64, 4, 1)})],
-}  # fmt: skip
+    ('forward', 2, 128): {
+        9: Tile(64, 64, 256, 4, 2, True),
+        10: Tile(64, 64, 256, 4, 2, True),
+        0: Tile(64, 64, 128, 4, 2),
+    },
+    ('forward', 2, 256): {0: Tile(64, 32, 128, 8, 1)},
+    ('backward', 2, 128): {
+        9: Tile(64, 64, 128, 4, 2, True),
+        10: Tile(64, 64, 128, 4, 2, True),
+        0: Tile(64, 32, 128, 8, 2),
+    },
+    ('backward', 2, 256): {0: Tile(32, 32, 64, 8, 1)},
+    ('scores', 2, 128): {0: Tile(64, 64, 32)},
+    ('scores', 2, 256): {0: Tile(32, 32, 32, 8, 1)},
+    ('values', 2, 128): {0: Tile(64, 64, 128)},
+    ('values', 2, 256): {0: Tile(32, 32, 128, 8, 1)},
+    ('forward', 4, 128): {0: Tile(64, 32, 128, 8, 2)},
+    ('forward', 4, 256): {0: Tile(32, 32, 64, 4, 1)},
+    ('backward', 4, 128): {0: Tile(32, 16, 64, 4, 1)},
+    ('backward', 4, 256): {0: Tile(16, 16, 32, 8, 1)},
+    ('scores', 4, 128): {0: Tile(32, 32, 32, 4, 1)},
+    ('scores', 4, 256): {0: Tile(16, 16, 32, 4, 1)},
+    ('values', 4, 128): {0: Tile(32, 32, 64, 4, 1)},
+    ('values', 4, 256): {0: Tile(16, 16, 64, 4, 1)},
+}
 
 
 def tile_of(
@@ -125,10 +130,10 @@ def tile_of(
         length: Of a line.
     """
     capability, kib = card_of(device)
-    tile = _chosen.get(family)
-    if tile is None:
-        widths = next(t for k, t in TABLE[family, itemsize] if k <= kib)
-        tile = next(tile for most, tile in widths.items() if width <= most)
+    widest = 128 if width <= 128 else 256
+    found = TABLE[family, itemsize, widest]
+    generation = capability // 10 if kib >= 160 else 0
+    tile = _chosen.get(family) or found.get(generation, found[0])
     most = power(length)
     return tile._replace(
         M=min(tile.M, most),
