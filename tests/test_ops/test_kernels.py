@@ -267,9 +267,11 @@ def test_can_be_imported_without_triton(monkeypatch):
     'change, message',
     [
         (dict(), None),
-        (dict(spatial=(1025, 2), dim=256, value_dim=1025), None),
-        (dict(dim=7), 'needs a key width of 8 to 256, got 7'),
-        (dict(dim=257), 'needs a key width of 8 to 256, got 257'),
+        (dict(spatial=(1025, 2), dim=128, value_dim=1025), None),
+        (dict(dim=256, dtype=torch.float16), None),
+        (dict(dim=7), 'needs a key width of 8 to 128 in torch.float32, got 7'),
+        (dict(dim=129), 'got 129'),
+        (dict(dim=257, dtype=torch.bfloat16), '8 to 256 in torch.bfloat16'),
         (dict(dtype=torch.float64), 'got torch.float64'),
     ],
 )

@@ -30,15 +30,20 @@ except ImportError:  # an older Triton, or none
     TensorDescriptor = None
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-MAX_WIDTH = 256
+# Widest keys by bytes of an element: wider ones spill in fp32.
+MAX_WIDTH = {2: 256, 4: 128}
 
 
 def limits(query: Tensor, key: Tensor, value: Tensor) -> str | None:
     """What of (B, *spatial, heads, dim) inputs the kernels cannot do."""
     if query.dtype not in DTYPES:
         return f'needs float32, bfloat16 or float16, got {query.dtype}'
-    if not 8 <= key.shape[-1] <= MAX_WIDTH:
-        return f'needs a key width of 8 to {MAX_WIDTH}, got {key.shape[-1]}'
+    most = MAX_WIDTH[key.element_size()]
+    if not 8 <= key.shape[-1] <= most:
+        return (
+            f'needs a key width of 8 to {most} in {key.dtype}, got '
+            f'{key.shape[-1]}'
+        )
     return None
 
 

@@ -146,7 +146,7 @@ def line_gradients(
             if LATER:
                 was = dv.load([i, start, j, c]).reshape(M, C)
                 yv += was.to(tl.float32)
-            dv.store([i, start, j, c], yv.to(g.dtype).reshape(1, M, 1, C))
+            dv.store([i, start, j, c], yv.to(k.dtype).reshape(1, M, 1, C))
         else:
             keep = 1.0 if LATER else None
             save_rows(dv, yv, keep, dv_step, rows, inside, c, VALUE_WIDTH)

@@ -31,8 +31,9 @@ def attend_lines(
 
     The log-sum-exp of the earlier patterns, ``before``, is None for the
     first. ``joint`` is another buffer: the programs of all parts read the old
-    one of a row, and any of them may write the new one first. With TMA the four tensors are
-    descriptors (outer, length, after, width) and their steps are not used.
+    one of a row, and any of them may write the new one first. With TMA the
+    four tensors are descriptors (outer, length, after, width) and their steps
+    are not used.
     """
     parts = tl.cdiv(VALUE_WIDTH, C)
     tiles = tl.cdiv(length, M)
