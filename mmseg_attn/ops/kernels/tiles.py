@@ -85,25 +85,57 @@ def card_of(device: torch.device) -> tuple[int, int]:
 # card: 9 for sm_90, 10 for sm_100, and 0 for all others, whose shared memory
 # may be 99 KiB (sm_86, sm_89, sm_120).
 TABLE = {
-    ('forward', 2, 128): {
-        9: Tile(64, 64, 256, 4, 2, True),
-        10: Tile(64, 64, 256, 4, 2, True),
+    ('forward', 2, 64): {
+        9: Tile(64, 64, 256, 4, 2, tma=True),
+        10: Tile(64, 64, 256, 4, 2, tma=True),
         0: Tile(64, 64, 128, 4, 2),
     },
-    ('forward', 2, 256): {0: Tile(64, 32, 128, 8, 1)},
-    ('backward', 2, 128): {
-        9: Tile(64, 64, 128, 4, 2, True),
-        10: Tile(64, 64, 128, 4, 2, True),
+    ('forward', 2, 128): {
+        9: Tile(64, 64, 128, 4, 2),
+        10: Tile(64, 64, 128, 4, 2),
+        0: Tile(64, 64, 128, 8, 1),
+    },
+    ('forward', 2, 256): {
+        9: Tile(64, 64, 256, 8, 2),
+        10: Tile(64, 64, 256, 8, 2),
+        0: Tile(64, 32, 128, 4, 1),
+    },
+    ('forward', 4, 64): {
+        9: Tile(64, 32, 128, 4, 2, tma=True),
+        10: Tile(64, 32, 128, 4, 2, tma=True),
         0: Tile(64, 32, 128, 8, 2),
     },
-    ('backward', 2, 256): {0: Tile(32, 32, 64, 8, 1)},
-    ('scores', 2, 128): {0: Tile(64, 64, 32)},
+    ('forward', 4, 128): {0: Tile(32, 32, 64, 4, 1)},
+    ('backward', 2, 64): {
+        9: Tile(64, 64, 128, 8, 2, tma=True),
+        10: Tile(64, 64, 128, 8, 2, tma=True),
+        0: Tile(64, 32, 128, 8, 2),
+    },
+    ('backward', 2, 128): {
+        9: Tile(64, 32, 128, 8, 2),
+        10: Tile(64, 32, 128, 8, 2),
+        0: Tile(32, 32, 64, 4, 1),
+    },
+    ('backward', 2, 256): {
+        9: Tile(32, 32, 128, 8, 1),
+        10: Tile(64, 32, 128, 8, 1),
+        0: Tile(32, 32, 64, 8, 1),
+    },
+    ('backward', 4, 64): {
+        9: Tile(64, 16, 64, 8, 1),
+        10: Tile(64, 16, 64, 8, 1),
+        0: Tile(32, 32, 64, 8, 1),
+    },
+    ('backward', 4, 128): {0: Tile(16, 16, 64, 4, 1)},
+    ('scores', 2, 64): {0: Tile(64, 64, 32, 4, 2)},
+    ('scores', 2, 128): {0: Tile(64, 32, 32, 8, 1)},
     ('scores', 2, 256): {0: Tile(32, 32, 32, 8, 1)},
-    ('values', 2, 128): {0: Tile(64, 64, 128)},
-    ('values', 2, 256): {0: Tile(32, 32, 128, 8, 1)},
-    ('forward', 4, 128): {0: Tile(64, 32, 128, 8, 2)},
-    ('backward', 4, 128): {0: Tile(32, 16, 64, 4, 1)},
-    ('scores', 4, 128): {0: Tile(32, 32, 32, 4, 1)},
+    ('scores', 4, 64): {0: Tile(32, 32, 32, 4, 2)},
+    ('scores', 4, 128): {0: Tile(16, 16, 32, 4, 1)},
+    ('values', 2, 64): {0: Tile(64, 64, 128, 4, 2)},
+    ('values', 2, 128): {0: Tile(64, 32, 128, 8, 1)},
+    ('values', 2, 256): {0: Tile(64, 32, 128, 8, 1)},
+    ('values', 4, 64): {0: Tile(32, 32, 64, 4, 2)},
     ('values', 4, 128): {0: Tile(32, 32, 64, 4, 1)},
 }
 
@@ -126,7 +158,7 @@ def tile_of(
         length: Of a line.
     """
     capability, kib = card_of(device)
-    widest = 128 if width <= 128 else 256
+    widest = max(64, power(width))
     found = TABLE[family, itemsize, widest]
     generation = capability // 10 if kib >= 160 else 0
     tile = _chosen.get(family) or found.get(generation, found[0])
