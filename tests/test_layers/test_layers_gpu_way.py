@@ -5,16 +5,20 @@ The Triton kernels among them run in Triton's interpreter.
 """
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_attn import layers
-from mmseg_attn.layers import CrissCrossAttention, criss_cross_gpu
-from mmseg_attn.layers.residual import add_residual, residual_backward
+from mmseg_attn.layers import criss_cross_gpu, efficient, linear
+from mmseg_attn.layers.projected_gpu import Projection, Reprojection
+from mmseg_attn.layers.residual import (
+    Residual,
+    add_residual,
+    residual_backward,
+)
 from mmseg_attn.ops.core import device
 from mmseg_attn.ops.core.autograd import Engine
 from mmseg_attn.ops.kernels import launch
@@ -25,6 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:overflow encountered in exp'),
 ]
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+TOOLS = Path(__file__).resolve().parents[2] / 'tools/benchmark'
 CHANNELS = 24
 # Whose parameters do something to CHANNELS channels.
 LAYERS = {
@@ -151,7 +156,7 @@ def test_error_of_each_dtype(name, dtype, channels_last, residual_by):
 @pytest.mark.parametrize('name', LAYERS)
 def test_autocast(name, dtype, given, channels_last):
     """As plain steps: dtypes, and the error, of fp32 maps or narrow ones."""
-    layer = build(name, (5, 6), torch.float32)
+    layer = build(name, (5, 6), torch.float32, backend='torch')
     given = (torch.float32, dtype)[given]
     x, grad = maps((5, 6), given, channels_last)
     truth = run(plain(layer, torch.float64), x.double(), grad.double())
@@ -260,19 +265,36 @@ def test_output_may_be_changed_in_place(name):
     torch.testing.assert_close(got, expected)
 
 
+STEPS = criss_cross_gpu.CrissCrossStep, Projection, Reprojection, Residual
+
+
 @pytest.mark.parametrize('name', LAYERS)
-def test_compilers_and_hooks_see_plain_steps(name):
+def test_compilers_see_plain_steps(name, monkeypatch):
     layer = build(name)
-    x, grad = maps((5, 6))
-    expected = run(layer, x, grad)
+    x, _ = maps((5, 6))
+    expected = layer(x)
+    for step in STEPS:
+        monkeypatch.setattr(step, 'forward', None)
+    with pytest.raises(TypeError):
+        layer(x)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
-    torch.testing.assert_close(compiled(x), expected[0])
-    for i, conv in enumerate(getattr(layer, 'projections', ())):
+    torch.testing.assert_close(compiled(x), expected)
+    exported = torch.export.export(layer, (x,)).module()
+    torch.testing.assert_close(exported(x), expected)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_changed_projections_are_called(name):
+    x, _ = maps((5, 6))
+    for i in range(len(list(build(name).children()))):
         changed, doubled = build(name), build(name)
-        conv = getattr(changed, conv)
+        conv = list(changed.children())[i]
+        if not isinstance(conv, torch.nn.Conv2d):
+            continue
         conv.register_forward_hook(lambda *args: 2 * args[-1])
         for p in list(doubled.children())[i].parameters():
             p.data *= 2
+        assert not torch.equal(changed(x), build(name)(x))
         torch.testing.assert_close(changed(x), doubled(x))
 
 
@@ -348,76 +370,77 @@ def test_residual(shape, dtypes, channels_last, over, residual_by):
 # What the GPU would move
 
 
-class Glue(TorchDispatchMode):
-    """Bytes of the calls of torch that are no views, each read and written."""
+class Nothing(torch.autograd.Function):
+    """Stands for an attention: what it makes, and makes no difference to."""
 
-    def __init__(self):
-        super().__init__()
-        self.bytes = 0
+    @staticmethod
+    def forward(ctx, *tensors):
+        ctx.save_for_backward(*tensors)
+        return torch.empty(tensors[-1].shape, device='meta', dtype=HALF)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        aliases = [r.alias_info for r in func._schema.returns]
-        view = all(a is not None and not a.is_write for a in aliases)
-        name = func.overloadpacket.__name__
-        if not view and 'empty' not in name and 'view' not in name:
-            kwargs = {k: v for k, v in kwargs.items() if k != 'out'}
-            read = tree_leaves((args, kwargs))[name == 'copy_' :]
-            self.bytes += sum(map(moved, [*read, *tree_leaves(out)]))
-        return out
+    @staticmethod
+    def backward(ctx, grad):
+        return (*(x.new_empty(x.shape) for x in ctx.saved_tensors),)
 
 
-def moved(x):
-    """Bytes of a tensor's own elements, those of an expanded one once."""
-    if not isinstance(x, torch.Tensor):
-        return 0
-    pairs = zip(x.shape, x.stride(), strict=True)
-    own = [length for length, stride in pairs if stride]
-    return torch.Size(own).numel() * x.element_size()
+HALF = torch.bfloat16
+ENGINE = Engine(
+    lambda *qkv: (
+        Nothing.apply(*qkv),
+        qkv[0].new_empty(*qkv[0].shape[:-1], 1),
+    ),
+    lambda *rows, out: None,
+    widens=False,
+)
 
 
-def maps_moved(step, size):
-    """Result of a step, and what it moves in maps of so many bytes."""
-    with device.counting(), launch.recorded() as launches, Glue() as glue:
-        result = step()
-    launched = sum(x.read + x.written for x in launches)
-    return result, (glue.bytes + launched) / size
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize('channels_last', [False, True])
-def test_glue_of_the_criss_cross_layer(channels_last, dtype, monkeypatch):
-    """Everything but the attention, whose rows are 1.25 maps.
+@pytest.mark.parametrize(
+    'name, forward, backward',
+    [
+        # Rows of 1.25 maps; map, output and result of the residual (3); the
+        # products' operands. Backward: gradient and output in, attention's
+        # gradient and a copy out (4); products for the parameters (2.25) and
+        # the map (3.25), the biases' sums (1.25).
+        ('CrissCrossAttention', 5.5, 11.25),
+        # No copy on the way (3), but one for the product (2); the gradients
+        # of query, key and value put together (2.5).
+        ('LinearAttention', 5.5, 14.75),
+        # Rows of 2 maps.
+        ('EfficientAttention', 8.5, 20.75),
+        ('ChannelLinearAttention', 5.25, 8.25),
+    ],
+)
+def test_maps_moved_around_the_attention(
+    name, forward, backward, channels_last, monkeypatch
+):
+    """At 2x512x97x97, the attention left out.
 
-    Forward: the map into the product, rows out of it; map, output and result
-    of the residual. Backward: gradient and output in, the attention's
-    gradient and the copy out; then the products for the weights (2.25) and
-    the map (3.25), and the biases' sums (1.25).
+    With three convolutions and a residual of torch's it is 16 maps and 36
+    (criss-cross, linear), 26 and 42 (efficient), 7 and 15 (between channels).
     """
     pytest.importorskip('triton')
     monkeypatch.undo()  # nothing is written but by the layer
-    engine = Engine(
-        lambda q, k, v: (
-            v.new_empty(v.shape),
-            v.new_empty(v.shape[:-1] + (1,)),
-        ),
-        lambda *rows, out: None,
-        widens=False,
-    )
-    monkeypatch.setattr(criss_cross_gpu, 'axis_engine', lambda *args: engine)
-    layer = CrissCrossAttention(512).to('meta', dtype)
-    x = torch.randn(2, 512, 97, 97, dtype=dtype, device='meta')
+    monkeypatch.syspath_prepend(str(TOOLS))
+    counted = pytest.importorskip('counter').counted
+    monkeypatch.setattr(criss_cross_gpu, 'axis_engine', lambda *args: ENGINE)
+    for module, function in (
+        (linear, 'linear_attention'),
+        (linear, 'channel_linear_attention'),
+        (efficient, 'efficient_attention'),
+    ):
+        monkeypatch.setattr(
+            module, function, lambda *qkv, **options: Nothing.apply(*qkv)
+        )
+    layer = getattr(layers, name)(512).to('meta', HALF)
+    x = torch.empty(2, 512, 97, 97, dtype=HALF, device='meta')
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
     x.requires_grad_()
-    size = moved(x)
-    y, forward = maps_moved(lambda: layer(x), size)
-    _, backward = maps_moved(
-        lambda: torch.autograd.grad(
-            y, [x, *layer.parameters()], torch.empty_like(y)
-        ),
-        size,
-    )
-    assert 5.25 < forward < 5.5
-    assert 10.75 < backward < 11.25
+    with counted() as there:
+        y = layer(x)
+    with counted() as back:
+        inputs = [x, *layer.parameters()]
+        torch.autograd.grad(y, inputs, torch.empty_like(y))
+    assert forward / 2 < there.bytes / x.nbytes <= forward
+    assert backward / 2 < back.bytes / x.nbytes <= backward

@@ -46,12 +46,7 @@ def _places(
     return at + channel * channel_step, row + channel, mask
 
 
-# Crops vary in training: no kernels of their own for multiples of 16, but for
-# the steps, which decide how wide a load may be.
-_kernel = jit(do_not_specialize=['pixels'])
-
-
-@_kernel
+@jit
 def _add_residual(
     x, gamma, rows, y, picture_step, channel_step, pixel_step, pixels,
     CHANNELS: tl.constexpr, P: tl.constexpr, K: tl.constexpr,
@@ -68,7 +63,7 @@ def _add_residual(
     tl.store(y + at, total.to(y.dtype.element_ty), mask)
 
 
-@_kernel
+@jit
 def _residual_backward(
     grad, gamma, rows, delta, drows, copy,
     picture_step, channel_step, pixel_step, pixels,
