@@ -89,8 +89,8 @@ class CrissCrossStep(torch.autograd.Function):
                 flat = beside(drows, given)
                 grads = parameter_gradients(flat, given, parameters)
             if needs_x:
-                total = grad if dx is None else dx
-                dx = add_product(total, drows, weight, total is dx)
+                total, ours = (grad, False) if dx is None else (dx, True)
+                dx = add_product(total, drows, weight, in_place=ours)
         return dx, dgamma, None, *grads
 
 
