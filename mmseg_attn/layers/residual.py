@@ -60,7 +60,7 @@ def residual_backward(
     if kernels := _kernels(grad):
         return kernels.residual_backward(grad, gamma, rows, drows, copy)
     pixels = grad.movedim(1, -1).unsqueeze(-2)
-    delta = dots(pixels, rows)
+    delta = dots(pixels, rows.to(grad.dtype))
     if copy is not None:
         copy.copy_(grad)
     if drows is not None:
