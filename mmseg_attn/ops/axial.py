@@ -40,7 +40,8 @@ def axial_attention(
             height (within a column), 1 along the width (within a row).
         scale: Factor of the scores before the softmax, a number.
         backend: ``'triton'`` (CUDA) or ``'torch'`` (any device), which keep
-            no affinity for the backward and are differentiable once,
+            no affinity for the backward (torch on a CPU that of short lines,
+            at most a quarter of the value) and are differentiable once,
             ``'reference'`` (dense attention with a mask) or None for the
             best that can run.
 
