@@ -10,18 +10,56 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 
-if not torch.cuda.is_available():
+try:
+    from mmengine.registry import init_default_scope
+except ImportError:  # a bare machine: operators are tested there
+    init_default_scope = None
+
+if torch.cuda.is_available():
+    # What cuBLAS wants for torch's deterministic mode.
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+else:
     # Triton's kernels are tested in its interpreter, which must be chosen
     # before anything imports triton.
     os.environ.setdefault('TRITON_INTERPRET', '1')
+
+GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a CUDA device'
+)
 
 
 @pytest.fixture(autouse=True)
 def mmseg_scope():
     """Each test starts in mmseg's scope, whatever one before it chose."""
-    init_default_scope('mmseg')
+    if init_default_scope:
+        init_default_scope('mmseg')
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=GPU)])
+def device(request):
+    """Each device in turn: tensors that name no other are made there."""
+    if request.param == 'cpu':
+        yield request.param
+    else:
+        with torch.device(request.param):
+            yield request.param
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=GPU)])
+def tf32(request):
+    """Whether fp32 products may be TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = request.param
+    yield request.param
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.fixture
+def deterministic():
+    """The same bits in each run."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True)

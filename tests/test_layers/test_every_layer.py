@@ -15,6 +15,7 @@ from mmseg_attn import layers
 from mmseg_attn.layers.projected import ProjectedAttention
 from mmseg_attn.ops import axial_attention
 
+pytestmark = pytest.mark.usefixtures('device')
 CHANNELS = 16
 # Arguments with which an untrained layer does something to 16 channels.
 LAYERS = {
@@ -61,11 +62,11 @@ def test_any_size_and_memory_format(name, size):
 
 
 @pytest.mark.parametrize('name', LAYERS)
-def test_trains_in_mixed_precision(name):
+def test_trains_in_mixed_precision(name, device):
     layer = build(name).train()
     x = torch.randn(2, CHANNELS, 6, 7)
     exact = layer(x)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         mixed = layer(x)
     assert (mixed - exact).abs().max() < 0.1 * exact.abs().max()
     mixed.float().square().sum().backward()
