@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .axial import axial_attention
+from .core import device, lines
 from .core.autograd import (
     accumulator,
     backward,
@@ -109,10 +110,10 @@ def _lines(x, axis):
 
 def _pool(attended, axis):
     """Mean over all across each line, divided by the line's length."""
-    lines = _lines(attended, axis)
-    grouped = lines.reshape(*lines.shape[:2], -1, *lines.shape[-2:])
-    pooled = grouped.mean(2, dtype=accumulator(lines.dtype))
-    return pooled.flatten(2) / lines.shape[1]
+    rows = _lines(attended, axis)
+    grouped = rows.reshape(*rows.shape[:2], -1, *rows.shape[-2:])
+    pooled = grouped.mean(2, dtype=accumulator(rows.dtype))
+    return pooled.flatten(2) / rows.shape[1]
 
 
 def _beside(gate, attended):
@@ -162,8 +163,8 @@ class _Attend(torch.autograd.Function):
         *qkv, out, lse = ctx.saved_tensors
         if of_pool is not None:
             # Each position's share in the mean that _pool takes.
-            lines = of_pool.shape[1]
-            of_pool = of_pool * (of_pool.numel() / out.numel() / lines)
+            count = out.numel() / of_pool.numel() * of_pool.shape[1]
+            of_pool = of_pool / count
         dtype = accumulator(out.dtype) if ctx.engine.widens else out.dtype
         gate = ctx.shared.pop('gate', None)
         gated = grad is not None
@@ -218,6 +219,54 @@ def _blocks(axis, maps, *gates):
             yield [x if x is None else x[part] for x in (*maps, *gates)]
 
 
+class _AttendLines(torch.autograd.Function):
+    """:class:`_Attend` by torch on a CPU, without products with the output.
+
+    So the gradient of the attention is one step, in the attention's memory.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, axis, scale, keep, shared):
+        qkv = [pixel_rows(x) for x in (query, key, value)]
+        out, kept = lines.attend(*qkv, axis, scale, keep)
+        ctx.save_for_backward(*qkv, out, *kept)
+        ctx.axis, ctx.scale, ctx.shared = axis, scale, shared
+        ctx.set_materialize_grads(False)
+        return out, _pool(out, axis)
+
+    @staticmethod
+    def backward(ctx, grad, of_pool):
+        refuse_double_backward()
+        query, key, value, out, *kept = ctx.saved_tensors
+        gate = ctx.shared.pop('gate', None)
+        whole = _gradient_of_attention(grad, gate, of_pool, out, ctx.axis)
+        options = kept, ctx.axis, ctx.scale, ctx.needs_input_grad[:3]
+        grads = lines.attend_backward(whole, query, key, value, *options)
+        return *grads, None, None, None, None
+
+
+def _gradient_of_attention(grad, gate, of_pool, out, axis):
+    """From those of the gated attention and the pool, of which one is None.
+
+    It is written over ``out`` if nobody needs that any more.
+    """
+
+    def over_map(per_line):
+        return _beside(widen(per_line), out).movedim(1, 1 + axis)
+
+    dtype = accumulator(out.dtype)
+    reuse = grad is not None and out.dtype == dtype and not graph_is_kept()
+    whole = out if reuse else torch.empty_like(out, dtype=dtype)
+    if of_pool is None:
+        return torch.mul(grad, over_map(gate), out=whole)
+    # Each position's share in the mean that _pool takes.
+    count = out.numel() / of_pool.numel() * of_pool.shape[1]
+    mean = over_map(of_pool / count)
+    if grad is None:
+        return whole.copy_(mean.expand_as(whole))
+    return torch.addcmul(mean, grad, over_map(gate), out=whole)
+
+
 def _in_blocks(name, plain):
     """The same with the backward in blocks; tracers see the plain steps."""
 
@@ -225,10 +274,16 @@ def _in_blocks(name, plain):
         if is_traced():
             return plain(query, key, value, scale, axis, channel_gate)
         shared = {}
-        engine = axis_engine([axis], scale, name)
-        attended, pooled = _Attend.apply(
-            query, key, value, engine, axis, shared
-        )
+        if name == 'torch' and not device.on_gpu(query):
+            keep = torch.is_grad_enabled()
+            attended, pooled = _AttendLines.apply(
+                query, key, value, axis, scale, keep, shared
+            )
+        else:
+            engine = axis_engine([axis], scale, name)
+            attended, pooled = _Attend.apply(
+                query, key, value, engine, axis, shared
+            )
         gate = _checked_gate(channel_gate, pooled).to(attended.dtype)
         return _Gate.apply(attended, gate, axis, shared)
 

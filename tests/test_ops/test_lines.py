@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from mmseg_attn.ops import axial_attention
+from mmseg_attn.ops import axial_attention, channelized_axial_attention
 from mmseg_attn.ops.core import lines
 
 # (B, *spatial, heads), dim, value_dim, axis: the weights are kept where a
@@ -154,3 +154,68 @@ def test_short_lines_are_not_copied(monkeypatch):
     results(inputs, 0)
     storages = {x.untyped_storage().data_ptr() for x in given}
     assert all(x.untyped_storage().data_ptr() in storages for x in inputs)
+
+
+def gated(inputs, axis, gate, backend='torch'):
+    return channelized_axial_attention(
+        *inputs, gate, axis=axis, scale=0.7, backend=backend
+    )
+
+
+def mixing(pooled):
+    return torch.sigmoid(3 * pooled - pooled.sum(-1, keepdim=True))
+
+
+def fixed(pooled):
+    """Of each line and channel its own, whatever the pool."""
+    return torch.linspace(-1, 1, pooled.numel()).view_as(pooled).to(pooled)
+
+
+@EACH
+@pytest.mark.parametrize('gate', [mixing, fixed])
+def test_gated_equals_the_reference(lead, dim, value_dim, axis, gate):
+    """In float64; from a kept graph, then in the attention's memory."""
+    inputs = make(lead, dim, value_dim)
+    given = weight(inputs).double()
+    expected = gated(inputs, axis, gate, 'reference')
+    truth = torch.autograd.grad(expected, inputs, given)
+    out = gated(inputs, axis, gate)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    for kept in (True, True, False):
+        got = torch.autograd.grad(out, inputs, given, retain_graph=kept)
+        for a, b in zip(got, truth, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@EACH
+def test_gradient_of_the_pool_alone(lead, dim, value_dim, axis):
+    """A loss on what the gate is given, the output being unused."""
+    inputs = make(lead, dim, value_dim)
+
+    def grads(backend):
+        pools = []
+        gated(inputs, axis, lambda x: pools.append(x) or x, backend)
+        return torch.autograd.grad(pools[0].square().sum(), inputs)
+
+    for a, b in zip(grads('torch'), grads('reference'), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@EACH
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_gated_narrow_floats(lead, dim, value_dim, axis, dtype):
+    """The error of gradients is at most 3 times the reference's own."""
+    inputs = make(lead, dim, value_dim, dtype)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+
+    def grads(of, backend):
+        out = gated(of, axis, mixing, backend)
+        return torch.autograd.grad(out, of, weight(of).to(dtype).to(out))
+
+    got, theirs = grads(inputs, 'torch'), grads(inputs, 'reference')
+    for a, b, truth in zip(
+        got, theirs, grads(exact, 'reference'), strict=True
+    ):
+        error, limit = ((x.double() - truth).abs().max() for x in (a, b))
+        slack = torch.finfo(dtype).eps * truth.abs().max()
+        assert error <= 3 * limit + slack
