@@ -7,6 +7,7 @@ sizes: n elements read and m written of so many bytes.
 
 import functools
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -271,6 +272,61 @@ def test_autocast_without_a_gpu():
         z = torch.einsum('bchw,bciw->bhi', weights, y)
     assert (y.dtype, weights.dtype, z.dtype) == (HALF, FULL, HALF)
     assert set(costs.flops) == {'product bfloat16'}
+
+
+def fake(*functions):
+    """A case of contestants on one map."""
+
+    def case(batch, height, width, channels, **kwargs):
+        for name, function in zip(('ours', 'peer'), functions, strict=True):
+            x = torch.randn(batch, channels, height, width, **kwargs)
+            yield Contestant(name, function, [x], as_it_is)
+
+    return case
+
+
+def run(tmp_path, monkeypatch, *functions):
+    monkeypatch.setitem(CASES, 'linear', fake(*functions))
+    options = '--cases linear --sizes 2x3x4 --dtypes float16 --channels 5'
+    count.main([*options.split(), '--calls', '2', '--out', str(tmp_path)])
+
+
+def once(x):
+    return x * 2
+
+
+def twice(x):
+    return x * 2 * 2
+
+
+def test_tool_is_content_with_less(tmp_path, monkeypatch, capsys):
+    run(tmp_path, monkeypatch, once, twice)
+    assert '0 of 1 cases above' in capsys.readouterr().out
+    ours, peer = json.loads((tmp_path / 'counted.json').read_text())['rows']
+    assert ours['launches'] == [1, 1] and peer['launches'] == [2, 2]
+    assert ours['bytes'] == 4 * 240 and peer['bytes'] == 8 * 240
+    text = (tmp_path / 'counted.md').read_text()
+    assert 'Counted, not timed' in text
+    assert '| linear | 2x3x4 | float16 | peer | 2 + 2 |' in text
+    assert '| 2.00 |' in text
+
+
+def test_tool_fails_where_a_peer_needs_less(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match='1 of 1 cases above'):
+        run(tmp_path, monkeypatch, twice, once)
+    with pytest.raises(SystemExit, match='1 of 1 cases above'):
+        run(tmp_path, monkeypatch, lambda x: x @ x.double(), once)
+    assert 'fails: ' in (tmp_path / 'counted.md').read_text()
+
+
+def test_a_peer_that_does_not_fit_the_card_is_none(monkeypatch):
+    def large(x):
+        return x + meta(3 * 10**10).sum()
+
+    monkeypatch.setitem(CASES, 'linear', fake(twice, large))
+    ours, peer = count.measure('linear', '2x3x4', 'float32', 5)
+    assert peer['note'] == 'needs 120 GB'
+    assert not count.is_above([ours, peer])
 
 
 measure = functools.cache(count.measure)
