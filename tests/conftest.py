@@ -84,15 +84,21 @@ def golden():
 
 
 @pytest.fixture
-def bfloat16_in_the_interpreter(monkeypatch):
-    """It multiplies the bits of bf16 as integers, and cuts off to bf16.
+def products_of_tensor_cores(monkeypatch):
+    """Triton's interpreter multiplies as a GPU's tensor cores do.
 
-    A GPU multiplies in fp32 and rounds to the nearest.
+    Left alone it multiplies the bits of bf16 as integers and cuts off to
+    bf16, where a GPU multiplies in fp32 and rounds to the nearest; and it
+    does fp32 products exactly, where a GPU has ten bits of mantissa (TF32)
+    or makes three such products of one (tf32x3).
     """
     if torch.cuda.is_available():
         return
     tl = pytest.importorskip('triton.language')
+    from triton._C.libtriton import ir
     from triton.runtime import interpreter
+
+    precisions = ir.INPUT_PRECISION
 
     def cast(self, x, target, plain=interpreter.InterpreterBuilder.cast_impl):
         a, b = x.dtype.scalar, target.scalar
@@ -106,12 +112,24 @@ def bfloat16_in_the_interpreter(monkeypatch):
             return plain(self, x, target)
         return interpreter.TensorHandle(bits, b)
 
+    def tf32(data):
+        bits = data.view('uint32') + np.uint32(0x1000)
+        return (bits & np.uint32(0xFFFFE000)).view('float32')
+
     def dot(
-        self, a, b, *args, plain=interpreter.InterpreterBuilder.create_dot
-    ):
+        self, a, b, d, precision, *args,
+        plain=interpreter.InterpreterBuilder.create_dot,
+    ):  # fmt: skip
         if a.dtype.scalar == tl.bfloat16:
             a, b = (cast(self, x, tl.float32) for x in (a, b))
-        return plain(self, a, b, *args)
+        elif a.dtype.scalar == tl.float32 and precision != precisions.IEEE:
+            wide = [(tf32(x.data), x.data) for x in (a, b)]
+            (x, x_all), (y, y_all) = wide
+            product = x @ y + d.data
+            if precision == precisions.TF32x3:
+                product += x @ tf32(y_all - y) + tf32(x_all - x) @ y
+            return interpreter.TensorHandle(product, d.dtype.scalar)
+        return plain(self, a, b, d, precision, *args)
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, 'cast_impl', cast)
     monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', dot)

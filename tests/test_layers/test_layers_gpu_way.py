@@ -25,7 +25,7 @@ from mmseg_attn.ops.kernels import launch
 from mmseg_attn.ops.kernels import residual as kernels
 
 pytestmark = [
-    pytest.mark.usefixtures('bfloat16_in_the_interpreter'),
+    pytest.mark.usefixtures('products_of_tensor_cores'),
     pytest.mark.filterwarnings('ignore:overflow encountered in exp'),
 ]
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import itertools
 import sys
+import warnings
 
 import pytest
 import torch
@@ -15,18 +16,22 @@ from torch import library
 
 pytest.importorskip('triton', reason='triton is not installed')
 
-from mmseg_attn.ops import criss_cross_attention
+from mmseg_attn.ops import criss_cross_attention, interlaced_sparse_attention
 from mmseg_attn.ops.core import axis as core_axis
+from mmseg_attn.ops.core import device, engines
 from mmseg_attn.ops.declare import OPERATORS
-from mmseg_attn.ops.kernels import attention, launch
+from mmseg_attn.ops.kernels import attention, launch, tiles
+from mmseg_attn.ops.kernels.tiles import Tile
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 HALVES = [torch.bfloat16, torch.float16]
 pytestmark = [
     pytest.mark.skipif(
         launch.reason(DEVICE) is not None,
         reason=f'{launch.reason(DEVICE)}',
     ),
+    pytest.mark.usefixtures('products_of_tensor_cores'),
     # NumPy on the infinity within a sigmoid, in the interpreter.
     pytest.mark.filterwarnings('ignore:overflow encountered in exp'),
 ]
@@ -50,40 +55,6 @@ def poison(monkeypatch):
         (torch.Tensor, 'new_empty'),
     ):
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
-
-
-@pytest.fixture(autouse=True)
-def bfloat16_in_the_interpreter(monkeypatch):
-    """It multiplies the bits of bf16 as integers, and cuts off to bf16.
-
-    A GPU multiplies in fp32 and rounds to the nearest.
-    """
-    if DEVICE.type == 'cuda':
-        return
-    tl = pytest.importorskip('triton.language')
-    from triton.runtime import interpreter
-
-    def cast(self, x, target, plain=interpreter.InterpreterBuilder.cast_impl):
-        a, b = x.dtype.scalar, target.scalar
-        if (a, b) == (tl.float32, tl.bfloat16):
-            bits = torch.from_numpy(x.data.copy()).bfloat16()
-            bits = bits.view(torch.int16).numpy().view('uint16')
-        elif (a, b) == (tl.bfloat16, tl.float32):
-            bits = torch.from_numpy(x.data.view('int16').copy())
-            bits = bits.view(torch.bfloat16).float().numpy()
-        else:
-            return plain(self, x, target)
-        return interpreter.TensorHandle(bits, b)
-
-    def dot(
-        self, a, b, *args, plain=interpreter.InterpreterBuilder.create_dot
-    ):
-        if a.dtype.scalar == tl.bfloat16:
-            a, b = (cast(self, x, tl.float32) for x in (a, b))
-        return plain(self, a, b, *args)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'cast_impl', cast)
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', dot)
 
 
 def in_padding(x):
@@ -172,6 +143,120 @@ def test_equals_float64(spatial, heads, dim, value_dim, axes):
     exact = [x.double() for x in inputs]
     check(run('triton', *inputs, axes), run('torch', *exact, axes), 5e-6)
     check(run('triton', *inputs, axes), dense(*exact, axes), 5e-6)
+
+
+@pytest.fixture
+def fixed_order():
+    """Gradients that are the same in every run, to the bit."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures('fixed_order')
+@pytest.mark.parametrize(
+    'spatial, heads, dim, value_dim, axes', CASES[::3] + CASES[-2:]
+)
+def test_deterministic_gradients(spatial, heads, dim, value_dim, axes):
+    inputs = make(spatial, heads, dim, value_dim)
+    with launch.recorded() as launches:
+        got = run('triton', *inputs, axes)
+    check(got, run('torch', *(x.double() for x in inputs), axes), 5e-6)
+    names = {x.name for x in launches}
+    assert names == {'attend_lines', 'score_gradients', 'value_gradients'}
+
+
+def described(monkeypatch):
+    """Counts kernels that are given descriptors."""
+    found = []
+    plain = attention.Problem.descriptors
+
+    def descriptors(self, *tensors):
+        found.append(plain(self, *tensors))
+        return found[-1]
+
+    monkeypatch.setattr(attention.Problem, 'descriptors', descriptors)
+    return found
+
+
+@pytest.mark.parametrize('heads, spatial', [(1, (18, 17)), (2, (2, 3, 19))])
+def test_fetching_by_descriptors_changes_nothing(heads, spatial, monkeypatch):
+    """The same tiles by TMA and by pointers."""
+    if DEVICE.type == 'cuda' and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip('needs a GPU of compute capability 9.0 or more')
+    inputs = [x.contiguous() for x in make(spatial, heads, 8, 40)]
+    axes = range(len(spatial))
+    engine = core_axis.axis_engine(axes, 0.7, 'triton')
+    found = described(monkeypatch)
+    results = []
+    for tma in (False, True):
+        tile = Tile(16, 16, 32, tma=tma)
+        with tiles.chosen('forward', tile), tiles.chosen('backward', tile):
+            *qkv, grad = inputs
+            out, lse = engine.attend(*qkv)
+            delta = attention.delta_of(grad, out)
+            grads = [torch.empty_like(x) for x in qkv]
+            engine.attend_backward(grad, *qkv, delta, lse, out=grads)
+        results.append((out, lse, *grads))
+    check(results[1], results[0], 1e-6)
+    kernels = 2 * len(spatial)
+    assert found[:kernels] == [None] * kernels and None not in found[kernels:]
+
+
+def test_rows_that_descriptors_cannot_take(monkeypatch):
+    """Padded ones of 12 bytes: pointers take them."""
+    found = described(monkeypatch)
+    inputs = make((9, 5), 1, 8, 12)
+    with tiles.chosen('forward', Tile(16, 16, 16, tma=True)):
+        out, _ = core_axis.axis_engine([0, 1], 0.7, 'triton').attend(
+            *inputs[:3]
+        )
+    assert found == [None, None]
+    truth = run('torch', *(x.double() for x in inputs), [0, 1])[0]
+    torch.testing.assert_close(out.double(), truth, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('generation', [(80, 163), (86, 99), (90, 227)])
+@pytest.mark.parametrize('dtype', DTYPES[:2], ids=str)
+def test_tiles_of_each_card(generation, dtype, monkeypatch):
+    """All of the table is right, whatever card it is for."""
+    monkeypatch.setattr(tiles, 'card_of', lambda device: generation)
+    spatial, width = (70, 2), 64
+    inputs = make(spatial, 1, width, 260, dtype)
+    truth = run('torch', *(x.double() for x in inputs), [0, 1], 0.1)
+    got = run('triton', *inputs, [0, 1], 0.1)
+    check(got, truth, 5e-6 if dtype == torch.float32 else 2e-2)
+
+
+def test_delta_reads_each_map_once():
+    grad, out = (x.half() for x in make((5, 7), 3, 8, 600)[2:])
+    with launch.recorded() as launches:
+        delta = attention.delta_of(grad, out)
+    truth = (grad.double() * out.double()).sum(-1, keepdim=True)
+    torch.testing.assert_close(delta.double(), truth, rtol=1e-5, atol=1e-4)
+    (only,) = launches
+    assert only.read == 2 * grad.numel() * 2 and only.written == delta.nbytes
+
+
+@pytest.mark.parametrize('tf32, limit', [(False, 1), (True, 2000)])
+def test_error_of_fp32_on_tensor_cores(tf32, limit, monkeypatch):
+    """Three TF32 products are as good as fp32; one, if allowed, is not."""
+    monkeypatch.setattr(tiles, 'tf32_is_allowed', lambda: tf32)
+    inputs = make((33, 5), 1, 32, 48)
+    truth = run('torch', *(x.double() for x in inputs), [0, 1], 0.1)
+    ours = run('triton', *inputs, [0, 1], 0.1)
+    leaves = [x.detach().clone().requires_grad_() for x in inputs[:3]]
+    out = criss_cross_attention(*leaves, scale=0.1, backend='reference')
+    theirs = out, None, *torch.autograd.grad(out, leaves, inputs[3])
+    errors = []
+    for i, name in enumerate(NAMES):
+        if name != 'lse':
+            bound = (3 if i else 2) * relative_error(theirs[i], truth[i])
+            bound += torch.finfo(torch.float32).eps
+            errors.append(relative_error(ours[i], truth[i]) / bound)
+    assert max(errors) <= limit
+    if tf32:  # it was used
+        assert min(errors) > 10
 
 
 @pytest.mark.parametrize('dtype', HALVES, ids=str)
@@ -306,6 +391,82 @@ def test_as_a_backend_of_the_operators(name, index):
         results.append((out, *grads))
     for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+INTERLACED = [
+    ((8, 6), (2, 3), 'attend', 2),
+    ((9, 7), (4, 3), 'mask', 1),
+    ((7,), (3,), 'attend', 2),
+]
+
+
+@pytest.mark.parametrize('span', ['long', 'short'])
+@pytest.mark.parametrize('spatial, partition, padding, heads', INTERLACED)
+def test_groups_of_two_strides(spatial, partition, padding, heads, span):
+    """Interlaced attention, of one and two axes."""
+    inputs = [
+        x.detach().contiguous().requires_grad_()
+        for x in make(spatial, heads, 8, 12)[:3]
+    ]
+    options = dict(partition=partition, span=span, padding=padding)
+    results = []
+    for backend in ('triton', 'reference'):
+        wide = inputs
+        if backend == 'reference':
+            wide = [x.detach().double().requires_grad_() for x in inputs]
+        out = interlaced_sparse_attention(
+            *wide, **options, scale=0.7, backend=backend
+        )
+        grads = torch.autograd.grad(out.square().sum(), wide)
+        results.append((out, *grads))
+    for got, expected in zip(*results, strict=True):
+        assert relative_error(got, expected) <= 5e-6
+
+
+def test_three_axes_of_groups_are_refused():
+    inputs = make((2, 2, 4))[:3]
+    with pytest.raises(RuntimeError, match='at most 2 spatial axes, got 3'):
+        interlaced_sparse_attention(
+            *inputs, partition=(1, 1, 2), span='long', backend='triton'
+        )
+
+
+@pytest.mark.parametrize('failing', ['attend_lines', 'line_gradients'])
+def test_a_kernel_that_fails_is_replaced_with_one_warning(
+    failing, monkeypatch
+):
+    """As on a card with less shared memory than a tile needs."""
+    monkeypatch.setattr(engines, 'failures', {})
+    monkeypatch.setattr(device, 'on_gpu', lambda x: True)
+
+    class Fails:
+        __name__ = failing
+
+        def __getitem__(self, grid):
+            raise RuntimeError('out of resource: shared memory, Required: 9')
+
+    monkeypatch.setattr(launch, 'INTERPRETED', False)
+    monkeypatch.setattr(launch, 'reason', lambda device: None)
+    monkeypatch.setattr(attention, failing, Fails())
+    inputs = [
+        x.detach().contiguous().requires_grad_() for x in make((4, 5))[:3]
+    ]
+
+    def step(backend=None):
+        out = criss_cross_attention(*inputs, backend=backend)
+        return out, *torch.autograd.grad(out.square().sum(), inputs)
+
+    with pytest.warns(UserWarning, match='shared memory, Required: 9') as seen:
+        got = step()
+    assert len([w for w in seen if 'torch is used' in str(w.message)]) == 1
+    assert failing in str(seen[0].message)
+    for a, b in zip(got, step('torch'), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        step()
+    with pytest.raises(RuntimeError, match=failing):
+        step('triton')
 
 
 def test_custom_operator_passes_opcheck(monkeypatch):

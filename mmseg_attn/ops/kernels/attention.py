@@ -52,7 +52,7 @@ def _step(x):
     return 0 if x is None else x.view(-1, x.shape[-1]).stride(0)
 
 
-class _Problem:
+class Problem:
     """What all kernels are told of a line, and how it is divided."""
 
     def __init__(self, family, lines, query, value):
@@ -135,7 +135,7 @@ def attend(
     out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
     lse = None
     for lines in patterns:
-        p = _Problem('forward', lines, query, value)
+        p = Problem('forward', lines, query, value)
         joint = torch.empty(
             (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
         )
@@ -226,7 +226,7 @@ def attend_backward(
 def _at_once(
     grad, query, key, value, bias, delta, lse, lines, scale, dq, dk, dv
 ):
-    p = _Problem('backward', lines, query, value)
+    p = Problem('backward', lines, query, value)
     width, m, n, c = p.options['D'], p.tile.M, p.tile.N, p.tile.C
     rows = grad, query, key, value
     tiled = [(grad, n, c), (query, n, width), (key, m, width), (value, m, c)]
@@ -263,7 +263,7 @@ def _in_fixed_order(
         (True, dk, key, query, value, grad),
     ):
         if dx is not None:
-            p = _Problem('scores', lines, query, value)
+            p = Problem('scores', lines, query, value)
             launch(
                 score_gradients, [p.programs],
                 *rows, bias, delta, lse, dx, *map(_step, (*rows, dx)),
@@ -274,7 +274,7 @@ def _in_fixed_order(
                 KEYS=keys, num_stages=p.tile.stages, **p.launch,
             )  # fmt: skip
     if dv is not None:
-        p = _Problem('values', lines, query, value)
+        p = Problem('values', lines, query, value)
         rows = grad, query, key
         launch(
             value_gradients, [p.programs * p.parts],

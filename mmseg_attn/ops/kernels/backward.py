@@ -155,8 +155,9 @@ def line_gradients(
 @jit
 def _weights(
     x, own, bias, y, step, first, start, length, inner, far, near, scale,
-    WIDTH: tl.constexpr, N: tl.constexpr, KEYS: tl.constexpr,
-    LATER: tl.constexpr, NESTED: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    KEYS: tl.constexpr, LATER: tl.constexpr, NESTED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Scores of a tile x with N rows of y, -inf where a key is not seen.
 
@@ -167,7 +168,7 @@ def _weights(
     other = start + tl.arange(0, N)
     there = other < length
     at = rows_of(first, other, inner, far, near, NESTED)
-    tile = load_rows(y, step, at, there, 0, WIDTH, x.shape[1])
+    tile = load_rows(y, step, at, there, 0, WIDTH, D)
     s = tl.dot(x, tl.trans(tile), input_precision=PRECISION) * scale
     if bias is not None:
         if KEYS:
@@ -207,7 +208,7 @@ def score_gradients(
     for s0 in range(0, length, N):
         s, other, at, there = _weights(
             tile, own, bias, y, y_step, first, s0, length, inner, far, near,
-            scale, WIDTH, N, KEYS, LATER, NESTED, PRECISION,
+            scale, WIDTH, N, D, KEYS, LATER, NESTED, PRECISION,
         )  # fmt: skip
         if KEYS:
             joint = tl.load(lse + at, there, 0.0)[None, :]
@@ -246,7 +247,7 @@ def value_gradients(
     for s0 in range(0, length, N):
         s, _, at, there = _weights(
             k, own, bias, query, query_step, first, s0, length, inner, far,
-            near, scale, WIDTH, N, True, LATER, NESTED, PRECISION,
+            near, scale, WIDTH, N, D, True, LATER, NESTED, PRECISION,
         )  # fmt: skip
         joint = tl.load(lse + at, there, 0.0)[None, :]
         p = tl.exp(s - joint).to(k.dtype)
