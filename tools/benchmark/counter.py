@@ -253,6 +253,27 @@ def _addmm(args, kwargs, out, reads, writes):
     yield from _product('sum of products', a, b, reads, writes)
 
 
+# Wider values than these mem-efficient attention does not hold on the chip:
+# its output and the gradients of keys and values grow in memory, with each
+# block of so many keys or queries (cutlassF.h and cutlassB.h of torch 2.13:
+# the kernels called 32x128_gmem and 128x64_k65536).
+_ON_CHIP = 128
+_BLOCK = 128
+
+
+def _kept_in_memory(backend, value, length):
+    """Blocks after the first of values that mem-efficient cannot hold."""
+    if backend != 'efficient' or value.shape[-1] <= _ON_CHIP:
+        return 0
+    return (length - 1) // _BLOCK
+
+
+def _growing(x, blocks):
+    """Reading and writing sums in fp32 once more for each further block."""
+    size = 4 * x.numel() * blocks
+    return Call('sums kept in memory', size, size)
+
+
 def _attention(backend, args, kwargs, out, reads, writes):
     query, key, value = args[:3]
     if backend != 'efficient' and query.dtype not in HALVES:  # as on CUDA
@@ -261,16 +282,34 @@ def _attention(backend, args, kwargs, out, reads, writes):
     flops = 2 * pairs * (query.shape[-1] + value.shape[-1])
     kind = f'attention {_dtype(query)}'
     yield Call('attention', _total(reads), _total(writes), flops, kind)
+    if blocks := _kept_in_memory(backend, value, key.shape[-2]):
+        yield _growing(out[0], blocks)
 
 
-def _attention_backward(args, kwargs, out, reads, writes):
-    """Five products: the scores again, dq and dk; the value's two."""
-    _, query, key, value = args[:4]
+def _attention_backward(backend, args, kwargs, out, reads, writes):
+    """Five products: the scores again, dq and dk; the value's two.
+
+    For wide values mem-efficient attention multiplies gradient and output
+    beforehand, in fp32 (attention_backward.cu of torch 2.13).
+    """
+    grad, query, key, value, *rest = args[:6]
     pairs = query.shape[:-1].numel() * key.shape[-2]
     flops = 2 * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
     kind = f'attention {_dtype(query)}'
     name = 'attention backward'
+    if backend == 'efficient' and value.shape[-1] > _ON_CHIP:
+        output = rest[-1]
+        wide, size = 4 * grad.numel(), footprint(grad)
+        if query.dtype in HALVES:
+            yield Call('widened gradient', size, wide)
+            yield Call('widened output', size, wide)
+        yield Call('gradient times output', 2 * wide, wide)
+        yield Call('sum', wide, wide // grad.shape[-1])
+        reads = [x for x in reads if x is not output]
     yield Call(name, _total(reads), _total(writes), flops, kind)
+    if blocks := _kept_in_memory(backend, value, query.shape[-2]):
+        yield _growing(key, blocks)
+        yield _growing(value, blocks)
 
 
 def _convolution_of(x, weight, y):
@@ -362,7 +401,7 @@ _RULES = {
 for _backend in ('flash', 'efficient', 'cudnn'):
     _name = f'_scaled_dot_product_{_backend}_attention'
     _RULES[_name] = partial(_attention, _backend)
-    _RULES[f'{_name}_backward'] = _attention_backward
+    _RULES[f'{_name}_backward'] = partial(_attention_backward, _backend)
 
 
 class _AsOnCuda(TorchFunctionMode):
