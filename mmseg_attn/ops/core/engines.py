@@ -111,7 +111,7 @@ def triton_backend(run: Callable, most_axes: int | None = None) -> Backend:
         _reason,
         limits,
         # Its interpreter, on the CPU, is for tests.
-        by_default=device.on_gpu,
+        by_default=lambda x: device.on_gpu(x),
         default=run('triton or torch'),
     )
 
