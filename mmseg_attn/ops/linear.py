@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core.autograd import no_autocast, widen
+from .core.autograd import is_traced, no_autocast, widen
+from .core.channels import channel_attention
 from .core.checks import check_choice, check_qkv
 from .core.context import context_attention
 from .core.features import (
@@ -137,8 +138,9 @@ def channel_linear_attention(
             channels of a head attend to each other.
         variant: ``'official'`` or ``'corrected'``.
         eps: See the formulas.
-        backend: ``'torch'``, ``'reference'`` (loops over channels) or None
-            for the best that can run.
+        backend: ``'torch'`` (keeps only its input for the backward;
+            differentiable once), ``'reference'`` (loops over channels) or
+            None for the best that can run.
 
     Returns:
         Of value's shape and dtype. All sums of fp16 and bf16 inputs are in
@@ -160,11 +162,14 @@ def channel_linear_attention(
 
 
 def _channel_torch(value, variant, eps):
+    if not is_traced():
+        return channel_attention(value, variant == 'official', eps)
     with no_autocast(value):
-        return _channels(value, variant, eps)
+        return _exportable(value, variant, eps)
 
 
-def _channels(value, variant, eps):
+def _exportable(value, variant, eps):
+    """The same of standard operators alone, for tracers."""
     x = widen(value.flatten(1, -3).transpose(1, 2))  # (B, heads, n, C)
     official = variant == 'official'
     unit = F.normalize(x, dim=-1 if official else -2, eps=MIN_NORM)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .autograd import no_autocast, refuse_double_backward
 from .features import MIN_DENOMINATOR
-from .matmul import accumulator, bmm, bmm_into, operand, widen
+from .matmul import accumulator, bmm, bmm_into, matrices, rows_times, widen
 
 
 class _Keys(NamedTuple):
@@ -43,11 +43,6 @@ class _Keys(NamedTuple):
     factor: Tensor
     sums: Tensor | None = None
     peak: Tensor | None = None
-
-
-def _heads(x: Tensor) -> Tensor:
-    """View (B, n, heads, dim) as the matrices (B, heads, n, dim)."""
-    return x.transpose(1, 2)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -114,11 +109,11 @@ class WholeContext(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, rule):
         keys = _keys(key, rule)
-        context = bmm(_heads(keys.features).mT, _heads(value))
+        context = bmm(matrices(keys.features).mT, matrices(value))
         context = context.mul_(keys.factor).to(value.dtype)
         w, total = _weights(query, keys, rule)
         out = value.new_empty(*query.shape[:-1], value.shape[-1])
-        bmm_into(_heads(out), _heads(w), context)
+        bmm_into(matrices(out), matrices(w), context)
         if not rule.normalizes:  # its features tell all
             query = key = None
         ctx.save_for_backward(query, key, value, context, w, total, *keys)
@@ -131,11 +126,11 @@ class WholeContext(torch.autograd.Function):
         query, key, value, context, w, total, *keys = ctx.saved_tensors
         rule, keys = ctx.rule, _Keys(*keys)
         with no_autocast(grad):
-            dcontext = bmm(_heads(w).mT, _heads(grad))
+            dcontext = bmm(matrices(w).mT, matrices(grad))
             dsum = dcontext.mul_(keys.factor)  # the gradient of b^T v
             dvalue = value.new_empty(value.shape)
             narrow = dsum.to(value.dtype)
-            bmm_into(_heads(dvalue), _heads(keys.features), narrow)
+            bmm_into(matrices(dvalue), matrices(keys.features), narrow)
             if rule.normalizes:
                 dquery, dsums = _query_backward(
                     grad, query, context, w, total, keys, rule
@@ -149,24 +144,6 @@ class WholeContext(torch.autograd.Function):
         return dquery, dkey, dvalue, None
 
 
-def _products(like, left, right, dtype=None):
-    """left times the transpose of right, and the factor that it lacks.
-
-    Args:
-        like: (B, n, heads, features), as the product is.
-        left: (B, n, heads, value_dim).
-        right: (B, heads, features, value_dim).
-        dtype: Of the product.
-
-    Returns:
-        The product, and a factor (B, 1, heads, 1) or None.
-    """
-    right, factor = operand(right, left.dtype)
-    product = torch.empty_like(like, dtype=dtype)
-    bmm_into(_heads(product), _heads(left), right.mT)
-    return product, factor if factor is None else factor.transpose(1, 2)
-
-
 def _along(context, dsum):
     """Sum over the value's channels, (B, 1, heads, features)."""
     sums = (dsum * context).sum(-1, keepdim=True)
@@ -174,7 +151,7 @@ def _along(context, dsum):
 
 
 def _plain_query_backward(grad, context, w, rule):
-    dw, factor = _products(w, grad, context)
+    dw, factor = rows_times(grad, context, w)
     dquery = rule.query.backward(None, w, dw)
     return dquery if factor is None else dquery.mul_(factor)
 
@@ -182,7 +159,7 @@ def _plain_query_backward(grad, context, w, rule):
 def _query_backward(grad, query, context, w, total, keys, rule):
     """Gradients of query and of the keys' sums."""
     wide = accumulator(query.dtype)
-    dw, factor = _products(w, grad, context, wide)
+    dw, factor = rows_times(grad, context, w, wide)
     if factor is not None:
         dw.mul_(factor)
     # <grad, out>; a denominator at its floor has no gradient.
@@ -202,7 +179,7 @@ def _query_backward(grad, query, context, w, total, keys, rule):
 
 
 def _plain_key_backward(value, context, dsum, keys, rule):
-    db, factor = _products(keys.features, value, dsum)
+    db, factor = rows_times(value, dsum, keys.features)
     if rule.over_positions:
         along = _along(context, dsum)
         if factor is not None:
@@ -214,7 +191,7 @@ def _plain_key_backward(value, context, dsum, keys, rule):
 def _key_backward(key, value, context, dsum, dsums, keys, rule):
     """Gradient of key, given those of b^T v and of the keys' sums."""
     wide = accumulator(key.dtype)
-    db, factor = _products(keys.features, value, dsum, wide)
+    db, factor = rows_times(value, dsum, keys.features, wide)
     if factor is not None:
         db.mul_(factor)
     if rule.cancels:

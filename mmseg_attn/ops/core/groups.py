@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from . import device
-from .matmul import accumulator, bmm, bmm_into, operand
+from .matmul import accumulator, bmm, bmm_into, operand, write_product
 
 # A function (B, *spatial, heads, dim) -> view (*lead, *members, dim) with at
 # least two lead axes, which count the groups; how many axes count a group's
@@ -94,16 +94,6 @@ def _scores(query, key, bias, scale, exclude_self):
     if exclude_self:
         scores.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     return scores
-
-
-def _write(target, product, accumulate):
-    """Write, or add, (left, right, factor) of :func:`.matmul.operand`."""
-    left, right, factor = product
-    if factor is None:
-        bmm_into(target, left, right, accumulate)
-    else:
-        rows = bmm(left, right).mul_(factor).view(target.shape)
-        target.add_(rows) if accumulate else target.copy_(rows)
 
 
 def attend(
@@ -190,6 +180,6 @@ def attend_backward(
                 ds.mul_(scale)
             ds, factor = operand(ds, k.dtype)
             if dq is not None:
-                _write(dq, (ds, k, factor), again)
+                write_product(dq, ds, k, factor, again)
             if dk is not None:
-                _write(dk, (ds.mT, q, factor), again)
+                write_product(dk, ds.mT, q, factor, again)

@@ -135,9 +135,51 @@ def operand(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """
     if dtype != torch.float16:
         return x.to(dtype), None
-    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    wide = accumulator(x.dtype)
+    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
     factor = lengths.amax(-2, keepdim=True).clamp_min_(1e-30)
     return (x / factor).to(dtype), factor
+
+
+def write_product(
+    target: Tensor,
+    a: Tensor,
+    b: Tensor,
+    factor: Tensor | None,
+    accumulate: bool = False,
+) -> Tensor:
+    """Write, or add, a product of which one is an :func:`operand`."""
+    if factor is None:
+        return bmm_into(target, a, b, accumulate)
+    product = bmm_into(a.new_empty(*a.shape[:-1], b.shape[-1]), a, b)
+    rows = product.mul_(factor).view(target.shape)
+    return target.add_(rows) if accumulate else target.copy_(rows)
+
+
+def matrices(x: Tensor) -> Tensor:
+    """View (B, n, heads, dim) as (B, heads, n, dim)."""
+    return x.transpose(1, 2)
+
+
+def rows_times(
+    rows: Tensor, right: Tensor, like: Tensor, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The rows of a map times the transpose of small matrices.
+
+    Args:
+        rows: (B, n, heads, dim).
+        right: (B, heads, features, dim), wide.
+        like: A tensor of the product's shape and dtype.
+        dtype: Of the product, if not that of like.
+
+    Returns:
+        The product, (B, n, heads, features), and what it is to be multiplied
+        with, (B, 1, heads, 1), if anything.
+    """
+    right, factor = operand(right, rows.dtype)
+    product = torch.empty_like(like, dtype=dtype)
+    bmm_into(matrices(product), matrices(rows), right.mT)
+    return product, factor if factor is None else matrices(factor)
 
 
 def add_to(total: Tensor | None, part: Tensor) -> Tensor:
