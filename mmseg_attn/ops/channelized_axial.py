@@ -12,22 +12,22 @@ from torch import Tensor
 from .axial import axial_attention
 from .core import device, lines
 from .core.autograd import (
-    accumulator,
     backward,
+    dots,
     forward,
     graph_is_kept,
     is_traced,
     pixel_rows,
     refuse_double_backward,
-    widen,
 )
 from .core.axis import axis_engine
 from .core.checks import check_axis, check_qkv
+from .core.matmul import accumulator, widen
 from .declare import OPERATORS, register, select
 
 # The attention that is gated.
 _AXIAL = OPERATORS[axial_attention.__name__]
-# Elements of a map in one block of lines, to stay in the cache.
+# Elements of a map in one block of lines, to stay in a CPU's cache.
 _BLOCK = 2**18
 
 
@@ -144,8 +144,7 @@ class _Attend(torch.autograd.Function):
 
     The gradient that it is given for the attention is that of the *gated*
     attention, and :class:`_Gate`, whose backward comes before, has put the
-    gate into ``shared``: so the gate's part of the backward is done in
-    blocks, in the memory of the saved attention, which nobody needs then.
+    gate into ``shared``: so the gate's part of the backward is one step.
     """
 
     @staticmethod
@@ -161,25 +160,11 @@ class _Attend(torch.autograd.Function):
     def backward(ctx, grad, of_pool):
         refuse_double_backward()
         *qkv, out, lse = ctx.saved_tensors
-        if of_pool is not None:
-            # Each position's share in the mean that _pool takes.
-            count = out.numel() / of_pool.numel() * of_pool.shape[1]
-            of_pool = of_pool / count
-        dtype = accumulator(out.dtype) if ctx.engine.widens else out.dtype
         gate = ctx.shared.pop('gate', None)
-        gated = grad is not None
-        reuse = gated and out.dtype == dtype and not graph_is_kept()
-        whole = out if reuse else torch.empty_like(out, dtype=dtype)
-        if not gated:  # the pool alone was used
-            gate, grad = torch.zeros_like(of_pool), torch.zeros_like(out)
-        delta = torch.empty_like(lse)
-        maps = out, grad, whole, delta
-        for o, g, w, d, factor, mean in _blocks(ctx.axis, maps, gate, of_pool):
-            total = g * factor if mean is None else mean + g * factor
-            d.copy_((total * o).sum(-1, keepdim=True))
-            w.copy_(total)
-        needed = ctx.needs_input_grad[:3]
-        grads = backward(ctx.engine, whole, *qkv, delta, lse, needed)
+        whole = torch.empty_like(out)
+        _write_gradient(whole, grad, gate, of_pool, ctx.axis)
+        given = whole, *qkv, dots(whole, out), lse
+        grads = backward(ctx.engine, *given, ctx.needs_input_grad[:3])
         return *grads, None, None, None
 
 
@@ -197,32 +182,47 @@ class _Gate(torch.autograd.Function):
         refuse_double_backward()
         attended, gate = ctx.saved_tensors
         # Detached, and only now: else it would hold the graph that holds it.
-        ctx.shared['gate'] = gate.detach()
-        channels = attended.shape[-2:].numel()
-        sums = [
-            (widen(g) * a).reshape(len(g), -1, channels).sum(1)
-            for a, g in _blocks(ctx.axis, (attended, grad))
-        ]
-        of_gate = torch.cat(sums).view(len(grad), -1, channels)
-        return grad, of_gate, None, None
+        ctx.shared['gate'] = gate.detach().to(attended.dtype)
+        sums = _sums_of_lines if device.on_gpu(grad) else _sums_in_blocks
+        return grad, sums(attended, grad, ctx.axis), None, None
 
 
-def _blocks(axis, maps, *gates):
-    """Yield views of some lines of maps, and their gates to multiply with."""
+def _sums_of_lines(a, b, axis):
+    """Products of two maps summed across each line, (B, lines, channels)."""
+    wide = accumulator(a.dtype)
+    # In fp16 products of a scaled gradient may be out of range.
+    dtype = wide if a.dtype == torch.float16 else a.dtype
+    products = torch.empty_like(a, dtype=dtype)
+    torch.addcmul(a.new_zeros(1, dtype=wide), a, b, out=products)
+    rows = _lines(products, axis).flatten(-2)
+    across = rows.reshape(*rows.shape[:2], -1, rows.shape[-1])
+    return across.sum(2, dtype=wide)
+
+
+def _sums_in_blocks(a, b, axis):
+    """The same in the cache."""
+    channels = a.shape[-2:].numel()
+    sums = [
+        (widen(y) * x).reshape(len(y), -1, channels).sum(1)
+        for x, y in _blocks(axis, a, b)
+    ]
+    return torch.cat(sums).view(len(a), -1, channels)
+
+
+def _blocks(axis, *maps):
+    """Yield views of some lines of maps."""
     maps = [_lines(x, axis) for x in maps]
     batch, length = maps[0].shape[:2]
     step = max(1, _BLOCK * batch * length // maps[0].numel())
-    gates = [x if x is None else _beside(x, maps[0]) for x in gates]
     for b in range(batch):
         for i in range(0, length, step):
-            part = b, slice(i, i + step)
-            yield [x if x is None else x[part] for x in (*maps, *gates)]
+            yield [x[b, i : i + step] for x in maps]
 
 
 class _AttendLines(torch.autograd.Function):
     """:class:`_Attend` by torch on a CPU, without products with the output.
 
-    So the gradient of the attention is one step, in the attention's memory.
+    So the gradient of the attention may be written over the attention.
     """
 
     @staticmethod
@@ -239,32 +239,35 @@ class _AttendLines(torch.autograd.Function):
         refuse_double_backward()
         query, key, value, out, *kept = ctx.saved_tensors
         gate = ctx.shared.pop('gate', None)
-        whole = _gradient_of_attention(grad, gate, of_pool, out, ctx.axis)
+        dtype = accumulator(out.dtype)
+        reuse = grad is not None and out.dtype == dtype and not graph_is_kept()
+        whole = out if reuse else torch.empty_like(out, dtype=dtype)
+        _write_gradient(whole, grad, gate, of_pool, ctx.axis)
         options = kept, ctx.axis, ctx.scale, ctx.needs_input_grad[:3]
         grads = lines.attend_backward(whole, query, key, value, *options)
         return *grads, None, None, None, None
 
 
-def _gradient_of_attention(grad, gate, of_pool, out, axis):
+def _write_gradient(whole, grad, gate, of_pool, axis):
     """From those of the gated attention and the pool, of which one is None.
 
-    It is written over ``out`` if nobody needs that any more.
+    Args:
+        whole: Where to, of the attention's shape.
     """
 
     def over_map(per_line):
-        return _beside(widen(per_line), out).movedim(1, 1 + axis)
+        return _beside(widen(per_line), whole).movedim(1, 1 + axis)
 
-    dtype = accumulator(out.dtype)
-    reuse = grad is not None and out.dtype == dtype and not graph_is_kept()
-    whole = out if reuse else torch.empty_like(out, dtype=dtype)
     if of_pool is None:
-        return torch.mul(grad, over_map(gate), out=whole)
+        torch.mul(grad, over_map(gate), out=whole)
+        return
     # Each position's share in the mean that _pool takes.
-    count = out.numel() / of_pool.numel() * of_pool.shape[1]
+    count = whole.numel() / of_pool.numel() * of_pool.shape[1]
     mean = over_map(of_pool / count)
     if grad is None:
-        return whole.copy_(mean.expand_as(whole))
-    return torch.addcmul(mean, grad, over_map(gate), out=whole)
+        whole.copy_(mean.expand_as(whole))
+    else:
+        torch.addcmul(mean, grad, over_map(gate), out=whole)
 
 
 def _in_blocks(name, plain):
@@ -284,7 +287,7 @@ def _in_blocks(name, plain):
             attended, pooled = _Attend.apply(
                 query, key, value, engine, axis, shared
             )
-        gate = _checked_gate(channel_gate, pooled).to(attended.dtype)
+        gate = _checked_gate(channel_gate, pooled)
         return _Gate.apply(attended, gate, axis, shared)
 
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -85,10 +86,12 @@ def _aligned(x):
     """
     unit = 16 // x.element_size()
     *strides, last = x.stride()
-    starts = (x.shape[-1], x.storage_offset(), *strides)
-    if last == 1 and not any(n % unit for n in starts):
+    missing = -x.shape[-1] % unit
+    if missing:
+        return F.pad(x, (0, missing))
+    if last == 1 and not any(n % unit for n in (x.storage_offset(), *strides)):
         return x
-    return F.pad(x, (0, -x.shape[-1] % unit))
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 register(

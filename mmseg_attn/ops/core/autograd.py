@@ -53,7 +53,8 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     sums = a.new_empty(*a.shape[:-1], 1, dtype=accumulator(a.dtype))
     rows = sums.view(-1), a.flatten(0, -2), b.flatten(0, -2)
     if device.on_gpu(a):
-        _dots_of_tiles(*rows)
+        with no_autocast(a):
+            _dots_of_tiles(*rows)
     else:
         for s, x, y in zip(*(r.split(_CPU_ROWS) for r in rows), strict=True):
             torch.sum(widen(x) * y, -1, out=s)

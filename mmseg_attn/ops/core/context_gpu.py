@@ -110,10 +110,10 @@ class WholeContext(torch.autograd.Function):
     def forward(ctx, query, key, value, rule):
         keys = _keys(key, rule)
         context = bmm(matrices(keys.features).mT, matrices(value))
-        context = context.mul_(keys.factor).to(value.dtype)
+        context = context.mul_(keys.factor)
         w, total = _weights(query, keys, rule)
         out = value.new_empty(*query.shape[:-1], value.shape[-1])
-        bmm_into(matrices(out), matrices(w), context)
+        bmm_into(matrices(out), matrices(w), context.to(value.dtype))
         if not rule.normalizes:  # its features tell all
             query = key = None
         ctx.save_for_backward(query, key, value, context, w, total, *keys)
@@ -150,8 +150,18 @@ def _along(context, dsum):
     return sums.permute(0, 3, 1, 2)
 
 
+def _differing(context, rule):
+    """Without what its rows share, if that has no part in a gradient.
+
+    Else it might round off what they do not share.
+    """
+    if not rule.is_mean:
+        return context
+    return context - context.mean(-2, keepdim=True)
+
+
 def _plain_query_backward(grad, context, w, rule):
-    dw, factor = rows_times(grad, context, w)
+    dw, factor = rows_times(grad, _differing(context, rule), w)
     dquery = rule.query.backward(None, w, dw)
     return dquery if factor is None else dquery.mul_(factor)
 
@@ -159,7 +169,7 @@ def _plain_query_backward(grad, context, w, rule):
 def _query_backward(grad, query, context, w, total, keys, rule):
     """Gradients of query and of the keys' sums."""
     wide = accumulator(query.dtype)
-    dw, factor = rows_times(grad, context, w, wide)
+    dw, factor = rows_times(grad, _differing(context, rule), w, wide)
     if factor is not None:
         dw.mul_(factor)
     # <grad, out>; a denominator at its floor has no gradient.

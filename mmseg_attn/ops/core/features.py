@@ -66,3 +66,9 @@ class Rule(NamedTuple):
     normalizes: bool = False
     eps: float = 0.0
     cancels: bool = False
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the output is a mean of G's rows: weights add up to 1."""
+        positive = self.normalizes and not self.cancels
+        return self.over_positions or positive

@@ -46,9 +46,10 @@ Pattern = tuple[Callable[[Tensor], Tensor], int, bool]
 # Elements of scores and values in one block. On a CPU 2**19 and 2**20 (2 and
 # 4 MiB of fp32) were the fastest of 2**17 .. 2**23.
 _CPU_BLOCK = 2**19
-# Elements of scores in one block on a GPU, or as many as the largest map has:
-# few launches, and no more memory than the maps have.
+# Elements of scores in one block on a GPU, or so many times those of the
+# largest map: few launches, and no more memory than the maps have.
 _GPU_BLOCK = 2**22
+_GPU_SHARE = 1
 
 
 def _blocks(pattern: Pattern, *tensors: Tensor | None) -> Iterator[list]:
@@ -72,7 +73,8 @@ def _groups_of_a_block(views, members):
     views = [x for x in views if x is not None]
     size = views[0].shape[-1 - members : -1].numel()
     if device.on_gpu(views[0]):
-        return max(_GPU_BLOCK, *(x.numel() for x in views)) // size**2
+        largest = max(x.numel() for x in views)
+        return max(_GPU_BLOCK, _GPU_SHARE * largest) // size**2
     width = max(x.shape[-1] for x in views)
     return _CPU_BLOCK // (size * (size + width))
 

@@ -137,7 +137,8 @@ def operand(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         return x.to(dtype), None
     wide = accumulator(x.dtype)
     lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-    factor = lengths.amax(-2, keepdim=True).clamp_min_(1e-30)
+    # Of shorter ones the squares vanish; they are 0 in fp16 anyway.
+    factor = lengths.amax(-2, keepdim=True).clamp_min_(1e-18)
     return (x / factor).to(dtype), factor
 
 
