@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .autograd import no_autocast, refuse_double_backward
+from .autograd import dots, no_autocast, refuse_double_backward
 from .features import MIN_DENOMINATOR
 from .matmul import accumulator, bmm, bmm_into, matrices, rows_times, widen
 
@@ -146,8 +146,7 @@ class WholeContext(torch.autograd.Function):
 
 def _along(context, dsum):
     """Sum over the value's channels, (B, 1, heads, features)."""
-    sums = (dsum * context).sum(-1, keepdim=True)
-    return sums.permute(0, 3, 1, 2)
+    return dots(dsum, context).permute(0, 3, 1, 2)
 
 
 def _differing(context, rule):

@@ -139,7 +139,7 @@ def operand(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
     # Of shorter ones the squares vanish; they are 0 in fp16 anyway.
     factor = lengths.amax(-2, keepdim=True).clamp_min_(1e-18)
-    return (x / factor).to(dtype), factor
+    return torch.div(x, factor, out=torch.empty_like(x, dtype=dtype)), factor
 
 
 def write_product(
