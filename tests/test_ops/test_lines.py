@@ -53,6 +53,7 @@ def saved(function):
 def test_equals_the_reference(lead, dim, value_dim, axis, block, monkeypatch):
     """In float64, in one block, several, and one line a block."""
     monkeypatch.setattr(lines, '_BLOCK', block)
+    monkeypatch.setattr(lines, '_LONG_BLOCK', block)
     inputs = make(lead, dim, value_dim)
     got = results(inputs, axis)
     expected = results(inputs, axis, 'reference')

@@ -21,9 +21,11 @@ from torch import Tensor
 from .autograd import no_autocast, pixel_rows, refuse_double_backward
 from .matmul import bmm, bmm_into, widen
 
-# Elements of scores and values in one block of lines: 4 MiB of fp32. Smaller
-# ones are no faster and make more steps for two threads to wait in.
-_BLOCK = 2**20
+# Elements of scores and values in one block of lines, 16 MiB of fp32, and of
+# long ones, which are copied. Smaller blocks of short lines are no faster and
+# make more steps for threads to wait in.
+_BLOCK = 2**22
+_LONG_BLOCK = 2**19
 # Kept weights are at most so large a part of the value.
 _KEPT = 1 / 4
 # Up to so many positions a line is read as it lies; the products of longer
@@ -161,7 +163,8 @@ def _blocks(*views: Tensor | None) -> Iterator[tuple]:
     """Yield views (i, j, length, dim) of some lines; None stays None."""
     rows, columns, length, _ = views[0].shape
     width = max(x.shape[-1] for x in views if x is not None)
-    count = rows * columns * length * (length + width) / _BLOCK
+    limit = _BLOCK if length <= _BLAS else _LONG_BLOCK
+    count = rows * columns * length * (length + width) / limit
     several = max(1, min(rows, math.ceil(count)))
     # Of equal size, for threads share the lines of a block.
     each = max(1, min(columns, math.ceil(count / several)))
