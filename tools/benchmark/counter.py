@@ -253,24 +253,22 @@ def _addmm(args, kwargs, out, reads, writes):
     yield from _product('sum of products', a, b, reads, writes)
 
 
-# Wider values than these mem-efficient attention does not hold on the chip:
-# its output and the gradients of keys and values grow in memory, with each
-# block of so many keys or queries (cutlassF.h and cutlassB.h of torch 2.13:
-# the kernels called 32x128_gmem and 128x64_k65536).
+# What mem-efficient attention holds on the chip: values of so many channels,
+# in the backward of 16 bits alone, while blocks of so many keys (in the
+# backward: queries) pass by. Else, from the second block on, the sums lie in
+# memory in fp32. Source: kernel_forward.h, kernel_backward.h (kOutputInRF,
+# kKernelComputesDelta) and kernels/ of torch 2.13's mem_eff_attention.
 _ON_CHIP = 128
 _BLOCK = 128
 
 
-def _kept_in_memory(backend, value, length):
-    """Blocks after the first of values that mem-efficient cannot hold."""
-    if backend != 'efficient' or value.shape[-1] <= _ON_CHIP:
-        return 0
-    return (length - 1) // _BLOCK
+def _sums(*tensors):
+    """Sums in memory: written and read again, like what ours adds to.
 
-
-def _growing(x, blocks):
-    """Reading and writing sums in fp32 once more for each further block."""
-    size = 4 * x.numel() * blocks
+    Once, however many blocks add to them: a program's own part is small
+    enough for the cache, as are the keys that ours loads again and again.
+    """
+    size = sum(4 * x.numel() for x in tensors)
     return Call('sums kept in memory', size, size)
 
 
@@ -282,34 +280,27 @@ def _attention(backend, args, kwargs, out, reads, writes):
     flops = 2 * pairs * (query.shape[-1] + value.shape[-1])
     kind = f'attention {_dtype(query)}'
     yield Call('attention', _total(reads), _total(writes), flops, kind)
-    if blocks := _kept_in_memory(backend, value, key.shape[-2]):
-        yield _growing(out[0], blocks)
+    wide = backend == 'efficient' and value.shape[-1] > _ON_CHIP
+    if wide and key.shape[-2] > _BLOCK:
+        yield _sums(out[0])
 
 
 def _attention_backward(backend, args, kwargs, out, reads, writes):
-    """Five products: the scores again, dq and dk; the value's two.
-
-    For wide values mem-efficient attention multiplies gradient and output
-    beforehand, in fp32 (attention_backward.cu of torch 2.13).
-    """
-    grad, query, key, value, *rest = args[:6]
+    """Five products: the scores again, dq and dk; the value's two."""
+    grad, query, key, value = args[:4]
     pairs = query.shape[:-1].numel() * key.shape[-2]
     flops = 2 * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
     kind = f'attention {_dtype(query)}'
+    full = backend == 'efficient' and query.dtype not in HALVES
+    if full:  # <gradient, output>, which kernels of 16 bits do themselves
+        size = footprint(grad)
+        yield Call('gradient times output', 2 * size, size)
+        yield Call('sum', size, size // grad.shape[-1])
     name = 'attention backward'
-    if backend == 'efficient' and value.shape[-1] > _ON_CHIP:
-        output = rest[-1]
-        wide, size = 4 * grad.numel(), footprint(grad)
-        if query.dtype in HALVES:
-            yield Call('widened gradient', size, wide)
-            yield Call('widened output', size, wide)
-        yield Call('gradient times output', 2 * wide, wide)
-        yield Call('sum', wide, wide // grad.shape[-1])
-        reads = [x for x in reads if x is not output]
     yield Call(name, _total(reads), _total(writes), flops, kind)
-    if blocks := _kept_in_memory(backend, value, query.shape[-2]):
-        yield _growing(key, blocks)
-        yield _growing(value, blocks)
+    wide = backend == 'efficient' and value.shape[-1] > _ON_CHIP
+    if (wide or full) and query.shape[-2] > _BLOCK:
+        yield _sums(key, value)
 
 
 def _convolution_of(x, weight, y):
