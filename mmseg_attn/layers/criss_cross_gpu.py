@@ -17,7 +17,6 @@ from ..ops.core.autograd import (
     graph_is_kept,
     no_autocast,
     refuse_double_backward,
-    widen,
 )
 from ..ops.core.axis import axis_engine
 from ..ops.core.checks import check_qkv
@@ -96,9 +95,7 @@ class CrissCrossStep(torch.autograd.Function):
 
 def _attend_backward(ctx, grad, rows, delta, lse):
     """Gradients of query, key and value side by side, as the rows are."""
-    wide = map(widen, (grad, rows)) if ctx.engine.widens else (grad, rows)
-    grad, inputs = wide
-    drows = torch.empty_like(inputs)
-    qkv, out = (x.split(ctx.widths, -1) for x in (inputs, drows))
+    drows = torch.empty_like(rows)
+    qkv, out = (x.split(ctx.widths, -1) for x in (rows, drows))
     ctx.engine.attend_backward(grad, *qkv, delta, lse, out=out)
-    return drows.to(rows.dtype)
+    return drows

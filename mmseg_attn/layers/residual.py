@@ -7,18 +7,33 @@ map on the way; where Triton cannot run, by torch.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from ..ops.core.autograd import dots, no_autocast, refuse_double_backward
 from .projected_gpu import dense
 
+# (device, dtype) of maps for which a kernel failed.
+_failures: set[tuple] = set()
 
-def _kernels(x):
-    """The module of kernels if it can run on a map, else None."""
-    from ..ops.kernels import residual
 
-    return residual if residual.can_run(x) else None
+def _by_kernel(name, x, *args):
+    """What a kernel returns, None where it cannot run or fails."""
+    from ..ops.kernels import residual as kernels
+    from ..ops.kernels.launch import KernelFailed
+
+    kind = x.device, x.dtype
+    if kind not in _failures and kernels.can_run(x):
+        try:
+            return getattr(kernels, name)(x, *args)
+        except KernelFailed as error:
+            _failures.add(kind)
+            warnings.warn(
+                f'{error}: torch is used instead for {x.dtype}', stacklevel=3
+            )
+    return None
 
 
 def add_residual(x: Tensor, gamma: Tensor, rows: Tensor) -> Tensor:
@@ -32,8 +47,9 @@ def add_residual(x: Tensor, gamma: Tensor, rows: Tensor) -> Tensor:
     Returns:
         In the memory format of x and the wider of the two dtypes.
     """
-    if kernels := _kernels(x):
-        return kernels.add_residual(x, gamma, rows)
+    y = _by_kernel('add_residual', x, gamma, rows)
+    if y is not None:
+        return y
     y = torch.empty_like(x, dtype=torch.promote_types(x.dtype, rows.dtype))
     attended = rows.squeeze(-2).movedim(-1, 1)
     return torch.addcmul(x, gamma.reshape(()), attended, out=y)
@@ -57,8 +73,9 @@ def residual_backward(
     Returns:
         (B, *spatial, 1, 1), at least in fp32, not multiplied by gamma.
     """
-    if kernels := _kernels(grad):
-        return kernels.residual_backward(grad, gamma, rows, drows, copy)
+    delta = _by_kernel('residual_backward', grad, gamma, rows, drows, copy)
+    if delta is not None:
+        return delta
     pixels = grad.movedim(1, -1).unsqueeze(-2)
     delta = dots(pixels, rows.to(grad.dtype))
     if copy is not None:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_attn import layers
-from mmseg_attn.layers import criss_cross_gpu, efficient, linear
+from mmseg_attn.layers import criss_cross_gpu, efficient, linear, residual
 from mmseg_attn.layers.projected_gpu import Projection, Reprojection
 from mmseg_attn.layers.residual import (
     Residual,
@@ -365,6 +365,23 @@ def test_residual(shape, dtypes, channels_last, over, residual_by):
     again = residual_backward(grad, gamma, pixels, None)
     if not over:
         assert torch.equal(again, delta)
+
+
+def test_torch_stands_in_for_a_kernel_that_fails(monkeypatch, recwarn):
+    def fail(*args, **kwargs):
+        raise launch.KernelFailed('no C compiler')
+
+    monkeypatch.setattr(residual, '_failures', set())
+    monkeypatch.setattr(kernels, 'launch', fail)
+    layer = build('LinearAttention', dtype=torch.float32)
+    x, grad = maps((5, 6), torch.float32)
+    ours, theirs = run(layer, x, grad), run(plain(layer), x, grad)
+    for got, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    messages = [str(w.message) for w in recwarn if 'no C' in str(w.message)]
+    assert messages == [
+        'no C compiler: torch is used instead for torch.float32'
+    ]
 
 
 # What the GPU would move
