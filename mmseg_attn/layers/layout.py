@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.core import device
 from ..ops.core.autograd import is_traced
 
 
@@ -82,7 +83,9 @@ def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def cut(x: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
     """Without what F.pad added: (left, right, top, bottom)."""
-    if is_traced():  # slices would bind exported sizes to being padded
+    # Slices would bind exported sizes to being padded. On a GPU their
+    # gradient takes more passes, and is no longer channels_last.
+    if is_traced() or (device.on_gpu(x) and any(pads)):
         return F.pad(x, [-pad for pad in pads])
     left, right, top, bottom = pads
     height, width = x.shape[-2:]

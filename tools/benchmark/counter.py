@@ -134,7 +134,7 @@ class _Counting(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = function(*args, **kwargs)
+        out = _as_cudnn(function, args, function(*args, **kwargs))
         results = _tensors(out)
         given = _tensors((args, kwargs))
         if any(x.is_meta for x in results):
@@ -308,13 +308,29 @@ def _convolution_of(x, weight, y):
     return 2 * y.numel() * weight[0].numel()
 
 
-def _unlike(format_of, *tensors):
-    """Those that cuDNN copies to the memory format of the input."""
-    last = not format_of.is_contiguous() and format_of.is_contiguous(
+def _format(x):
+    """The memory format that cuDNN goes by."""
+    last = not x.is_contiguous() and x.is_contiguous(
         memory_format=torch.channels_last
     )
-    wanted = torch.channels_last if last else torch.contiguous_format
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _unlike(format_of, *tensors):
+    """Those that cuDNN copies to the memory format of the input."""
+    wanted = _format(format_of)
     return [x for x in tensors if not x.is_contiguous(memory_format=wanted)]
+
+
+def _as_cudnn(function, args, out):
+    """Maps in the memory format of the input; meta's are all contiguous."""
+    name = function.overloadpacket.__name__
+    if name == 'convolution':
+        return out.contiguous(memory_format=_format(args[0]))
+    if name == 'convolution_backward' and out[0] is not None:
+        dx = out[0].contiguous(memory_format=_format(args[1]))
+        return dx, *out[1:]
+    return out
 
 
 def _convolution(args, kwargs, out, reads, writes):
