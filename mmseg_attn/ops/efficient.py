@@ -38,7 +38,7 @@ def efficient_attention(
             channel. ``'scaling'``: the scores are divided by ``divisor``.
         divisor: Of 'scaling'; by default the number of keys, which is the
             paper's. The author has also named sqrt(dim).
-        backend: ``'torch'`` (keeps only its inputs for the backward;
+        backend: ``'torch'`` (keeps no affinity for the backward;
             differentiable once), ``'reference'`` (dense) or None for the
             best that can run.
 

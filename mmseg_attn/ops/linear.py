@@ -53,7 +53,7 @@ def linear_attention(
             weights below 1e-30 counts as that: far negative queries give 0
             with 'softplus'. With 'taylor', the weights of a query that
             points away from all keys are small differences.
-        backend: ``'torch'`` (keeps only its inputs for the backward;
+        backend: ``'torch'`` (keeps no affinity for the backward;
             differentiable once), ``'reference'`` (dense) or None for the
             best that can run.
 

@@ -159,6 +159,94 @@ def test_products_of_scaled_gradients_leave_the_range_of_fp16(name, gpu):
         assert error(a, t) < 3e-3
 
 
+def assert_near_the_truth(name, inputs, options):
+    """Within the bounds that hold for ordinary inputs."""
+    low = [x.detach().requires_grad_() for x in inputs]
+    case = Case(low[0].shape[1:-2], options=options)
+    truth = run(name, exact(low), case, 'reference')
+    ours = run(name, low, case)
+    theirs = run(name, low, case, 'reference')
+    for i, (a, b, t) in enumerate(zip(ours, theirs, truth, strict=True)):
+        limit = OPERATORS[name].loss[i > 0] * error(b, t)
+        assert error(a, t) <= limit + torch.finfo(a.dtype).eps
+
+
+MEANS = pytest.mark.parametrize(
+    'name, options',
+    [
+        ('efficient_attention', {}),
+        ('linear_attention', dict(feature_map='softplus')),
+    ],
+    ids=str,
+)
+
+
+@HALVES
+@MEANS
+def test_values_with_a_mean(name, options, dtype, gpu):
+    """The gradient of a query is that of what the values differ in."""
+    q, k, v = make(name, Case((24, 24), 1, 8, 16))
+    inputs = [x.to(dtype) for x in (q, k, v / 2 + 1)]
+    assert_near_the_truth(name, inputs, options)
+
+
+@HALVES
+@MEANS
+def test_a_key_far_above_the_others(name, options, dtype, gpu):
+    """Weights of e^-8, of which there are many, by differences in fp32."""
+    q, k, v = make(name, Case((64, 64), 1, 4, 8, 1))
+    k = torch.full_like(k, 0.0309)
+    k[:, 7, 9] = 8
+    v = v.detach().clone()
+    v[:, 7, 9] = 4
+    inputs = [x.to(dtype) for x in (q, k, v)]
+    low = [x.detach().requires_grad_() for x in inputs]
+    case = Case((64, 64), options=options)
+    expected = call(name, exact(low), case, 'reference')
+    assert error(call(name, low, case), expected) < 4 * torch.finfo(dtype).eps
+
+
+@HALVES
+def test_far_negative_softplus(dtype, gpu):
+    """Features of 1e-7 are as good as others: weights are shares."""
+    q, k, v = make('linear_attention', Case((9, 8), 1, 8, 16))
+    inputs = [x.to(dtype) for x in (q - 16, k - 16, v)]
+    options = dict(feature_map='softplus', eps=0.0)
+    assert_near_the_truth('linear_attention', inputs, options)
+
+
+@pytest.mark.parametrize(
+    'dtype',
+    [torch.float64, torch.float32, torch.bfloat16, torch.float16],
+    ids=str,
+)
+def test_query_against_all_keys_stays_within_the_values(dtype, gpu):
+    """Its weights 1 + cos are 0, and what is left of them is rounding."""
+    torch.manual_seed(0)
+    k = torch.randn(8, dtype=dtype).expand(1, 13, 9, 1, 8)
+    v = torch.randn(1, 13, 9, 1, 16, dtype=dtype)
+    inputs = [x.clone().requires_grad_() for x in (-k, k, v)]
+    out, *grads = run('linear_attention', inputs, Case((13, 9)))
+    assert out.abs().max() < 2 * v.abs().max()
+    # Of its size without the denominators, which are at their floor.
+    assert grads[0].abs().max() < 10 * v.abs().max() / torch.finfo(dtype).eps
+    assert all(x.isfinite().all() for x in grads)
+
+
+@pytest.mark.parametrize('variant', ['official', 'corrected'])
+def test_positions_and_channels_of_zeros(variant, gpu):
+    (x,) = make('channel_linear_attention', Case((3, 4), 2, 5, 5))
+    x = x.detach().clone()
+    x[0, 1, 2] = 0
+    x[1, ..., 3] = 0
+    case = Case((3, 4), options=dict(variant=variant))
+    name = 'channel_linear_attention'
+    expected = run(name, exact([x]), case, 'reference')
+    got = run(name, exact([x]), case)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 @EACH
 @pytest.mark.parametrize('layout', ['padded', 'permuted', 'expanded'])
 def test_strided_inputs(name, layout, gpu):
@@ -261,6 +349,13 @@ def test_no_map_is_widened(name, dtype):
     if (name, dtype) == ('channelized_axial_attention', torch.float16):
         size += 1  # products of the gradient and the attention
     assert max(x.numel() for x in wide) < size
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_lines_are_read_and_written_as_they_lie(batch):
+    case = OPERATORS['criss_cross_attention'].benchmark(batch, 32, 48, 512)
+    calls = on_meta('criss_cross_attention', case)
+    assert not {'clone', 'contiguous'} & set(calls.names)
 
 
 @pytest.mark.parametrize('axis', [0, 1])

@@ -52,6 +52,13 @@ def test_products_of_a_gpu(leads, dtype, monkeypatch):
             torch.testing.assert_close(got, times * expected, **close)
 
 
+@pytest.mark.parametrize('has', [True, False])
+def test_product_of_narrow_floats_is_fp32_on_any_torch(has, monkeypatch):
+    monkeypatch.setattr(matmul, '_HAS_WIDE_PRODUCT', has)
+    a = torch.empty(2, 3, 4, 5, dtype=torch.bfloat16, device='meta')
+    assert matmul.bmm(a, a.mT).dtype == torch.float32
+
+
 def test_longest_row_of_an_operand_in_fp16_is_of_unit_length():
     x = 1e6 * torch.randn(2, 3, 4, 5)
     got, factor = matmul.operand(x, torch.float16)
