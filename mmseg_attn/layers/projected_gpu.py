@@ -5,7 +5,9 @@ A map (B, C, *spatial) is a matrix of pixels times channels, stored by rows in
 channels_last and by columns otherwise; the products of cuBLAS take either. So
 a map becomes the operators' rows (B, *spatial, C), and rows become a map,
 within the product: no copy turns one into the other. All projections of a map
-are one product, and its gradient adds up within a product.
+are one product, and its gradient adds up within a product. In fp32 they are
+TF32 where torch allows it for products, which it does not by default, though
+for convolutions it does: ``torch.set_float32_matmul_precision('high')``.
 """
 
 from __future__ import annotations

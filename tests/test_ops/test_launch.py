@@ -20,7 +20,7 @@ from triton import language as tl
 from triton.runtime import interpreter
 
 from mmseg_attn.ops.declare import OPERATORS
-from mmseg_attn.ops.kernels import launch
+from mmseg_attn.ops.kernels import launch, residual
 
 pytestmark = [
     pytest.mark.skipif(
@@ -311,3 +311,18 @@ def test_operations_of_whole_tiles(watch):
         lambda: step(operator, case, torch.float16, ALL),
         whole_tiles=True,
     )
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_residual_of_layers(watch, channels_last):
+    """With a rest of pixels and of channels."""
+    gamma, rows = torch.tensor(0.5), torch.ones(2, 5, 14, 1, 70)
+    x = torch.ones(2, 70, 5, 14, dtype=torch.float16)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    check(watch, lambda: residual.add_residual(x, gamma, rows))
+    for more in itertools.product(
+        [None, torch.empty_like(rows), rows], [None, torch.empty_like(x)]
+    ):
+        given = x, gamma, rows, *more
+        check(watch, lambda given=given: residual.residual_backward(*given))
