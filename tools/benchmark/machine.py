@@ -14,33 +14,35 @@ from clock import lapses
 
 
 def setup(args):
-    """Apply the options of all tools.
+    """Apply the options of all tools, and measure the machine.
 
     Returns:
         The dtype of the maps, the measured peaks in the dtype of the
         products, and a description of the machine.
     """
+    info = prepare(args)
+    peaks = machine_peaks(args.device, getattr(torch, args.amp or args.dtype))
+    info['channels'] = args.channels
+    info['peak GFLOP/s'] = round(peaks[0] / 1e9)
+    info['peak GB/s'] = round(peaks[1] / 1e9, 1)
+    return getattr(torch, args.dtype), peaks, info
+
+
+def prepare(args):
+    """Apply the options of all tools; a description of the machine."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = args.tf32
     torch.backends.cudnn.allow_tf32 = args.tf32
-    peaks = machine_peaks(args.device, getattr(torch, args.amp or args.dtype))
     info = describe(args.device)
     info['dtype'] = args.dtype
     if args.amp:
         info['autocast'] = args.amp
     if args.tf32:
         info['TF32'] = 'allowed'
-    info.update(
-        {
-            'channels': args.channels,
-            'peak GFLOP/s': round(peaks[0] / 1e9),
-            'peak GB/s': round(peaks[1] / 1e9, 1),
-        }
-    )
-    return getattr(torch, args.dtype), peaks, info
+    return info
 
 
 def describe(device):
@@ -102,6 +104,8 @@ def machine_peaks(device, dtype):
     cuda = torch.device(device).type == 'cuda'
     kwargs = dict(device=device, dtype=dtype)
     n, pixels = (8192, 128) if cuda else (2048, 64)
+    if not cuda and dtype == torch.float16:
+        n, pixels = 256, 8  # a CPU has no products of these
     matrix = torch.randn(n, n, **kwargs)
     image = torch.randn(1, 512, pixels, pixels, **kwargs)
     kernel = torch.randn(512, 512, 3, 3, **kwargs)

@@ -89,7 +89,7 @@ def _gates(gate, pooled, dtype):
     return gate(pooled).to(dtype)
 
 
-def interlaced(query, key, value, query2, key2, *, partition=8):
+def interlaced(query, key, value, query2, key2, *, partition=8, backend=None):
     """Ours called twice: the output of the long half is the short's value.
 
     Padded once, before the long half, as the official code does.
@@ -100,7 +100,9 @@ def interlaced(query, key, value, query2, key2, *, partition=8):
         maps = [F.pad(x, (0, 0, 0, 0, *pads)) for x in maps]
     query, key, value, query2, key2 = maps
     given = dict(
-        partition=(partition, partition), scale=query.shape[-1] ** -0.5
+        partition=(partition, partition),
+        scale=query.shape[-1] ** -0.5,
+        backend=backend,
     )
     attend = ops.interlaced_sparse_attention
     long = attend(query, key, value, span='long', **given)
