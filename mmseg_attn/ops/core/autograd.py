@@ -16,7 +16,7 @@ from .matmul import accumulator, bmm, widen
 # Rows of a map whose products are summed up at once, on a CPU; rows of a
 # tile, on a GPU.
 _CPU_ROWS = 1024
-_TILE = 16
+_TILE = 8
 
 
 class Engine(NamedTuple):
