@@ -164,7 +164,8 @@ def _along(context, dsum):
 def _differing(context, rule):
     """Without what its rows share, if that has no part in a gradient.
 
-    Else it might round off what they do not share.
+    Else it might round off what they do not share. Of weights that vanish,
+    and do not add up to 1, that part of the gradient is left out.
     """
     if not rule.is_mean:
         return context
