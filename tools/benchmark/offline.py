@@ -3,29 +3,32 @@
 
 For each card and shape: registers, spills and shared memory of each kernel,
 as ptxas reports them, and how many programs a multiprocessor holds at a time.
-Needs Triton, no GPU. The committed table is results/offline.json.
+Needs Triton, no GPU. The committed table is results/offline, and a test
+compares with it.
 
-    python tools/benchmark/offline.py --out offline
-    python tools/benchmark/offline.py --cards 90 --kernels attend_lines
+    python tools/benchmark/offline.py --out tools/benchmark/results/offline
+    python tools/benchmark/offline.py --cards 90 --shapes criss-cross
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import math
 import multiprocessing
+import os
 import re
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import torch
+from report import save_table
 
 from mmseg_attn.ops.core import device
-from mmseg_attn.ops.kernels import attention, launch, lines, tiles
+from mmseg_attn.ops.kernels import attention, lines, residual, tiles
 
 # Compute capability -> KiB of shared memory of a program and of a
 # multiprocessor, and the threads that the latter holds, from the CUDA
@@ -41,29 +44,58 @@ CARDS = {
 REGISTERS = 65536
 
 
+NOTE = (
+    'Each kernel with the tile that it takes on a card, at the widths of the '
+    "papers' networks. Spill: bytes of the stack of a thread. Programs: that "
+    'a multiprocessor holds at a time, by registers, shared memory and '
+    'threads. Later: the second axis of criss-cross attention, which adds to '
+    'the first. Compiled, not run.'
+)
+HEADER = [
+    'card', 'shape', 'dtype', 'kernel', 'tile', 'registers', 'spill',
+    'shared KiB', 'warps', 'programs',
+]  # fmt: skip
+GRID = 1, 128, 256, 1
+
+
 class Shape(NamedTuple):
-    """A problem: the benchmark's widths, and lines of its sizes."""
+    """A problem.
+
+    Args:
+        name: In the table.
+        dtype: Of all tensors.
+        width, value_width: Of keys and values.
+        nested: Whether it is interlaced attention, not criss-cross.
+        deterministic: Whether gradients are to be the same in every run.
+    """
 
     name: str
-    width: int
-    value_width: int
-    patterns: tuple
-    dtype: torch.dtype
+    dtype: str
+    width: int = 64
+    value_width: int = 512
+    nested: bool = False
     deterministic: bool = False
 
 
-def shapes():
-    """The benchmark's."""
-    grid = 1, 128, 256, 1
-    cross = (
-        lines.along((*grid, 64), 1),
-        lines.along((*grid, 64), 0, exclude_self=True),
-    )
-    windows = (lines.strided((*grid, 64), (8, 8)),)
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        yield Shape('criss-cross', 64, 512, cross, dtype)
-        yield Shape('interlaced', 256, 512, windows, dtype)
-        yield Shape('criss-cross', 64, 512, cross, dtype, True)
+SHAPES = (
+    *(
+        Shape('criss-cross', dtype)
+        for dtype in ('bfloat16', 'float16', 'float32')
+    ),
+    *(
+        Shape('interlaced', dtype, 256, nested=True)
+        for dtype in ('bfloat16', 'float16')
+    ),
+    *(
+        Shape('deterministic', dtype, deterministic=True)
+        for dtype in ('bfloat16', 'float32')
+    ),
+    *(
+        Shape('keys of 128', dtype, 128, deterministic=deterministic)
+        for dtype in ('bfloat16', 'float32')
+        for deterministic in (False, True)
+    ),
+)
 
 
 class _Driver:
@@ -96,6 +128,7 @@ def compiled(card):
     import triton.runtime
 
     found = []
+    kib = CARDS[card][0]
 
     def run(kernel, grid, *arguments, on, reads, writes, **options):
         options.pop('flops', None)
@@ -103,33 +136,42 @@ def compiled(card):
         result = kernel.warmup(*arguments, grid=tuple(grid), **options)
         found.append((kernel.__name__, options, result))
 
-    before = launch.launch, attention.launch, tiles.card_of
     triton.runtime.driver.set_active(_Driver(card))
-    attention.launch = launch.launch = run
-    tiles.card_of = lambda _: (card, CARDS[card][0])
-    try:
-        with device.counting():
-            yield found
-    finally:
-        launch.launch, attention.launch, tiles.card_of = before
+    modules = attention, residual
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, 'launch', run))
+        stack.enter_context(
+            mock.patch.object(tiles, 'card_of', lambda _: (card, kib))
+        )
+        stack.enter_context(device.counting())
+        yield found
 
 
 def run_shape(shape):
-    """Forward and backward of a shape on the meta device."""
-    grid = 1, 128, 256, 1
+    """Forward and backward of a shape on the meta device, and a residual."""
+    dtype = getattr(torch, shape.dtype)
 
     def make(width):
-        return torch.empty(*grid, width, dtype=shape.dtype, device='meta')
+        return torch.empty(*GRID, width, dtype=dtype, device='meta')
 
-    q, k, v, g = map(make, (shape.width,) * 2 + (shape.value_width,) * 2)
+    q, k, v, grad = map(make, (shape.width,) * 2 + (shape.value_width,) * 2)
+    if shape.nested:
+        patterns = [lines.strided(q.shape, (8, 8))]
+    else:
+        patterns = [lines.along(q.shape, 1), lines.along(q.shape, 0, True)]
     torch.use_deterministic_algorithms(shape.deterministic)
-    out, lse = attention.attend(q, k, v, shape.patterns, 1.0)
-    delta = attention.delta_of(g, out)
-    grads = [torch.empty_like(x) for x in (q, k, v)]
-    attention.attend_backward(
-        g, q, k, v, delta, lse, shape.patterns, 1.0, tuple(grads)
-    )
+    out, lse = attention.attend(q, k, v, patterns, 1.0)
+    delta = attention.delta_of(grad, out)
+    grads = tuple(map(torch.empty_like, (q, k, v)))
+    given = grad, q, k, v, delta, lse, patterns, 1.0
+    attention.attend_backward(*given, grads)
     torch.use_deterministic_algorithms(False)
+    if shape.name == 'criss-cross':
+        x = torch.empty(1, shape.value_width, 128, 256, dtype=dtype).to('meta')
+        gamma = torch.empty(1, device='meta')
+        residual.add_residual(x, gamma, out)
+        residual.residual_backward(x, gamma, out, grad, x)
 
 
 def resources(kernel, card):
@@ -143,20 +185,19 @@ def resources(kernel, card):
         printed = subprocess.run(
             [tool, '-res-usage', file.name], capture_output=True, text=True
         )
-    found = re.search(
-        r'REG:(\d+) STACK:(\d+)', printed.stdout + printed.stderr
-    )
+    text = printed.stdout + printed.stderr
+    found = re.search(r'REG:(\d+) STACK:(\d+)', text)
     registers, stack = map(int, found.groups())
-    threads, shared = 32 * kernel.metadata.num_warps, kernel.metadata.shared
-    _, kib, most = CARDS[card]
+    warps, shared = kernel.metadata.num_warps, kernel.metadata.shared
+    _, kib, threads = CARDS[card]
     programs = min(
-        REGISTERS // (math.ceil(registers / 8) * 8 * threads),
+        REGISTERS // (math.ceil(registers / 8) * 8 * 32 * warps),
         kib * 1024 // (shared + 1024),
-        most // threads,
+        threads // (32 * warps),
     )
     return dict(
-        registers=registers, spill_bytes=stack, shared_bytes=shared,
-        warps=kernel.metadata.num_warps, programs=programs,
+        registers=registers, spill=stack, shared=shared, warps=warps,
+        programs=programs,
     )  # fmt: skip
 
 
@@ -167,22 +208,34 @@ def rows_of(job):
         run_shape(shape)
     rows = []
     for name, options, kernel in found:
-        kept = {
-            k: options[k]
-            for k in ('M', 'N', 'C', 'D', 'KEYS', 'LATER', 'STAGES', 'TMA')
-            if k in options
-        }
+        tile = 'x'.join(str(options[k]) for k in 'MNC' if k in options)
+        marks = [
+            mark
+            for mark, key in (
+                ('keys', 'KEYS'), ('later', 'LATER'), ('TMA', 'TMA'),
+            )
+            if options.get(key)
+        ]  # fmt: skip
         rows.append(
             dict(
                 card=f'sm_{card}',
                 shape=shape.name,
-                dtype=str(shape.dtype)[6:],
+                dtype=shape.dtype,
                 kernel=name,
-                options=kept,
+                tile=' '.join([tile, *marks]),
                 **resources(kernel, card),
             )  # fmt: skip
         )
-    return rows
+    # The forward is the same in several shapes.
+    return [r for i, r in enumerate(rows) if r not in rows[:i]]
+
+
+def cells(row):
+    """Columns of a row."""
+    return [
+        f'{x / 1024:.0f}' if key == 'shared' else str(x)
+        for key, x in row.items()
+    ]
 
 
 def main(arguments=None):
@@ -193,23 +246,30 @@ def main(arguments=None):
     parser.add_argument(
         '--cards', nargs='+', type=int, default=list(CARDS), choices=CARDS
     )
+    names = list(dict.fromkeys(s.name for s in SHAPES))
+    parser.add_argument('--shapes', nargs='+', default=names, choices=names)
     parser.add_argument('--dtypes', nargs='+')
-    parser.add_argument('--shapes', nargs='+')
     parser.add_argument('--jobs', type=int, default=2)
     parser.add_argument('--out', type=Path, help='folder for the results')
     args = parser.parse_args(arguments)
-    chosen = [
-        s
-        for s in shapes()
-        if str(s.dtype)[6:] in (args.dtypes or str(s.dtype))
-        and s.name in (args.shapes or s.name)
+    if os.environ.get('TRITON_INTERPRET') == '1':
+        parser.error('TRITON_INTERPRET=1 compiles nothing: unset it')
+    jobs = [
+        (card, shape)
+        for card in args.cards
+        for shape in SHAPES
+        if shape.name in args.shapes
+        and shape.dtype in (args.dtypes or shape.dtype)
     ]
-    jobs = list(itertools.product(args.cards, chosen))
     context = multiprocessing.get_context('spawn')
     with context.Pool(args.jobs) as pool:
         rows = [r for found in pool.imap(rows_of, jobs) for r in found]
-    for r in rows:
-        print(*r.values())
+    import triton
+
+    data = dict(machine=dict(triton=triton.__version__), rows=rows)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+    save_table(HEADER, list(map(cells, rows)), NOTE, data, args.out, 'offline')
 
 
 if __name__ == '__main__':
