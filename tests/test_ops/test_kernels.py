@@ -19,8 +19,10 @@ pytest.importorskip('triton', reason='triton is not installed')
 from mmseg_attn.ops import criss_cross_attention, interlaced_sparse_attention
 from mmseg_attn.ops.core import axis as core_axis
 from mmseg_attn.ops.core import device, engines
+from mmseg_attn.ops.core.autograd import dots
 from mmseg_attn.ops.declare import OPERATORS
 from mmseg_attn.ops.kernels import attention, launch, tiles
+from mmseg_attn.ops.kernels.delta import row_products_of
 from mmseg_attn.ops.kernels.tiles import Tile
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -194,7 +196,7 @@ def test_fetching_by_descriptors_changes_nothing(heads, spatial, monkeypatch):
         with tiles.chosen('forward', tile), tiles.chosen('backward', tile):
             *qkv, grad = inputs
             out, lse = engine.attend(*qkv)
-            delta = attention.delta_of(grad, out)
+            delta = row_products_of(grad, out)
             grads = [torch.empty_like(x) for x in qkv]
             engine.attend_backward(grad, *qkv, delta, lse, out=grads)
         results.append((out, lse, *grads))
@@ -231,11 +233,22 @@ def test_tiles_of_each_card(generation, dtype, monkeypatch):
 def test_delta_reads_each_map_once():
     grad, out = (x.half() for x in make((5, 7), 3, 8, 600)[2:])
     with launch.recorded() as launches:
-        delta = attention.delta_of(grad, out)
+        delta = row_products_of(grad, out)
     truth = (grad.double() * out.double()).sum(-1, keepdim=True)
     torch.testing.assert_close(delta.double(), truth, rtol=1e-5, atol=1e-4)
     (only,) = launches
     assert only.read == 2 * grad.numel() * 2 and only.written == delta.nbytes
+
+
+def test_rows_that_have_gaps_are_left_to_torch(monkeypatch):
+    grad, out = make((5, 7), 3, 8, 6)[2:]
+    assert row_products_of(grad.movedim(1, 2), out.movedim(1, 2)) is None
+    assert row_products_of(grad.double(), out.double()) is None
+    monkeypatch.setattr(device, 'on_gpu', lambda x: True)
+    for a, b in ((grad.movedim(1, 2), out.movedim(1, 2)), (grad, out)):
+        truth = (a.double() * b.double()).sum(-1, keepdim=True)
+        got = dots(a, b).double()
+        torch.testing.assert_close(got, truth, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('tf32, limit', [(False, 1), (True, 2000)])

@@ -28,7 +28,7 @@ import torch
 from report import save_table
 
 from mmseg_attn.ops.core import device
-from mmseg_attn.ops.kernels import attention, lines, residual, tiles
+from mmseg_attn.ops.kernels import attention, delta, lines, residual, tiles
 
 # Compute capability -> KiB of shared memory of a program and of a
 # multiprocessor, and the threads that the latter holds, from the CUDA
@@ -137,7 +137,7 @@ def compiled(card):
         found.append((kernel.__name__, options, result))
 
     triton.runtime.driver.set_active(_Driver(card))
-    modules = attention, residual
+    modules = attention, delta, residual
     with contextlib.ExitStack() as stack:
         for module in modules:
             stack.enter_context(mock.patch.object(module, 'launch', run))
@@ -162,9 +162,9 @@ def run_shape(shape):
         patterns = [lines.along(q.shape, 1), lines.along(q.shape, 0, True)]
     torch.use_deterministic_algorithms(shape.deterministic)
     out, lse = attention.attend(q, k, v, patterns, 1.0)
-    delta = attention.delta_of(grad, out)
+    shift = delta.row_products_of(grad, out)
     grads = tuple(map(torch.empty_like, (q, k, v)))
-    given = grad, q, k, v, delta, lse, patterns, 1.0
+    given = grad, q, k, v, shift, lse, patterns, 1.0
     attention.attend_backward(*given, grads)
     torch.use_deterministic_algorithms(False)
     if shape.name == 'criss-cross':

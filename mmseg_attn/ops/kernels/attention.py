@@ -16,12 +16,11 @@ from torch import Tensor
 from . import tiles
 from .backward import (
     line_gradients,
-    row_products,
     score_gradients,
     value_gradients,
 )
 from .forward import attend_lines
-from .launch import launch, triton
+from .launch import DTYPES, launch, triton
 from .lines import Lines
 
 try:
@@ -29,7 +28,6 @@ try:
 except ImportError:  # an older Triton, or none
     TensorDescriptor = None
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Widest keys by bytes of an element: wider ones spill in fp32.
 MAX_WIDTH = {2: 256, 4: 128}
 
@@ -155,26 +153,6 @@ def attend(
         )  # fmt: skip
         lse = joint
     return out, lse
-
-
-def delta_of(grad: Tensor, out: Tensor) -> Tensor:
-    """<grad, out> of each row, (..., 1), in fp32; each is read once.
-
-    Args:
-        grad, out: (..., dim), rows of channels one stride apart.
-    """
-    delta = torch.empty(
-        (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
-    )
-    width = out.shape[-1]
-    rows = 16
-    launch(
-        row_products, [triton.cdiv(delta.numel(), rows)],
-        grad, out, delta, _step(grad), _step(out), delta.numel(),
-        on=out, reads=(grad, out), writes=(delta,),
-        WIDTH=width, C=min(tiles.power(width), 512), R=rows, num_warps=4,
-    )  # fmt: skip
-    return delta
 
 
 def attend_backward(

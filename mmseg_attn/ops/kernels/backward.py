@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""The backward of attention within lines, and <grad, out>.
+"""The backward of attention within lines.
 
 All of them recompute the weights from the joint log-sum-exp (FlashAttention,
 https://arxiv.org/abs/2205.14135, algorithm 4).
@@ -24,22 +24,6 @@ from .lines import (
     rows_of,
     save_rows,
 )
-
-
-@jit
-def row_products(
-    grad, out, delta, grad_step, out_step, count,
-    WIDTH: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-):  # fmt: skip
-    """delta = <grad, out> of R rows."""
-    rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    inside = rows < count
-    total = tl.zeros((R,), tl.float32)
-    for c in range(0, WIDTH, C):
-        g = load_rows(grad, grad_step, rows, inside, c, WIDTH, C)
-        o = load_rows(out, out_step, rows, inside, c, WIDTH, C)
-        total += tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
-    tl.store(delta + rows, total, inside)
 
 
 @jit

@@ -31,6 +31,8 @@ except ImportError:
         return function or jit
 
 
+# That the kernels take.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 

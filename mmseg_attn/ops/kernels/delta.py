@@ -1,0 +1,65 @@
+# Copyright (c) mmseg_attn contributors.
+"""<grad, out> of each row, which the backward of attention needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .launch import DTYPES, KernelFailed, jit, launch, reason, tl, triton
+from .lines import load_rows
+
+_ROWS = 16
+_CHANNELS = 512
+
+
+@jit
+def row_products(
+    grad, out, delta, grad_step, out_step, count,
+    WIDTH: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    """delta = <grad, out> of R rows."""
+    rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    inside = rows < count
+    total = tl.zeros((R,), tl.float32)
+    for c in range(0, WIDTH, C):
+        g = load_rows(grad, grad_step, rows, inside, c, WIDTH, C)
+        o = load_rows(out, out_step, rows, inside, c, WIDTH, C)
+        total += tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
+    tl.store(delta + rows, total, inside)
+
+
+def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
+    """<grad, out> of each row, in fp32; each is read once.
+
+    Args:
+        grad, out: (..., dim), on one device.
+
+    Returns:
+        (..., 1), or None where the kernel cannot run: of other dtypes than
+        float32, bfloat16 and float16, of rows that are not one stride apart,
+        or without Triton.
+    """
+    if reason(out.device) or not {grad.dtype, out.dtype} <= set(DTYPES):
+        return None
+    try:
+        steps = [x.view(-1, x.shape[-1]).stride() for x in (grad, out)]
+    except RuntimeError:  # torch's only way to tell
+        return None
+    if any(channel != 1 for _, channel in steps):
+        return None
+    delta = torch.empty(
+        (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
+    )
+    count, width = delta.numel(), out.shape[-1]
+    try:
+        launch(
+            row_products, [triton.cdiv(count, _ROWS)],
+            grad, out, delta, steps[0][0], steps[1][0], count,
+            on=out, reads=(grad, out), writes=(delta,),
+            WIDTH=width, C=min(triton.next_power_of_2(width), _CHANNELS),
+            R=_ROWS, num_warps=4,
+        )  # fmt: skip
+    except KernelFailed:  # as without a C compiler; torch has another way
+        return None
+    return delta
