@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import groups
+from .core import device, groups
 from .core.autograd import Attention, Engine, is_traced, no_autocast, widen
 from .core.checks import check_choice, check_qkv
 from .core.engines import engine_of, triton_backend
@@ -169,6 +169,11 @@ def _backend(name):
     return run
 
 
+def _limits(query, key, value):
+    axes = query.ndim - 3
+    return f'needs at most 2 spatial axes, got {axes}' if axes > 2 else None
+
+
 def _run(backend, query, key, value, scale, partition, span, padding):
     spatial = query.shape[1:-2]
     pads = pads_of(spatial, partition)
@@ -187,7 +192,29 @@ def _run(backend, query, key, value, scale, partition, span, padding):
     return _crop(out, pads, spatial)
 
 
+def _keeps_weights(query, value, partition, span):
+    """Whether the weights of groups are kept for the backward on a GPU.
+
+    In fp32 without TF32, where products are slow and the kernels do not
+    take the paper's keys, recomputing them costs more than reading them; if
+    they are at most four times the value, which is a fixed share of what
+    must exist.
+    """
+    members = math.prod(partition)
+    if span == 'long':
+        members = query.shape[1:-2].numel() // members
+    return (
+        device.on_gpu(query)
+        and query.dtype == torch.float32
+        and members <= 4 * value.shape[-1]
+    )
+
+
 def _attend(backend, query, key, value, scale, partition, span, bias):
+    if backend == 'torch' and _keeps_weights(query, value, partition, span):
+        with no_autocast(query):
+            out = _exportable(query, key, value, scale, partition, span, bias)
+        return out.reshape(value.shape)
     pattern = partial(_split, partition, span), len(partition), False
     given = dict(patterns=[pattern], scale=scale, bias=bias)
     torchs = Engine(
@@ -206,7 +233,7 @@ def _attend(backend, query, key, value, scale, partition, span, bias):
 
 
 def _exportable(query, key, value, scale, partition, span, bias):
-    """The same sum of standard operators alone, for tracers."""
+    """The same sum of standard operators alone, with whole tensors."""
     axes = len(partition)
 
     def split(x):
@@ -254,7 +281,7 @@ register(
     function=interlaced_sparse_attention,
     paper='Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273',
     backends=dict(
-        triton=triton_backend(_backend, most_axes=2),
+        triton=triton_backend(_backend, _limits),
         torch=Backend(_backend('torch')),
         reference=Backend(_reference),
     ),

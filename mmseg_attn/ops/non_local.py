@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import device
-from .core.autograd import no_autocast
+from .core.autograd import is_traced, no_autocast
+from .core.axis import axis_attention
 from .core.checks import check_qkv
+from .core.engines import triton_backend
 from .core.reference import masked_attention
 from .declare import (
     Backend,
@@ -38,9 +40,11 @@ def non_local_attention(
         key: (B, *key_spatial, heads, dim); the keys may be of another grid.
         value: (B, *key_spatial, heads, value_dim).
         scale: Factor of the scores before the softmax, a number.
-        backend: ``'torch'`` (scaled_dot_product_attention, which keeps no
-            affinity where torch has a fused kernel), ``'reference'`` or None
-            for the best that can run.
+        backend: ``'triton'`` (CUDA, keys of the queries' grid), which keeps
+            no affinity and is differentiable once, ``'torch'``
+            (scaled_dot_product_attention, which keeps no affinity where
+            torch has a fused kernel), ``'reference'`` or None for the best
+            that can run.
 
     Returns:
         (B, *spatial, heads, value_dim), in the dtype of the inputs.
@@ -61,6 +65,24 @@ def non_local_attention(
 
 def _reference(query, key, value, scale):
     return masked_attention(query, key, value, None, scale)
+
+
+def _backend(name):
+    """The grid as one line, whose positions all attend to each other."""
+
+    def run(query, key, value, scale):
+        if is_traced():
+            return _torch(query, key, value, scale)
+        qkv = (x.flatten(1, -3) for x in (query, key, value))
+        return axis_attention(*qkv, [0], scale, name).view(value.shape)
+
+    return run
+
+
+def _limits(query, key, value):
+    if query.shape[1:-2] != key.shape[1:-2]:
+        return 'needs keys of the grid of the queries'
+    return None
 
 
 def _torch(query, key, value, scale):
@@ -97,7 +119,11 @@ def _aligned(x):
 register(
     function=non_local_attention,
     paper='Non-local Neural Networks, https://arxiv.org/abs/1711.07971',
-    backends=dict(torch=Backend(_torch), reference=Backend(_reference)),
+    backends=dict(
+        triton=triton_backend(_backend, _limits),
+        torch=Backend(_torch),
+        reference=Backend(_reference),
+    ),
     cases=(
         Case((4, 7), heads=2, options=dict(scale=0.7)),
         Case((4, 7), key_spatial=(3, 2)),

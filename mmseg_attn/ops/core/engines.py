@@ -91,20 +91,20 @@ def engine_of(
     return kernels if backend == 'triton' else first_that_runs(kernels, other)
 
 
-def triton_backend(run: Callable, most_axes: int | None = None) -> Backend:
+def triton_backend(
+    run: Callable, own_limits: Callable | None = None
+) -> Backend:
     """The declaration of an operator's kernels.
 
     Args:
         run: 'triton' or 'triton or torch' -> the implementation that uses
             these, the latter for ``backend=None``.
-        most_axes: Spatial axes that they can do; None for any number.
+        own_limits: As of :class:`..declare.Backend`, beside the kernels'.
     """
 
     def limits(query, key, value):
-        axes = query.ndim - 3
-        if most_axes and axes > most_axes:
-            return f'needs at most {most_axes} spatial axes, got {axes}'
-        return _limits(query, key, value)
+        reason = own_limits and own_limits(query, key, value)
+        return reason or _limits(query, key, value)
 
     return Backend(
         run('triton'),

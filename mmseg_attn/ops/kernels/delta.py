@@ -10,7 +10,7 @@ from .launch import DTYPES, KernelFailed, jit, launch, reason, tl, triton
 from .lines import load_rows
 
 _ROWS = 16
-_CHANNELS = 512
+_CHANNELS = 256
 
 
 @jit
