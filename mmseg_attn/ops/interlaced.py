@@ -186,35 +186,18 @@ def _run(backend, query, key, value, scale, partition, span, padding):
     qkv = [_pad(x, pads) for x in (query, key, value)]
     if tracing:
         with no_autocast(query):
-            out = _exportable(*qkv, scale, partition, span, bias)
+            out = _whole(_plain, *qkv, scale, partition, span, bias)
         return _positions_of(out, pads, spatial, partition).to(value.dtype)
     out = _attend(backend, *qkv, scale, partition, span, bias)
     return _crop(out, pads, spatial)
 
 
-def _keeps_weights(query, value, partition, span):
-    """Whether the weights of groups are kept for the backward on a GPU.
-
-    In fp32 without TF32, where products are slow and the kernels do not
-    take the paper's keys, recomputing them costs more than reading them; if
-    they are at most four times the value, which is a fixed share of what
-    must exist.
-    """
-    members = math.prod(partition)
-    if span == 'long':
-        members = query.shape[1:-2].numel() // members
-    return (
-        device.on_gpu(query)
-        and query.dtype == torch.float32
-        and members <= 4 * value.shape[-1]
-    )
-
-
 def _attend(backend, query, key, value, scale, partition, span, bias):
-    if backend == 'torch' and _keeps_weights(query, value, partition, span):
+    attend = _in_fp32(query, value, partition, span)
+    if backend == 'torch' and attend:
+        given = query, key, value, scale, partition, span, bias
         with no_autocast(query):
-            out = _exportable(query, key, value, scale, partition, span, bias)
-        return out.reshape(value.shape)
+            return _whole(attend, *given).reshape(value.shape)
     pattern = partial(_split, partition, span), len(partition), False
     given = dict(patterns=[pattern], scale=scale, bias=bias)
     torchs = Engine(
@@ -232,8 +215,52 @@ def _attend(backend, query, key, value, scale, partition, span, bias):
     return Attention.apply(query, key, value, engine)
 
 
-def _exportable(query, key, value, scale, partition, span, bias):
-    """The same sum of standard operators alone, with whole tensors."""
+def _in_fp32(query, value, partition, span):
+    """Attention within groups in fp32 on a GPU, None for the engine's.
+
+    There the kernels do not take the paper's keys. Weights that are no
+    larger than the value are cheaper kept than computed again; torch's fused
+    kernel, which computes them again, wants rows of 16 bytes.
+    """
+    if not device.on_gpu(query) or query.dtype != torch.float32:
+        return None
+    members = math.prod(partition)
+    if span == 'long':
+        members = query.shape[1:-2].numel() // members
+    if members <= value.shape[-1]:
+        return _plain
+    aligned = query.shape[-1] % 4 == value.shape[-1] % 4 == 0
+    return _fused if aligned else None
+
+
+def _plain(query, key, value, bias, scale):
+    scores = scale * query @ key.mT
+    if bias is not None:
+        scores = scores + bias
+    return scores.softmax(-1) @ value
+
+
+def _fused(query, key, value, bias, scale):
+    # Its kernels take four axes.
+    qkv = (x.flatten(0, -3).unsqueeze(1) for x in (query, key, value))
+    if bias is not None:
+        members = bias.shape[-1]
+        bias = bias.flatten(0, -3).unsqueeze(1)
+        bias = bias.expand(-1, -1, members, -1)
+    out = F.scaled_dot_product_attention(*qkv, attn_mask=bias, scale=scale)
+    return out.view(value.shape)
+
+
+def _whole(attend, query, key, value, scale, partition, span, bias):
+    """The same sum of standard operators alone, with whole tensors.
+
+    Args:
+        attend: (query, key, value, bias, scale) -> attention within groups
+            (..., members, dim), the bias being (..., 1, members) or None.
+
+    Returns:
+        (B, cell, place, cell, place, ..., heads, value_dim).
+    """
     axes = len(partition)
 
     def split(x):
@@ -243,10 +270,9 @@ def _exportable(query, key, value, scale, partition, span, bias):
     q, k, v = (split(widen(x)) for x in (query, key, value))
     shape = v.shape
     q, k, v = (x.flatten(-1 - axes, -2) for x in (q, k, v))
-    scores = scale * q @ k.mT
     if bias is not None:
-        scores = scores + split(bias).flatten(-1 - axes, -2).mT
-    out = (scores.softmax(-1) @ v).view(shape)
+        bias = split(bias).flatten(-1 - axes, -2).mT
+    out = attend(q, k, v, bias, scale).view(shape)
     order = _order(axes, span)
     return out.permute(sorted(range(len(order)), key=order.__getitem__))
 

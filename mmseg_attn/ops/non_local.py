@@ -40,11 +40,10 @@ def non_local_attention(
         key: (B, *key_spatial, heads, dim); the keys may be of another grid.
         value: (B, *key_spatial, heads, value_dim).
         scale: Factor of the scores before the softmax, a number.
-        backend: ``'triton'`` (CUDA, keys of the queries' grid), which keeps
-            no affinity and is differentiable once, ``'torch'``
-            (scaled_dot_product_attention, which keeps no affinity where
-            torch has a fused kernel), ``'reference'`` or None for the best
-            that can run.
+        backend: ``'torch'`` (scaled_dot_product_attention, which keeps no
+            affinity where torch has a fused kernel), ``'triton'`` (CUDA, keys
+            of the queries' grid), which keeps no affinity and is
+            differentiable once, ``'reference'`` or None for torch.
 
     Returns:
         (B, *spatial, heads, value_dim), in the dtype of the inputs.
@@ -120,7 +119,9 @@ register(
     function=non_local_attention,
     paper='Non-local Neural Networks, https://arxiv.org/abs/1711.07971',
     backends=dict(
-        triton=triton_backend(_backend, _limits),
+        # By count torch's kernel is ahead, which need not compute the scores
+        # once more for each part of the channels.
+        triton=triton_backend(_backend, _limits, by_default=False),
         torch=Backend(_torch),
         reference=Backend(_reference),
     ),

@@ -92,7 +92,7 @@ def engine_of(
 
 
 def triton_backend(
-    run: Callable, own_limits: Callable | None = None
+    run: Callable, own_limits: Callable | None = None, by_default: bool = True
 ) -> Backend:
     """The declaration of an operator's kernels.
 
@@ -100,6 +100,7 @@ def triton_backend(
         run: 'triton' or 'triton or torch' -> the implementation that uses
             these, the latter for ``backend=None``.
         own_limits: As of :class:`..declare.Backend`, beside the kernels'.
+        by_default: Whether ``backend=None`` takes it on a GPU.
     """
 
     def limits(query, key, value):
@@ -111,7 +112,7 @@ def triton_backend(
         _reason,
         limits,
         # Its interpreter, on the CPU, is for tests.
-        by_default=lambda x: device.on_gpu(x),
+        by_default=lambda x: by_default and device.on_gpu(x),
         default=run('triton or torch'),
     )
 
