@@ -181,7 +181,7 @@ def described(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize('heads, spatial', [(1, (18, 17)), (2, (2, 3, 19))])
+@pytest.mark.parametrize('heads, spatial', [(2, (17,)), (1, (2, 3))])
 def test_fetching_by_descriptors_changes_nothing(heads, spatial, monkeypatch):
     """The same tiles by TMA and by pointers."""
     if DEVICE.type == 'cuda' and torch.cuda.get_device_capability() < (9, 0):
@@ -223,10 +223,9 @@ def test_rows_that_descriptors_cannot_take(monkeypatch):
 def test_tiles_of_each_card(generation, dtype, monkeypatch):
     """All of the table is right, whatever card it is for."""
     monkeypatch.setattr(tiles, 'card_of', lambda device: generation)
-    spatial, width = (70, 2), 64
-    inputs = make(spatial, 1, width, 260, dtype)
-    truth = run('torch', *(x.double() for x in inputs), [0, 1], 0.1)
-    got = run('triton', *inputs, [0, 1], 0.1)
+    inputs = make((70,), 1, 64, 260, dtype)
+    truth = run('torch', *(x.double() for x in inputs), [0], 0.1)
+    got = run('triton', *inputs, [0], 0.1)
     check(got, truth, 5e-6 if dtype == torch.float32 else 2e-2)
 
 
@@ -255,7 +254,7 @@ def test_rows_that_have_gaps_are_left_to_torch(monkeypatch):
 def test_error_of_fp32_on_tensor_cores(tf32, limit, monkeypatch):
     """Three TF32 products are as good as fp32; one, if allowed, is not."""
     monkeypatch.setattr(tiles, 'tf32_is_allowed', lambda: tf32)
-    inputs = make((33, 5), 1, 32, 48)
+    inputs = make((18, 3), 1, 32, 48)
     truth = run('torch', *(x.double() for x in inputs), [0, 1], 0.1)
     ours = run('triton', *inputs, [0, 1], 0.1)
     leaves = [x.detach().clone().requires_grad_() for x in inputs[:3]]
