@@ -114,6 +114,8 @@ def judged(function):
 
 
 def unwritten(x):
+    if torch.are_deterministic_algorithms_enabled():  # torch itself poisons
+        return x.square()
     out = torch.empty_like(x)
     out[0, 0] = x[0, 0]
     return torch.where(out == x, x.square(), out + x.square())

@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# All that needs a GPU, on a machine with torch and triton alone, in two calls.
+#
+#   on_gpu.sh first OUT     correct, then fast: operators. Under eight minutes
+#   on_gpu.sh second OUT    layers and whole models. Under four minutes
+#
+# OUT gets a folder of tables and a log for each step. Each step has its share
+# of the time and is ended when that is over; what it had written stays. If
+# the first step finds something wrong by more than rounding, nothing is timed.
+#
+# Variables:
+#   PYTHON     the interpreter (python3)
+#   WORKERS    processes on the GPU (14)
+#   WHEELS     for the second call, a folder of wheels of the hosts, where they
+#              are not installed. Made where there is a network by
+#                MMCV_WITH_OPS=0 pip wheel --no-deps -w WHEELS \
+#                    --no-binary onedl-mmcv onedl-mmcv onedl-mmengine \
+#                    onedl-mmsegmentation addict ftfy platformdirs \
+#                    prettytable termcolor wcwidth yapf
+#              (numpy, OpenCV, matplotlib, SciPy, Pillow, rich, PyYAML, tqdm
+#              and packaging are further needs of the hosts)
+#   DATA       for the second call, a folder with images/train and masks/train
+#              (PNG of class indices), for a short training; none without
+#   DRY=1      on the CPU, in Triton's interpreter, at tiny sizes
+set -u
+call=${1:-} out=${2:-}
+if [[ $call != first && $call != second || -z $out ]]; then
+    sed -n '3,5s/^# *//p' "$0" >&2
+    exit 2
+fi
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+wheels=${WHEELS:+$(realpath "$WHEELS")} data=${DATA:+$(realpath "$DATA")}
+cd "$(dirname "$0")/../.." || exit 1
+python=${PYTHON:-python3} workers=${WORKERS:-14}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
+tools=tools/benchmark
+sizes=(2x97x97 1x128x256 1x256x512)
+pictures=(2x512x512 2x769x769) trained=4x512x512 steps=100
+common=() tests=() few=() some=() slow=1 narrow=bfloat16
+if [[ ${DRY:-} ]]; then
+    export TRITON_INTERPRET=1
+    workers=2 slow=4 sizes=(1x2x3) pictures=(1x33x33)
+    trained=2x33x33 steps=2
+    common=(--device cpu --channels 64)
+    narrow=float16  # the interpreter is wrong in bfloat16
+    few=(--only axial_attention linear_attention axial linear
+         --dtypes float16)
+    some=(--only CrissCrossAttention criss_cross_layer)
+    tests=(-k 'declaration or says or left_out')
+fi
+
+# step SECONDS NAME COMMAND ...: the command within the time, with a log.
+step() {
+    local seconds=$(($1 * slow)) name=$2 start=$SECONDS status
+    shift 2
+    printf '\n== %s\n' "$name"
+    timeout "$seconds" "$@" 2>&1 | tee "$out/$name.log"
+    status=${PIPESTATUS[0]}
+    printf '== %s: status %d, %d of %d s\n' \
+        "$name" "$status" $((SECONDS - start)) "$seconds" |
+        tee -a "$out/steps.log"
+    return "$status"
+}
+
+table() {
+    local seconds=$1 name=$2
+    shift 2
+    step "$seconds" "$name" "$python" $tools/run.py "${common[@]}" \
+        --sizes "${sizes[@]}" --no-plots --out "$out/$name" \
+        --seconds $((seconds * slow * 3 / 4)) --repeat 20 --budget 1 "$@"
+}
+
+battery() {
+    local parallel=()
+    "$python" -c 'import xdist' 2>/dev/null && parallel=(-n "$workers")
+    step "$1" battery "$python" -m pytest -q -p no:cacheprovider \
+        --disable-warnings "${parallel[@]}" "${tests[@]}" "${@:2}"
+}
+
+check() {
+    local seconds=$1
+    shift
+    step "$seconds" check "$python" $tools/check.py "${common[@]}" \
+        --workers "$workers" --seconds $((seconds * slow * 3 / 4)) \
+        --out "$out/check" "$@"
+    case $? in
+    0 | 3 | 124) ;; # 3: beyond a bound, yet by no more than rounding
+    *) echo 'Wrong: nothing is timed.' && exit 1 ;;
+    esac
+}
+
+tiles() {
+    local seconds=$1 name=$2
+    shift 2
+    step "$seconds" "$name" "$python" $tools/sweep.py "${common[@]}" \
+        --sizes "${sizes[@]}" --workers "$workers" --out "$out/$name" \
+        --seconds $((seconds * slow / 2)) "$@"
+}
+
+models() {
+    local seconds=$1 name=$2
+    shift 2
+    step "$seconds" "$name" "$python" $tools/models.py "${common[@]}" \
+        --repeat 12 --budget 4 --out "$out/$name" "$@"
+}
+
+first() {
+    step 40 machine "$python" -c \
+        "import sys; sys.path.append('$tools'); import torch, machine
+device = 'cuda' if torch.cuda.is_available() else 'cpu'
+print(machine.describe(device))"
+    check 120 --sizes "${sizes[@]}" "${few[@]}"
+    battery 65 tests/test_ops/test_kernels.py tests/test_ops/test_operators.py
+    tiles 60 "sweep_$narrow" --dtype "$narrow"
+    tiles 30 sweep_float32
+    table 45 criss_cross_bfloat16 --dtype bfloat16 --cases criss_cross axial
+    table 45 others_bfloat16 --dtype bfloat16 --peers sdpa natten --cases \
+        channelized_axial interlaced_sparse efficient_1_head \
+        efficient_8_heads linear linear_softplus channel_linear non_local
+    table 25 float16 --dtype float16 --peers sdpa --cases \
+        criss_cross axial interlaced_sparse efficient_8_heads linear
+    table 40 float32 --peers sdpa --cases criss_cross axial \
+        interlaced_sparse efficient_8_heads linear channel_linear non_local
+}
+
+second() {
+    local site ccnet=ccnet_r50-d8_4xb2-40k_cityscapes-512x1024
+    if [[ $wheels ]]; then
+        site=$(mktemp -d) && trap 'rm -rf "$site"' EXIT
+        step 20 wheels "$python" -m pip install -q --no-index --no-deps \
+            --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl ||
+            exit
+        export PYTHONPATH=$site:$PYTHONPATH
+    fi
+    check 40 --sizes "${sizes[@]}" --only \
+        ChannelLinearAttention ChannelizedAxialAttention CrissCrossAttention \
+        EfficientAttention InterlacedSparseAttention LinearAttention \
+        SqueezeAttention criss_cross_layer interlaced_layer "${some[@]}"
+    table 35 layers_autocast --amp --dtype bfloat16 --peers --cases \
+        criss_cross_layer interlaced_layer
+    models 35 models_nchw --amp --sizes "${pictures[@]}"
+    models 35 models_nhwc --amp --sizes "${pictures[@]}" --channels-last
+    if [[ $data ]]; then
+        models 45 training --amp float16 --train "$steps" --data "$data" \
+            --sizes "$trained" --configs "$ccnet"
+    else
+        echo 'No training: $DATA names no folder of pictures.'
+    fi
+    battery 40 tests/test_layers tests/test_models/test_every_head.py
+}
+
+$call
+printf '\nIn %d s:\n' $SECONDS && cat "$out/steps.log"
