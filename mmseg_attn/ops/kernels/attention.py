@@ -183,22 +183,24 @@ def attend_backward(
         for lines in patterns:
             _in_fixed_order(*inputs, lines, scale, *out)
         return
-    *scores, dv = out
-    # Parts add up in fp32: in memory of their own unless that is the result's.
-    sums = [
-        x if x is None or x.dtype == torch.float32 else torch.empty(
-            x.shape, dtype=torch.float32, device=x.device
-        )
-        for x in scores
-    ]  # fmt: skip
-    for x in sums:
-        if x is not None:
-            x.zero_()
+    dq, dk, dv = out
+    # What several programs or patterns add to is fp32: memory of its own
+    # unless the result is that.
+    query_sum = _wide(dq)
+    key_sum = _wide(dk) if len(patterns) > 1 else dk
+    if query_sum is not None:
+        query_sum.zero_()
     for lines in patterns:
-        _at_once(*inputs, lines, scale, *sums, dv)
-    for x, total in zip(scores, sums, strict=True):
-        if x is not None and x is not total:
+        _at_once(*inputs, lines, scale, query_sum, key_sum, dv)
+    for x, total in ((dq, query_sum), (dk, key_sum)):
+        if x is not total:
             x.copy_(total)
+
+
+def _wide(x):
+    if x is None or x.dtype == torch.float32:
+        return x
+    return torch.empty(x.shape, dtype=torch.float32, device=x.device)
 
 
 def _at_once(
@@ -214,16 +216,16 @@ def _at_once(
         tensors = described[:4]
         to = dv if dv is None else described[4]
     for_scores = [x for x in (dq, dk) if x is not None]
-    again = dv if lines.exclude_self else None
+    again = (dk, dv) if lines.exclude_self else ()
     products = p.parts * query.shape[-1] * (1 + len(for_scores))
     products += value.shape[-1] * (bool(for_scores) + (dv is not None))
     launch(
-        line_gradients, [p.programs * p.parts],
+        line_gradients, [p.programs],
         *tensors, bias, delta, lse, dq, dk, to,
         *map(_step, (*rows, dq, dk, dv)), *lines.place, float(scale),
         reads=(
             grad, query, key, value if for_scores else None, bias,
-            delta if for_scores else None, lse, *for_scores, again,
+            delta if for_scores else None, lse, dq, *again,
         ),
         writes=(*for_scores, dv),
         flops=p.pairs * products,

@@ -4,11 +4,11 @@
 All of them recompute the weights from the joint log-sum-exp (FlashAttention,
 https://arxiv.org/abs/2205.14135, algorithm 4).
 
-:func:`line_gradients` does all in one pass: a program has M keys and C
-channels of their values, and the queries of the line pass by. The gradient
-of the scores is linear in the channels, so that the parts of the gradients
-of query and key add up, in fp32, in memory: in no fixed order, by which the
-last bit may differ between two runs. :func:`score_gradients` and
+:func:`line_gradients` does all in one pass: a program has M keys, and the
+queries of the line pass by, once for C channels of the values at a time: the
+gradient of the scores is linear in the channels. The queries' gradients are
+sums over programs, which add to them in fp32, in memory: in no fixed order,
+by which the last bit may differ between two runs. :func:`score_gradients` and
 :func:`value_gradients` are for where it must not: they recompute the scores
 for each gradient, and each program writes what is its own.
 """
@@ -59,81 +59,80 @@ def line_gradients(
     LATER: tl.constexpr, NESTED: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """M keys of a line, C channels of the values.
+    """M keys of a line, C channels of the values at a time.
 
-    dq and dk are fp32 and begin at 0. With TMA grad, query, key, value and dv
-    are descriptors (outer, length, after, width).
+    dq is fp32 and begins at 0. With TMA grad, query, key, value and dv are
+    descriptors (outer, length, after, width).
     """
-    parts = tl.cdiv(VALUE_WIDTH, C)
     tiles = tl.cdiv(length, M)
-    part = tl.program_id(0) % parts
-    c = part * C
-    tile = tl.program_id(0) // parts
-    line = tile // tiles
-    start = tile % tiles * M
+    line = tl.program_id(0) // tiles
+    start = tl.program_id(0) % tiles * M
     own = start + tl.arange(0, M)
     inside = own < length
     first = first_row(line, n1, n2, a0, a1)
     rows = rows_of(first, own, inner, far, near, NESTED)
     i, j = line // n2, line % n2
     SCORES: tl.constexpr = dq is not None or dk is not None
+    keep: tl.constexpr = 1.0 if LATER else None
     if TMA:
         k = key.load([i, start, j, 0]).reshape(M, D)
     else:
         k = load_rows(key, key_step, rows, inside, 0, WIDTH, D)
-    if SCORES:
-        if TMA:
-            v = value.load([i, start, j, c]).reshape(M, C)
-        else:
-            v = load_rows(value, value_step, rows, inside, c, VALUE_WIDTH, C)
     if bias is not None:
         shift = tl.load(bias + rows, inside, 0.0)[None, :]
     yk = tl.zeros((M, D), tl.float32)
-    yv = tl.zeros((M, C), tl.float32)
-    for s0 in tl.range(0, length, N, num_stages=STAGES):
-        other = s0 + tl.arange(0, N)
-        there = other < length
-        at = rows_of(first, other, inner, far, near, NESTED)
-        if TMA:
-            q = query.load([i, s0, j, 0]).reshape(N, D)
-            g = grad.load([i, s0, j, c]).reshape(N, C)
-        else:
-            q = load_rows(query, query_step, at, there, 0, WIDTH, D)
-            g = load_rows(grad, grad_step, at, there, c, VALUE_WIDTH, C)
-        joint = tl.load(lse + at, there, 0.0)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        s = s * (scale)
-        if bias is not None:
-            s += shift
-        seen = inside[None, :] & there[:, None]
-        if LATER:
-            seen = seen & (own[None, :] != other[:, None])
-        p = tl.where(seen, tl.exp(s - joint[:, None]), 0.0)
-        if dv is not None:
-            w = tl.trans(p.to(g.dtype))
-            yv = tl.dot(w, g, yv, input_precision=PRECISION)
+    for c in range(0, VALUE_WIDTH, C):
         if SCORES:
-            dp = tl.dot(g, tl.trans(v), input_precision=PRECISION)
-            # Of all channels: it is taken from the first part.
-            d = tl.load(delta + at, there, 0.0)
-            d = tl.where(part == 0, d, 0.0)
-            ds, factor = _narrow(p * (dp - d[:, None]) * scale, q.dtype)
-            if dk is not None:
-                yk = _add_product(yk, tl.trans(ds), q, factor, PRECISION)
-            if dq is not None:
-                yq = tl.dot(ds, k, input_precision=PRECISION) * factor
-                add_rows(dq, yq, dq_step, at, there, WIDTH)
-    if dk is not None:
-        add_rows(dk, yk, dk_step, rows, inside, WIDTH)
-    if dv is not None:
-        if TMA:
+            if TMA:
+                v = value.load([i, start, j, c]).reshape(M, C)
+            else:
+                v = load_rows(
+                    value, value_step, rows, inside, c, VALUE_WIDTH, C
+                )
+        yv = tl.zeros((M, C), tl.float32)
+        for s0 in tl.range(0, length, N, num_stages=STAGES):
+            other = s0 + tl.arange(0, N)
+            there = other < length
+            at = rows_of(first, other, inner, far, near, NESTED)
+            if TMA:
+                q = query.load([i, s0, j, 0]).reshape(N, D)
+                g = grad.load([i, s0, j, c]).reshape(N, C)
+            else:
+                q = load_rows(query, query_step, at, there, 0, WIDTH, D)
+                g = load_rows(grad, grad_step, at, there, c, VALUE_WIDTH, C)
+            joint = tl.load(lse + at, there, 0.0)
+            s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+            s = s * scale
+            if bias is not None:
+                s += shift
+            seen = inside[None, :] & there[:, None]
             if LATER:
-                was = dv.load([i, start, j, c]).reshape(M, C)
-                yv += was.to(tl.float32)
-            dv.store([i, start, j, c], yv.to(k.dtype).reshape(1, M, 1, C))
-        else:
-            keep = 1.0 if LATER else None
-            save_rows(dv, yv, keep, dv_step, rows, inside, c, VALUE_WIDTH)
+                seen = seen & (own[None, :] != other[:, None])
+            p = tl.where(seen, tl.exp(s - joint[:, None]), 0.0)
+            if dv is not None:
+                w = tl.trans(p.to(g.dtype))
+                yv = tl.dot(w, g, yv, input_precision=PRECISION)
+            if SCORES:
+                dp = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+                # Of all channels: it is taken from the first ones.
+                d = tl.load(delta + at, there, 0.0)
+                d = tl.where(c == 0, d, 0.0)
+                ds, factor = _narrow(p * (dp - d[:, None]) * scale, q.dtype)
+                if dk is not None:
+                    yk = _add_product(yk, tl.trans(ds), q, factor, PRECISION)
+                if dq is not None:
+                    yq = tl.dot(ds, k, input_precision=PRECISION) * factor
+                    add_rows(dq, yq, dq_step, at, there, WIDTH)
+        if dv is not None:
+            if TMA:
+                if LATER:
+                    was = dv.load([i, start, j, c]).reshape(M, C)
+                    yv += was.to(tl.float32)
+                dv.store([i, start, j, c], yv.to(k.dtype).reshape(1, M, 1, C))
+            else:
+                save_rows(dv, yv, keep, dv_step, rows, inside, c, VALUE_WIDTH)
+    if dk is not None:
+        save_rows(dk, yk, keep, dk_step, rows, inside, 0, WIDTH)
 
 
 @jit
