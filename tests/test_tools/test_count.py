@@ -369,20 +369,14 @@ SIZES = count.SIZES.split()
 DTYPES = count.DTYPES.split()
 LAYERS = [name for name in CASES if name.endswith('_layer')]
 OPERATORS = [name for name in CASES if name not in LAYERS]
-# What is not reached yet; strict, so that this list cannot stay too long.
-ABOVE = [('axial', '1x128x256', dtype) for dtype in DTYPES[:2]]
 
 
-def problems(cases, behind=(), sizes=SIZES):
-    """Parameters (case, size, dtype); who is behind is expected to fail."""
-    mark = pytest.mark.xfail(strict=True)
-    return [
-        pytest.param(*problem, marks=[mark] if problem in behind else [])
-        for problem in itertools.product(cases, sizes, DTYPES)
-    ]
+def problems(cases, sizes=SIZES):
+    """Parameters (case, size, dtype)."""
+    return list(itertools.product(cases, sizes, DTYPES))
 
 
-@pytest.mark.parametrize(('case', 'size', 'dtype'), problems(CASES, ABOVE))
+@pytest.mark.parametrize(('case', 'size', 'dtype'), problems(CASES))
 def test_ours_is_not_above_its_best_peer(case, size, dtype):
     rows = measure(case, size, dtype)
     assert rows[0]['name'] == 'ours'
