@@ -254,6 +254,8 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     if os.environ.get('TRITON_INTERPRET') == '1':
         parser.error('TRITON_INTERPRET=1 compiles nothing: unset it')
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     jobs = [
         (card, shape)
         for card in args.cards
@@ -267,8 +269,6 @@ def main(arguments=None):
     import triton
 
     data = dict(machine=dict(triton=triton.__version__), rows=rows)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
     save_table(HEADER, list(map(cells, rows)), NOTE, data, args.out, 'offline')
 
 
