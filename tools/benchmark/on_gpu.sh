@@ -125,7 +125,7 @@ print(machine.describe(device))"
 }
 
 second() {
-    local site ccnet=ccnet_r50-d8_4xb2-40k_cityscapes-512x1024
+    local ccnet=ccnet_r50-d8_4xb2-40k_cityscapes-512x1024
     if [[ $wheels ]]; then
         site=$(mktemp -d) && trap 'rm -rf "$site"' EXIT
         step 20 wheels "$python" -m pip install -q --no-index --no-deps \
