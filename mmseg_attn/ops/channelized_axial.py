@@ -128,11 +128,11 @@ def _multiply(attended, gate, axis):
     return attended * factor.to(attended.dtype)
 
 
-def _plain(backend):
-    """Attention of a backend, then the gate; for tracers and double grads."""
+def _plain(attend):
+    """Attention, then the gate; for tracers and double gradients."""
 
     def run(query, key, value, scale, axis, channel_gate):
-        attended = backend.run(query, key, value, scale, axis)
+        attended = attend(query, key, value, scale, axis)
         gate = _checked_gate(channel_gate, _pool(attended, axis))
         return _multiply(attended, gate, axis)
 
@@ -294,10 +294,12 @@ def _in_blocks(name, plain):
 
 
 def _gated(name, backend):
-    plain = _plain(backend)
+    plain = _plain(backend.run)
     if name == 'reference':
         return replace(backend, run=plain)
-    default = backend.default and _in_blocks('triton or torch', plain)
+    default = backend.default and _in_blocks(
+        'triton or torch', _plain(backend.default)
+    )
     return replace(backend, run=_in_blocks(name, plain), default=default)
 
 
