@@ -205,6 +205,20 @@ def test_fetching_by_descriptors_changes_nothing(heads, spatial, monkeypatch):
     assert found[:kernels] == [None] * kernels and None not in found[kernels:]
 
 
+@pytest.mark.parametrize('heads, spatial', [(1, (3, 18)), (2, (17, 2))])
+def test_both_axes_in_one_launch(heads, spatial):
+    inputs = make(spatial, heads, 8, 40)
+    truth = run('torch', *(x.double() for x in inputs), [0, 1])
+    tile = Tile(16, 16, 16, together=True)
+    with tiles.chosen('forward', tile), launch.recorded() as launches:
+        got = run('triton', *inputs, [0, 1])
+    check(got, truth, 5e-6)
+    assert [x.name for x in launches][:2] == [
+        'attend_crossing_lines',
+        'line_gradients',
+    ]
+
+
 def test_rows_that_descriptors_cannot_take(monkeypatch):
     """Padded ones of 12 bytes: pointers take them."""
     found = described(monkeypatch)

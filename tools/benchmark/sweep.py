@@ -41,8 +41,11 @@ NOTE = (
     'Medians of the forward (of other families: forward and backward), on a '
     "GPU as a CUDA graph behind a cold L2; times the table's: the geometric "
     'mean over the sizes, below 1 the tile is faster. A tile: rows of its '
-    'own, rows that pass by, channels, warps, stages, TMA.'
+    'own, rows that pass by, channels, warps, stages, TMA, one launch for '
+    'both axes.'
 )
+# Of larger tiles the kernel for both axes spills.
+ONE_LAUNCH = Tile(64, 64, 128, 4, 2, together=True)
 
 
 def neighbours(tile: Tile) -> Iterator[Tile]:
@@ -54,7 +57,8 @@ def neighbours(tile: Tile) -> Iterator[Tile]:
     for stages in (tile.stages - 1, tile.stages + 1):
         if stages in STAGES:
             yield tile._replace(stages=stages)
-    yield tile._replace(tma=not tile.tma)
+    if not tile.together:
+        yield tile._replace(tma=not tile.tma)
 
 
 def parse_args(arguments=None):
@@ -144,6 +148,8 @@ def sweep(family, args, truth, end, pool=None) -> dict[Tile, dict]:
     tried = {}
     first = table_tile(family, args)
     fresh = [first, *neighbours(first)]
+    if family == 'forward' and args.case == 'criss_cross':
+        fresh.insert(1, ONE_LAUNCH)
     while fresh:
         print(family, len(fresh), 'tiles', file=sys.stderr, flush=True)
         if pool:

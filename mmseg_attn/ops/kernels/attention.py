@@ -19,7 +19,7 @@ from .backward import (
     score_gradients,
     value_gradients,
 )
-from .forward import attend_lines
+from .forward import attend_crossing_lines, attend_lines
 from .launch import DTYPES, launch, triton
 from .lines import Lines
 
@@ -132,6 +132,12 @@ def attend(
     """
     out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
     lse = None
+    if len(patterns) == 2:
+        p = Problem('forward', max(patterns, key=_length), query, value)
+        if p.tile.together and not any(x.nested for x in patterns):
+            return out, _attend_crossing(
+                p, query, key, value, out, patterns, scale
+            )
     for lines in patterns:
         p = Problem('forward', lines, query, value)
         joint = torch.empty(
@@ -153,6 +159,46 @@ def attend(
         )  # fmt: skip
         lse = joint
     return out, lse
+
+
+def _length(lines):
+    return lines.length
+
+
+def _attend_crossing(p, query, key, value, out, patterns, scale):
+    """The two patterns of criss-cross attention in one launch."""
+    before, joint = (
+        torch.empty(
+            (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
+        )
+        for _ in range(2)
+    )
+    pictures = len(query)
+    groups = pictures * p.parts
+    queue = torch.zeros(1 + groups, dtype=torch.int32, device=out.device)
+    tensors = query, key, value, out
+    tiles_of = [x.count * triton.cdiv(x.length, p.tile.M) for x in patterns]
+    pairs = sum(2 * x.count * x.length**2 for x in patterns)
+    options = {
+        name: option
+        for name, option in p.launch.items()
+        if name not in ('LATER', 'NESTED')
+    }
+    launch(
+        attend_crossing_lines, [p.parts * sum(tiles_of)],
+        *tensors, before, joint, queue, *map(_step, tensors),
+        *(
+            n
+            for x in patterns
+            for n in (x.length, x.near, x.a0, x.count // pictures)
+        ),
+        groups, float(scale),
+        reads=(query, key, value, out, before, queue),
+        writes=(out, before, joint, queue),
+        flops=pairs * (p.parts * query.shape[-1] + value.shape[-1]),
+        STAGES=p.tile.stages, **options,
+    )  # fmt: skip
+    return joint
 
 
 def attend_backward(

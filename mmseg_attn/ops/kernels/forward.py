@@ -15,32 +15,31 @@ from .lines import first_row, load_rows, rows_of, save_rows
 
 # Crops vary in training: no kernels of their own for multiples of 16.
 PLACE = ['length', 'n1', 'n2', 'a0', 'a1', 'inner', 'far', 'near']
+CROSSING = [
+    f'{name}{axis}'
+    for axis in ('', 2)
+    for name in ('length', 'after', 'size', 'count')
+]
 
 
-@jit(do_not_specialize=PLACE)
-def attend_lines(
+@jit
+def attend_tile(
     query, key, value, out, bias, before, joint,
-    query_step, key_step, value_step, out_step,
+    query_step, key_step, value_step, out_step, line, start, c,
     length, n1, n2, a0, a1, inner, far, near, scale,
     WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, M: tl.constexpr,
     N: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
     LATER: tl.constexpr, NESTED: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Attention of M queries of a line, C channels of it.
+    """Attention of the queries start .. start + M of a line.
 
-    The log-sum-exp of the earlier patterns, ``before``, is None for the
-    first. ``joint`` is another buffer: the programs of all parts read the old
-    one of a row, and any of them may write the new one first. With TMA the
-    four tensors are descriptors (outer, length, after, width) and their steps
-    are not used.
+    Of the channels c .. c + C. The log-sum-exp of the earlier patterns,
+    ``before``, is None for the first. ``joint`` is another buffer: the
+    programs of all parts read the old one of a row, and any of them may write
+    the new one first. With TMA the four tensors are descriptors (outer,
+    length, after, width) and their steps are not used.
     """
-    parts = tl.cdiv(VALUE_WIDTH, C)
-    tiles = tl.cdiv(length, M)
-    c = tl.program_id(0) % parts * C
-    tile = tl.program_id(0) // parts
-    line = tile // tiles
-    start = tile % tiles * M
     own = start + tl.arange(0, M)
     inside = own < length
     first = first_row(line, n1, n2, a0, a1)
@@ -99,3 +98,90 @@ def attend_lines(
         out.store([i, start, j, c], y.to(q.dtype).reshape(1, M, 1, C))
     else:
         save_rows(out, y, None, out_step, rows, inside, c, VALUE_WIDTH)
+
+
+@jit(do_not_specialize=PLACE)
+def attend_lines(
+    query, key, value, out, bias, before, joint,
+    query_step, key_step, value_step, out_step,
+    length, n1, n2, a0, a1, inner, far, near, scale,
+    WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
+    LATER: tl.constexpr, NESTED: tl.constexpr, TMA: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Attention within one pattern: see :func:`attend_tile`."""
+    parts = tl.cdiv(VALUE_WIDTH, C)
+    tiles = tl.cdiv(length, M)
+    tile = tl.program_id(0) // parts
+    attend_tile(
+        query, key, value, out, bias, before, joint,
+        query_step, key_step, value_step, out_step,
+        tile // tiles, tile % tiles * M, tl.program_id(0) % parts * C,
+        length, n1, n2, a0, a1, inner, far, near, scale,
+        WIDTH, VALUE_WIDTH, M, N, D, C, LATER, NESTED, TMA, PRECISION, STAGES,
+    )  # fmt: skip
+
+
+@jit(do_not_specialize=[*CROSSING, 'groups'])
+def attend_crossing_lines(
+    query, key, value, out, before, joint, queue,
+    query_step, key_step, value_step, out_step,
+    length, after, size, count, length2, after2, size2, count2, groups, scale,
+    WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Both axes of a picture in one launch: rows, then columns.
+
+    A group is a part of the channels of a picture. Programs take what is next
+    in a queue: the rows of a group, then those of the next one before the
+    columns of the first, so that these seldom wait for the last of the rows,
+    and find what these have read in the L2 cache. Who waits does so for
+    programs that began earlier: so they end.
+
+    Args:
+        queue: The next place, then the rows done of each group; all 0.
+        length, after, size, count: Of the rows: positions of a line, rows of
+            memory between them, rows of memory of ``after`` lines, and
+            lines of a picture; then those of the columns.
+        groups: Pictures times parts.
+    """
+    parts = tl.cdiv(VALUE_WIDTH, C)
+    tiles, tiles2 = tl.cdiv(length, M), tl.cdiv(length2, M)
+    early, late = count * tiles, count2 * tiles2
+    place = tl.atomic_add(queue, 1, sem='relaxed')
+    behind = tl.maximum(place - early, 0)
+    turn = behind // (early + late)
+    rest = behind % (early + late)
+    # The last turn has columns alone.
+    here = tl.where(turn < groups - 1, early, 0)
+    begins = place < early
+    if begins | (rest < here):
+        group = tl.where(begins, 0, turn + 1)
+        tile = tl.where(begins, place, rest)
+        line = group // parts * count + tile // tiles
+        attend_tile(
+            query, key, value, out, None, None, before,
+            query_step, key_step, value_step, out_step,
+            line, tile % tiles * M, group % parts * C,
+            length, 1, after, size, 0, length, 0, after, scale,
+            WIDTH, VALUE_WIDTH, M, N, D, C, False, False, False, PRECISION,
+            STAGES,
+        )  # fmt: skip
+        tl.debug_barrier()  # all of it is written
+        tl.atomic_add(queue + 1 + group, 1, sem='release')
+    else:
+        tile = rest - here
+        line = turn // parts * count2 + tile // tiles2
+        done = tl.atomic_add(queue + 1 + turn, 0, sem='acquire')
+        while done < early:
+            done = tl.atomic_add(queue + 1 + turn, 0, sem='acquire')
+        attend_tile(
+            query, key, value, out, None, before, joint,
+            query_step, key_step, value_step, out_step,
+            line, tile % tiles2 * M, turn % parts * C,
+            length2, 1, after2, size2, 0, length2, 0, after2, scale,
+            WIDTH, VALUE_WIDTH, M, N, D, C, True, False, False, PRECISION,
+            STAGES,
+        )  # fmt: skip

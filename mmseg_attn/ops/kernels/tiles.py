@@ -32,6 +32,8 @@ class Tile(NamedTuple):
         stages: Tiles under way at a time.
         tma: Whether whole tiles are fetched by the tensor memory accelerator,
             where the rows allow it.
+        together: Whether the forward along both axes of pictures is one
+            launch, which knows no tma.
     """
 
     M: int
@@ -40,6 +42,7 @@ class Tile(NamedTuple):
     warps: int = 4
     stages: int = 2
     tma: bool = False
+    together: bool = False
 
 
 _chosen: dict[str, Tile] = {}
