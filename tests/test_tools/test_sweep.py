@@ -66,7 +66,7 @@ def test_tiles_are_tried(monkeypatch, tmp_path):
     assert [row['tile']['M'] for row in rows] == [64, 32, 16, 64]
     lines = (tmp_path / 'sweep.md').read_text().splitlines()[-4:]
     assert '| 32 16 64 8 2 1 0 | 0.500 |' in lines[0]
-    assert '| 64 16 64 8 2 1 | 1.000 |' in lines[1]
+    assert '| 64 16 64 8 2 1 0 | 1.000 |' in lines[1]
     assert 'too large' in lines[3]
 
 
