@@ -125,7 +125,10 @@ def _key_bias(query, pads):
 
     Finite, so that a group of nothing but padding has no NaN.
     """
-    ones = torch.ones_like(widen(query[..., :1]))
+    # Contiguous whatever the query's strides: so the kernels read it.
+    ones = torch.ones_like(
+        widen(query[..., :1]), memory_format=torch.contiguous_format
+    )
     return (1 - _pad(ones, pads)) * (torch.finfo(ones.dtype).min / 4)
 
 

@@ -106,10 +106,12 @@ def _aligned(x):
     not take the affinity becomes a tensor.
     """
     unit = 16 // x.element_size()
-    *strides, last = x.stride()
     missing = -x.shape[-1] % unit
     if missing:
         return F.pad(x, (0, missing))
+    if is_traced():  # compilers lay out memory, and know no offsets yet
+        return x
+    *strides, last = x.stride()
     if last == 1 and not any(n % unit for n in (x.storage_offset(), *strides)):
         return x
     return x.clone(memory_format=torch.contiguous_format)

@@ -4,6 +4,7 @@
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -429,6 +430,31 @@ def test_fused_attention_is_given_what_it_takes(
         assert x.stride(-1) == 1
         assert x.storage_offset() % 8 == 0
         assert all(stride % 8 == 0 for stride in x.stride()[:-1])
+
+
+@EACH
+def test_compilers_and_exporters_see_one_graph(name, gpu):
+    """Which cannot be asked where a map begins in memory."""
+    case = OPERATORS[name].cases[0]
+    case = dataclasses.replace(case, dim=8, value_dim=16)  # whole 16 bytes
+    inputs = make(name, case, torch.float32)
+    function = partial(OPERATORS[name].function, **case.options)
+    expected = run(name, inputs, case, 'reference')
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
+    out = compiled(*inputs)
+    torch.manual_seed(1)
+    weight = torch.randn(out.shape, dtype=torch.float64).to(out.dtype)
+    got = out, *torch.autograd.grad(out, inputs, weight)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+    class Module(torch.nn.Module):
+        def forward(self, *tensors):
+            return function(*tensors)
+
+    exported = torch.export.export(Module(), tuple(inputs)).module()
+    torch.testing.assert_close(exported(*inputs), out)
 
 
 SWITCHES = {

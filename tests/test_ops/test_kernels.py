@@ -449,6 +449,21 @@ def test_groups_of_two_strides(spatial, partition, padding, heads, span):
         assert relative_error(got, expected) <= 5e-6
 
 
+@pytest.mark.parametrize('span', ['long', 'short'])
+def test_padding_is_masked_whatever_the_strides(span):
+    """Of a map (B, heads * dim, n), whose positions lie side by side."""
+    inputs = [
+        x.movedim(1, -1).contiguous().movedim(-1, 1)
+        for x in make((7,), 2, 8, 12)[:3]
+    ]
+    options = dict(partition=(3,), span=span, padding='mask')
+    got, expected = (
+        interlaced_sparse_attention(*inputs, **options, backend=backend)
+        for backend in ('triton', 'reference')
+    )
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_three_axes_of_groups_are_refused():
     inputs = make((2, 2, 4))[:3]
     with pytest.raises(RuntimeError, match='at most 2 spatial axes, got 3'):
