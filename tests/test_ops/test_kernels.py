@@ -22,6 +22,7 @@ from mmseg_attn.ops.core import device, engines
 from mmseg_attn.ops.core.autograd import dots
 from mmseg_attn.ops.declare import OPERATORS
 from mmseg_attn.ops.kernels import attention, launch, tiles
+from mmseg_attn.ops.kernels import delta as delta_kernel
 from mmseg_attn.ops.kernels.delta import row_products_of
 from mmseg_attn.ops.kernels.tiles import Tile
 
@@ -230,6 +231,26 @@ def test_rows_that_descriptors_cannot_take(monkeypatch):
     assert found == [None, None]
     truth = run('torch', *(x.double() for x in inputs), [0, 1])[0]
     torch.testing.assert_close(out.double(), truth, rtol=0, atol=1e-5)
+
+
+def test_one_row_for_all_is_left_to_pointers(monkeypatch):
+    """A gradient that is the same everywhere, as of a global mean."""
+    found = described(monkeypatch)
+    *qkv, grad = (x.contiguous() for x in make((5, 6), 1, 8, 16))
+    grad = grad[:1, :1, :1].expand(grad.shape)
+    with tiles.chosen('backward', Tile(16, 16, 16, tma=True)):
+        results = []
+        for given in (grad, grad.contiguous()):
+            engine = core_axis.axis_engine([0, 1], 0.7, 'triton')
+            out, lse = engine.attend(*qkv)
+            delta = row_products_of(given, out)
+            grads = [torch.empty_like(x) for x in qkv]
+            engine.attend_backward(given, *qkv, delta, lse, out=grads)
+            results.append(grads)
+    described_ = [x is not None for x in found]
+    assert described_ == [False] * 4 + [False] * 2 + [True] * 2
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('generation', [(80, 163), (86, 99), (90, 227)])
@@ -502,12 +523,46 @@ def test_a_kernel_that_fails_is_replaced_with_one_warning(
     assert len([w for w in seen if 'torch is used' in str(w.message)]) == 1
     assert failing in str(seen[0].message)
     for a, b in zip(got, step('torch'), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        assert relative_error(a, b.double()) <= 5e-6
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         step()
     with pytest.raises(RuntimeError, match=failing):
         step('triton')
+
+
+def test_compiled_gates_have_torch_for_a_kernel_that_fails(monkeypatch):
+    monkeypatch.setattr(engines, 'failures', {})
+    monkeypatch.setattr(device, 'on_gpu', lambda x: True)
+
+    def fails(*args, **options):
+        raise launch.KernelFailed('too large a tile')
+
+    monkeypatch.setattr(attention, 'launch', fails)
+    inputs = [x.detach().contiguous() for x in make((4, 5))[:3]]
+    declared = OPERATORS['channelized_axial_attention']
+    options = declared.cases[0].options
+    torch.compiler.reset()
+    compiled = torch.compile(declared.function, backend='eager')
+    with pytest.warns(UserWarning, match='too large a tile: torch is used'):
+        got = compiled(*inputs, **options)
+    expected = declared.function(*inputs, **options, backend='reference')
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_products_that_fail_are_not_compiled_again(monkeypatch):
+    tried = []
+
+    def fails(*args, **options):
+        tried.append(args)
+        raise launch.KernelFailed('no C compiler')
+
+    monkeypatch.setattr(delta_kernel, 'launch', fails)
+    monkeypatch.setattr(delta_kernel, '_failures', set())
+    grad, out = make((5, 7), 3, 8, 6)[2:]
+    for _ in range(2):
+        assert row_products_of(grad, out) is None
+    assert len(tried) == 1
 
 
 def test_custom_operator_passes_opcheck(monkeypatch):

@@ -85,12 +85,15 @@ class Problem:
     def descriptors(self, *tensors):
         """Of (tensor, rows, channels) of a tile, None where TMA cannot.
 
-        It wants rows of a multiple of 16 bytes that begin at one.
+        It wants rows of a multiple of 16 bytes that begin at one, and no row
+        that stands for all, as of a gradient that is the same everywhere.
         """
         lines = self.lines
         fits = TensorDescriptor and self.tile.tma and not lines.nested
         if not fits or any(
-            x.data_ptr() % 16 or _step(x) * x.element_size() % 16
+            x.data_ptr() % 16
+            or _step(x) * x.element_size() % 16
+            or not _step(x)
             for x, _, _ in tensors
         ):
             return None

@@ -11,6 +11,8 @@ from .lines import load_rows
 
 _ROWS = 16
 _CHANNELS = 256
+# (device, dtype, dtype) for which it failed, not to compile it every time.
+_failures: set[tuple] = set()
 
 
 @jit
@@ -40,7 +42,10 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
         float32, bfloat16 and float16, of rows that are not one stride apart,
         or without Triton.
     """
-    if reason(out.device) or not {grad.dtype, out.dtype} <= set(DTYPES):
+    kind = out.device, grad.dtype, out.dtype
+    if reason(out.device) or not set(kind[1:]) <= set(DTYPES):
+        return None
+    if kind in _failures:
         return None
     try:
         steps = [x.view(-1, x.shape[-1]).stride() for x in (grad, out)]
@@ -61,5 +66,6 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
             R=_ROWS, num_warps=4,
         )  # fmt: skip
     except KernelFailed:  # as without a C compiler; torch has another way
+        _failures.add(kind)
         return None
     return delta
