@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """What the README names exists, and its Python runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -92,3 +93,22 @@ def test_links_lead_somewhere():
     links = re.findall(r'\]\(([^)]+)\)', README)
     for link in links:
         assert link.startswith('https://') or (ROOT / link).exists(), link
+
+
+def test_counted_figures_are_those_of_the_table():
+    """Bytes and ratio of the GPU's table, case by case in its order."""
+    path = ROOT / 'tools/benchmark/results/counted/after/counted.json'
+    found = {}
+    for row in json.loads(path.read_text())['rows']:
+        if (row['size'], row['dtype']) == ('2x97x97', 'bfloat16'):
+            if 'seconds' in row:
+                found.setdefault(row['case'], []).append(row)
+    lines = re.findall(r'\| (\d+) MB, .* \| (\d+) MB, .* \| (.*) x \|', README)
+    assert len(lines) == len(found)
+    for (ours, its, ratio), (own, *peers) in zip(
+        lines, found.values(), strict=True
+    ):
+        best = min(peers, key=lambda row: row['seconds'])
+        assert f'{own["bytes"] / 1e6:.0f}' == ours
+        assert f'{best["bytes"] / 1e6:.0f}' == its
+        assert f'{best["seconds"] / own["seconds"]:.2f}' == ratio
