@@ -2,6 +2,7 @@
 """The check of a device finds what is wrong, and nothing else."""
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 
@@ -160,3 +161,28 @@ def test_switches_of_tf32(switch):
     with trials.tf32(switch):
         assert tf32_is_allowed() == (switch != 'off')
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    'tool, arguments, message',
+    [
+        ('check', ['--workers', '0'], "'0' is no integer from 1 on"),
+        ('count', ['--channels', '-8'], "'-8' is no integer from 1 on"),
+        ('sweep', ['--channels', '0'], "'0' is no integer from 1 on"),
+        ('sweep', ['--sizes', '1x0x1'], 'is not like 2x97x97'),
+        ('offline', ['--jobs', 'two'], "'two' is no integer from 1 on"),
+        (
+            'offline',
+            ['--shapes', 'interlaced', '--dtypes', 'float32'],
+            "no shape of ['interlaced'] is in ['float32']",
+        ),
+    ],
+)
+def test_bad_arguments_are_said_in_a_line(
+    tool, arguments, message, monkeypatch, capsys
+):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(tool).main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from cases import CASES
 from machine import describe
-from options import size
+from options import positive, size
 from report import about, markdown, write
 from trials import SWITCHES, Job, Result, run
 
@@ -87,7 +87,7 @@ def parse_args(arguments=None):
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
     )
     parser.add_argument('--sizes', nargs='*', type=size, default=SIZES.split())
-    parser.add_argument('--channels', type=int, default=512)
+    parser.add_argument('--channels', type=positive, default=512)
     parser.add_argument(
         '--only',
         nargs='+',
@@ -99,7 +99,7 @@ def parse_args(arguments=None):
         choices=[_name(dtype) for dtype in [torch.float64, *DTYPES]],
     )
     parser.add_argument(
-        '--workers', type=int, default=1, help='processes on the device'
+        '--workers', type=positive, default=1, help='processes on the device'
     )
     parser.add_argument(
         '--seconds',

@@ -27,7 +27,7 @@ import further
 import torch
 from counter import counted
 from measure import Skipped, one_line
-from options import size
+from options import positive, size
 from report import print_table, save_table
 
 from mmseg_attn.ops.kernels import launch
@@ -180,7 +180,7 @@ def parse_args(arguments=None):
         choices=DTYPES.split(),
         default=DTYPES.split(),
     )
-    parser.add_argument('--channels', type=int, default=512)
+    parser.add_argument('--channels', type=positive, default=512)
     parser.add_argument(
         '--calls', type=int, default=0, help='print the costliest of ours'
     )

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import torch
+from options import positive
 from report import save_table
 
 from mmseg_attn.ops.core import device
@@ -249,7 +250,7 @@ def main(arguments=None):
     names = list(dict.fromkeys(s.name for s in SHAPES))
     parser.add_argument('--shapes', nargs='+', default=names, choices=names)
     parser.add_argument('--dtypes', nargs='+')
-    parser.add_argument('--jobs', type=int, default=2)
+    parser.add_argument('--jobs', type=positive, default=2)
     parser.add_argument('--out', type=Path, help='folder for the results')
     args = parser.parse_args(arguments)
     if os.environ.get('TRITON_INTERPRET') == '1':
@@ -263,6 +264,8 @@ def main(arguments=None):
         if shape.name in args.shapes
         and shape.dtype in (args.dtypes or shape.dtype)
     ]
+    if not jobs:
+        parser.error(f'no shape of {args.shapes} is in {args.dtypes}')
     context = multiprocessing.get_context('spawn')
     with context.Pool(args.jobs) as pool:
         rows = [r for found in pool.imap(rows_of, jobs) for r in found]

@@ -19,12 +19,19 @@ def size(text):
     raise argparse.ArgumentTypeError(f'{text!r} is not like 2x97x97 (BxHxW)')
 
 
+def positive(text):
+    """Check an argument that counts."""
+    if re.fullmatch(r'[1-9]\d*', text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no integer from 1 on')
+
+
 def parser(doc):
     """A parser with the options of all tools that time."""
     result = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawTextHelpFormatter
     )
-    result.add_argument('--channels', type=int, default=512)
+    result.add_argument('--channels', type=positive, default=512)
     result.add_argument(
         '--dtype', default='float32', choices=['float32', *NARROW]
     )

@@ -23,7 +23,7 @@ import torch
 from cases import CASES
 from machine import prepare
 from measure import Contestant, one_line, time_in_turns, verify
-from options import parser, size
+from options import parser, positive, size
 from report import save_table
 from run import TOLERANCE
 from trials import deterministic
@@ -80,7 +80,7 @@ def parse_args(arguments=None):
         '--seconds', type=float, default=86400, help='for all families'
     )
     result.add_argument(
-        '--workers', type=int, default=1, help='processes that compile'
+        '--workers', type=positive, default=1, help='processes that compile'
     )
     return result.parse_args(arguments)
 

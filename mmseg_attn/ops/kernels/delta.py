@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
     Returns:
         (..., 1), or None where the kernel cannot run: of other dtypes than
         float32, bfloat16 and float16, of rows that are not one stride apart,
-        or without Triton.
+        without Triton, or where it fails: then one warning says why.
     """
     kind = out.device, grad.dtype, out.dtype
     if reason(out.device) or not set(kind[1:]) <= set(DTYPES):
@@ -65,7 +67,10 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
             WIDTH=width, C=min(triton.next_power_of_2(width), _CHANNELS),
             R=_ROWS, num_warps=4,
         )  # fmt: skip
-    except KernelFailed:  # as without a C compiler; torch has another way
+    except KernelFailed as error:  # as without a C compiler
         _failures.add(kind)
+        warnings.warn(
+            f'{error}: torch is used instead for {grad.dtype}', stacklevel=2
+        )
         return None
     return delta
