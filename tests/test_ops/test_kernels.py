@@ -567,6 +567,36 @@ def test_a_kernel_that_fails_is_replaced_with_one_warning(
         step('triton')
 
 
+def test_an_error_of_the_card_is_raised(monkeypatch):
+    """After an illegal access nothing runs, torch neither."""
+    monkeypatch.setattr(engines, 'failures', {})
+    monkeypatch.setattr(device, 'on_gpu', lambda x: True)
+    monkeypatch.setattr(launch, 'INTERPRETED', False)
+    monkeypatch.setattr(launch, 'reason', lambda device: None)
+
+    class Fails:
+        __name__ = 'attend_lines'
+
+        def __getitem__(self, grid):
+            raise RuntimeError('Triton Error [CUDA]: an illegal memory access')
+
+    monkeypatch.setattr(attention, 'attend_lines', Fails())
+    with pytest.raises(RuntimeError, match='illegal memory') as caught:
+        criss_cross_attention(*make((4, 5))[:3])
+    assert not isinstance(caught.value, launch.KernelFailed)
+    assert not engines.failures
+
+
+def test_a_failure_is_that_of_its_widths(monkeypatch):
+    inputs = [x.contiguous() for x in make((4, 5), 1, 8, 16)[:3]]
+    kind = inputs[0].device, inputs[0].dtype, 8, 16
+    monkeypatch.setattr(engines, 'failures', {kind: 'too large a tile'})
+    with pytest.raises(RuntimeError, match='too large a tile'):
+        criss_cross_attention(*inputs, backend='triton')
+    others = make((4, 5), 1, 8, 24)[:3]
+    criss_cross_attention(*others, backend='triton')
+
+
 def test_compiled_gates_have_torch_for_a_kernel_that_fails(monkeypatch):
     monkeypatch.setattr(engines, 'failures', {})
     monkeypatch.setattr(device, 'on_gpu', lambda x: True)

@@ -59,10 +59,11 @@ def test_product_of_narrow_floats_is_fp32_on_any_torch(has, monkeypatch):
     assert matmul.bmm(a, a.mT).dtype == torch.float32
 
 
-def test_longest_row_of_an_operand_in_fp16_is_of_unit_length():
-    x = 1e6 * torch.randn(2, 3, 4, 5)
+@pytest.mark.parametrize('size', [1e6, 1e-12])
+def test_longest_row_of_an_operand_in_fp16_is_of_unit_length(size):
+    x = size * torch.randn(2, 3, 4, 5)
     got, factor = matmul.operand(x, torch.float16)
-    torch.testing.assert_close(got * factor, x, rtol=1e-2, atol=1e3)
+    torch.testing.assert_close(got * factor, x, rtol=1e-2, atol=1e-3 * size)
     assert got.float().norm(dim=-1).amax().item() == pytest.approx(1, abs=1e-2)
     assert matmul.operand(x, torch.float32) == (x, None)
     zeros, _ = matmul.operand(torch.zeros(1, 2, 2), torch.float16)
