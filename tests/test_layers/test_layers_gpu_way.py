@@ -367,6 +367,14 @@ def test_residual(shape, dtypes, channels_last, over, residual_by):
         assert torch.equal(again, delta)
 
 
+def test_residual_of_rows_of_any_strides():
+    torch.manual_seed(0)
+    x, gamma = torch.randn(2, 6, 3, 5), torch.tensor(0.5)
+    rows = torch.randn(2, 6, 3, 5).movedim(1, -1).unsqueeze(-2)
+    y = Residual.apply(x, gamma, rows)
+    torch.testing.assert_close(y, x + 0.5 * rows.squeeze(-2).movedim(-1, 1))
+
+
 def test_torch_stands_in_for_a_kernel_that_fails(monkeypatch, recwarn):
     def fail(*args, **kwargs):
         raise launch.KernelFailed('no C compiler')
