@@ -311,3 +311,16 @@ def test_pyramid(tmp_path, monkeypatch):
         '| P2 | 16x24 | 384 | non-local | not tried |'
         in (tmp_path / 'pyramid.md').read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--device', 'no-such'], "'no-such' cannot be used: "),
+        (['--out', __file__], 'cannot be a folder: File exists'),
+    ],
+)
+def test_what_is_not_there_is_said_at_once(arguments, message, run, capsys):
+    with pytest.raises(SystemExit):
+        run.parse_args(arguments)
+    assert message in capsys.readouterr().err

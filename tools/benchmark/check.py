@@ -20,12 +20,11 @@ import os
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 from cases import CASES
 from machine import describe
-from options import positive, size
+from options import device, folder, positive, size
 from report import about, markdown, write
 from trials import SWITCHES, Job, Result, run
 
@@ -84,7 +83,9 @@ def parse_args(arguments=None):
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+        '--device',
+        type=device,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
     )
     parser.add_argument('--sizes', nargs='*', type=size, default=SIZES.split())
     parser.add_argument('--channels', type=positive, default=512)
@@ -107,7 +108,7 @@ def parse_args(arguments=None):
         default=86400,
         help='what is not done by then is left out, and said so',
     )
-    parser.add_argument('--out', type=Path, help='folder for the results')
+    parser.add_argument('--out', type=folder, help='folder for the results')
     return parser.parse_args(arguments)
 
 
@@ -160,7 +161,6 @@ def rows(found) -> list[list[str]]:
 
 def save(found, left, info, out):
     """Write check.md and check.json to a folder."""
-    out.mkdir(parents=True, exist_ok=True)
     results = [r for _, some in found for r in some]
     wrong = [f'- {r.label}: {r.problem}' for r in results if r.problem]
     left = [f'- not done: {job}' for job in left]

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from itertools import pairwise, repeat
-from pathlib import Path
 
 import peers
 import torch
 from measure import Contestant, as_it_is, peak_bytes, to_nchw
+from options import folder
 from report import markdown, write
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -409,12 +409,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument('--out', type=Path, help='folder for claims.md')
+    parser.add_argument('--out', type=folder, help='folder for claims.md')
     args = parser.parse_args(arguments)
     rows = markdown(HEADER, table(exact() | measured()))
     print(rows)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
         text = f'torch {torch.__version__}. {NOTE}\n{rows}'
         write(args.out / 'claims.md', text)
 

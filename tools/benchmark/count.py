@@ -19,7 +19,6 @@ import argparse
 import itertools
 import math
 from collections import Counter
-from pathlib import Path
 from unittest import mock
 
 import cases
@@ -27,7 +26,7 @@ import further
 import torch
 from counter import counted
 from measure import Skipped, one_line
-from options import positive, size
+from options import folder, positive, size
 from report import print_table, save_table
 
 from mmseg_attn.ops.kernels import launch
@@ -184,7 +183,7 @@ def parse_args(arguments=None):
     parser.add_argument(
         '--calls', type=int, default=0, help='print the costliest of ours'
     )
-    parser.add_argument('--out', type=Path, help='folder for the results')
+    parser.add_argument('--out', type=folder, help='folder for the results')
     return parser.parse_args(arguments)
 
 
@@ -192,8 +191,6 @@ def main(arguments=None):
     args = parse_args(arguments)
     if launch.triton is None:
         raise SystemExit('kernels of ours are counted: pip install triton')
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
     problems = itertools.product(args.cases, args.sizes, args.dtypes)
     found = [measure(*problem, args.channels) for problem in problems]
     if args.calls:

@@ -32,8 +32,6 @@ def prepare(args):
     """Apply the options of all tools; a description of the machine."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = args.tf32
     torch.backends.cudnn.allow_tf32 = args.tf32
     info = describe(args.device)

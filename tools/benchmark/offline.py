@@ -25,7 +25,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import torch
-from options import positive
+from options import folder, positive
 from report import save_table
 
 from mmseg_attn.ops.core import device
@@ -251,12 +251,10 @@ def main(arguments=None):
     parser.add_argument('--shapes', nargs='+', default=names, choices=names)
     parser.add_argument('--dtypes', nargs='+')
     parser.add_argument('--jobs', type=positive, default=2)
-    parser.add_argument('--out', type=Path, help='folder for the results')
+    parser.add_argument('--out', type=folder, help='folder for the results')
     args = parser.parse_args(arguments)
     if os.environ.get('TRITON_INTERPRET') == '1':
         parser.error('TRITON_INTERPRET=1 compiles nothing: unset it')
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
     jobs = [
         (card, shape)
         for card in args.cards

@@ -26,6 +26,27 @@ def positive(text):
     raise argparse.ArgumentTypeError(f'{text!r} is no integer from 1 on')
 
 
+def folder(text):
+    """Make a folder before anything takes time."""
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f'{text!r} cannot be a folder: {error.strerror}'
+        raise argparse.ArgumentTypeError(message) from None
+    return Path(text)
+
+
+def device(text):
+    """Check the name of a device that is here."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        message = f'{text!r} cannot be used: {reason}'
+        raise argparse.ArgumentTypeError(message) from None
+    return text
+
+
 def parser(doc):
     """A parser with the options of all tools that time."""
     result = argparse.ArgumentParser(
@@ -39,11 +60,13 @@ def parser(doc):
         '--tf32', action='store_true', help='allow TF32 products of fp32'
     )
     result.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+        '--device',
+        type=device,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
     )
     result.add_argument('--threads', type=int, help='CPU threads')
     result.add_argument('--repeat', type=int, default=30, help='most rounds')
-    result.add_argument('--out', type=Path, help='folder for the results')
+    result.add_argument('--out', type=folder, help='folder for the results')
     result.set_defaults(amp=None)
     return result
 
