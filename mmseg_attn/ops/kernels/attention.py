@@ -59,6 +59,8 @@ class Problem:
             family, query.device, query.element_size(), *widths, lines.length
         )
         self.lines, self.tile = lines, found
+        narrow = query.dtype != torch.float32
+        precision = 'ieee' if narrow else tiles.precision_of_fp32()
         self.options = dict(
             WIDTH=widths[0],
             VALUE_WIDTH=widths[1],
@@ -68,14 +70,10 @@ class Problem:
             C=found.C,
             LATER=lines.exclude_self,
             NESTED=lines.nested,
-            PRECISION='ieee',
+            PRECISION=precision,
             num_warps=found.warps,
         )
-        if query.dtype == torch.float32:
-            self.options['PRECISION'] = tiles.precision_of(query)
-        self.launch = dict(
-            on=query, precision=self.options['PRECISION'], **self.options
-        )
+        self.launch = dict(on=query, precision=precision, **self.options)
         self.programs = lines.count * triton.cdiv(lines.length, found.M)
         self.parts = triton.cdiv(widths[1], found.C)
         # Pairs of a query and a key, twice: a product has so many operations

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ..core.device import tf32_is_allowed
 from .launch import triton
@@ -65,8 +64,8 @@ def power(n: int) -> int:
     return max(16, triton.next_power_of_2(n))
 
 
-def precision_of(x: Tensor) -> str:
-    """Of products of fp32: TF32 if it is allowed, else three of them."""
+def precision_of_fp32() -> str:
+    """TF32 if it is allowed, else three such products of one."""
     return 'tf32' if tf32_is_allowed() else 'tf32x3'
 
 
