@@ -7,7 +7,7 @@ map on the way; where Triton cannot run, by torch.
 
 from __future__ import annotations
 
-import warnings
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,25 +15,16 @@ from torch import Tensor
 from ..ops.core.autograd import dots, no_autocast, refuse_double_backward
 from .projected_gpu import dense
 
-# (device, dtype) of maps for which a kernel failed.
-_failures: set[tuple] = set()
-
 
 def _by_kernel(name, x, *args):
     """What a kernel returns, None where it cannot run or fails."""
     from ..ops.kernels import residual as kernels
-    from ..ops.kernels.launch import KernelFailed
+    from ..ops.kernels.launch import attempt
 
-    kind = x.device, x.dtype
-    if kind not in _failures and kernels.can_run(x):
-        try:
-            return getattr(kernels, name)(x, *args)
-        except KernelFailed as error:
-            _failures.add(kind)
-            warnings.warn(
-                f'{error}: torch is used instead for {x.dtype}', stacklevel=3
-            )
-    return None
+    if not kernels.can_run(x):
+        return None
+    run = partial(getattr(kernels, name), x, *args)
+    return attempt((x.device, x.dtype), f'{x.dtype}', run)[1]
 
 
 def add_residual(x: Tensor, gamma: Tensor, rows: Tensor) -> Tensor:

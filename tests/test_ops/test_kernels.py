@@ -19,7 +19,7 @@ pytest.importorskip('triton', reason='triton is not installed')
 
 from mmseg_attn.ops import criss_cross_attention, interlaced_sparse_attention
 from mmseg_attn.ops.core import axis as core_axis
-from mmseg_attn.ops.core import device, engines
+from mmseg_attn.ops.core import device
 from mmseg_attn.ops.core.autograd import dots
 from mmseg_attn.ops.declare import OPERATORS
 from mmseg_attn.ops.kernels import attention, launch, tiles
@@ -534,7 +534,7 @@ def test_a_kernel_that_fails_is_replaced_with_one_warning(
     failing, monkeypatch
 ):
     """As on a card with less shared memory than a tile needs."""
-    monkeypatch.setattr(engines, 'failures', {})
+    monkeypatch.setattr(launch, 'failures', {})
     monkeypatch.setattr(device, 'on_gpu', lambda x: True)
 
     class Fails:
@@ -569,7 +569,7 @@ def test_a_kernel_that_fails_is_replaced_with_one_warning(
 
 def test_an_error_of_the_card_is_raised(monkeypatch):
     """After an illegal access nothing runs, torch neither."""
-    monkeypatch.setattr(engines, 'failures', {})
+    monkeypatch.setattr(launch, 'failures', {})
     monkeypatch.setattr(device, 'on_gpu', lambda x: True)
     monkeypatch.setattr(launch, 'INTERPRETED', False)
     monkeypatch.setattr(launch, 'reason', lambda device: None)
@@ -584,13 +584,13 @@ def test_an_error_of_the_card_is_raised(monkeypatch):
     with pytest.raises(RuntimeError, match='illegal memory') as caught:
         criss_cross_attention(*make((4, 5))[:3])
     assert not isinstance(caught.value, launch.KernelFailed)
-    assert not engines.failures
+    assert not launch.failures
 
 
 def test_a_failure_is_that_of_its_widths(monkeypatch):
     inputs = [x.contiguous() for x in make((4, 5), 1, 8, 16)[:3]]
     kind = inputs[0].device, inputs[0].dtype, 8, 16
-    monkeypatch.setattr(engines, 'failures', {kind: 'too large a tile'})
+    monkeypatch.setattr(launch, 'failures', {kind: 'too large a tile'})
     with pytest.raises(RuntimeError, match='too large a tile'):
         criss_cross_attention(*inputs, backend='triton')
     others = make((4, 5), 1, 8, 24)[:3]
@@ -598,7 +598,7 @@ def test_a_failure_is_that_of_its_widths(monkeypatch):
 
 
 def test_compiled_gates_have_torch_for_a_kernel_that_fails(monkeypatch):
-    monkeypatch.setattr(engines, 'failures', {})
+    monkeypatch.setattr(launch, 'failures', {})
     monkeypatch.setattr(device, 'on_gpu', lambda x: True)
 
     def fails(*args, **options):
@@ -624,7 +624,7 @@ def test_products_that_fail_are_not_compiled_again(monkeypatch):
         raise launch.KernelFailed('no C compiler')
 
     monkeypatch.setattr(delta_kernel, 'launch', fails)
-    monkeypatch.setattr(delta_kernel, '_failures', set())
+    monkeypatch.setattr(launch, 'failures', {})
     grad, out = make((5, 7), 3, 8, 6)[2:]
     with pytest.warns(UserWarning, match='no C compiler: torch is') as seen:
         assert row_products_of(grad, out) is None

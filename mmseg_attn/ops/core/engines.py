@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -12,11 +12,9 @@ from ..declare import Backend
 from . import device
 from .autograd import Engine
 
-# (device, dtype, key width, value width) of which a kernel failed -> why.
-failures: dict[tuple, str] = {}
-
 
 def _kind(query, value):
+    """What a failure of the kernels is that of."""
     return query.device, query.dtype, query.shape[-1], value.shape[-1]
 
 
@@ -48,24 +46,18 @@ def first_that_runs(kernels: Engine, other: Engine) -> Engine:
 
     Then one warning says why, and like tensors go to the other one at once.
     """
-    from ..kernels.launch import KernelFailed
+    from ..kernels.launch import attempt
 
     def either(name, query_at):
         def run(*tensors, **out):
             query, _, value = tensors[query_at : query_at + 3]
-            kind = _kind(query, value)
-            if kind not in failures:
-                try:
-                    return getattr(kernels, name)(*tensors, **out)
-                except KernelFailed as error:
-                    failures[kind] = str(error)
-                    warnings.warn(
-                        f'{error}: torch is used instead for {query.dtype} '
-                        f'with keys of {query.shape[-1]} and values of '
-                        f'{value.shape[-1]} channels',
-                        stacklevel=2,
-                    )
-            return getattr(other, name)(*tensors, **out)
+            ran, result = attempt(
+                _kind(query, value),
+                f'{query.dtype} with keys of {query.shape[-1]} and values of '
+                f'{value.shape[-1]} channels',
+                partial(getattr(kernels, name), *tensors, **out),
+            )
+            return result if ran else getattr(other, name)(*tensors, **out)
 
         return run
 
@@ -124,7 +116,7 @@ def _reason(place):
 
 
 def _limits(query: Tensor, key: Tensor, value: Tensor):
-    from ..kernels import attention
+    from ..kernels import attention, launch
 
     reason = attention.limits(query, key, value)
-    return reason or failures.get(_kind(query, value))
+    return reason or launch.failures.get(_kind(query, value))

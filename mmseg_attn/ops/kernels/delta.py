@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from .launch import DTYPES, KernelFailed, jit, launch, reason, tl, triton
+from .launch import DTYPES, attempt, jit, launch, reason, tl, triton
 from .lines import load_rows
 
 _ROWS = 16
 _CHANNELS = 256
-# (device, dtype, dtype) for which it failed, not to compile it every time.
-_failures: set[tuple] = set()
 
 
 @jit
@@ -47,8 +43,6 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
     kind = out.device, grad.dtype, out.dtype
     if reason(out.device) or not set(kind[1:]) <= set(DTYPES):
         return None
-    if kind in _failures:
-        return None
     try:
         steps = [x.view(-1, x.shape[-1]).stride() for x in (grad, out)]
     except RuntimeError:  # torch's only way to tell
@@ -59,7 +53,8 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
         (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
     )
     count, width = delta.numel(), out.shape[-1]
-    try:
+
+    def run():
         launch(
             row_products, [triton.cdiv(count, _ROWS)],
             grad, out, delta, steps[0][0], steps[1][0], count,
@@ -67,10 +62,7 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
             WIDTH=width, C=min(triton.next_power_of_2(width), _CHANNELS),
             R=_ROWS, num_warps=4,
         )  # fmt: skip
-    except KernelFailed as error:  # as without a C compiler
-        _failures.add(kind)
-        warnings.warn(
-            f'{error}: torch is used instead for {grad.dtype}', stacklevel=2
-        )
-        return None
-    return delta
+
+    # It may fail as without a C compiler.
+    ran, _ = attempt(kind, f'{grad.dtype}', run)
+    return delta if ran else None

@@ -9,9 +9,10 @@ recorded, which counts the cost of the CUDA path without a GPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,6 +131,32 @@ def launch(
                 f'the Triton kernel {kernel.__name__} cannot run here '
                 f'({type(error).__name__}: {lines[-1]})'
             ) from error
+
+
+# What a kernel failed for -> why: it is not compiled again each time.
+failures: dict[tuple, str] = {}
+
+
+def attempt(kind: tuple, whose: str, run: Callable) -> tuple[bool, Any]:
+    """Run kernels that torch can stand in for.
+
+    Args:
+        kind: What their failure is remembered of.
+        whose: The same in words, for the one warning that says why.
+        run: Takes nothing; launches.
+
+    Returns:
+        Whether it ran, now and before, and what it returned.
+    """
+    if kind in failures:
+        return False, None
+    try:
+        return True, run()
+    except KernelFailed as error:
+        failures[kind] = str(error)
+        message = f'{error}: torch is used instead for {whose}'
+        warnings.warn(message, stacklevel=3)
+        return False, None
 
 
 def reason(device: torch.device) -> str | None:
