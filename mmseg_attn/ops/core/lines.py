@@ -19,18 +19,13 @@ import torch
 from torch import Tensor
 
 from .autograd import no_autocast, pixel_rows, refuse_double_backward
-from .matmul import bmm, bmm_into, widen
+from .matmul import widen
 
-# Elements of scores and values in one block of lines, 16 MiB of fp32, and of
-# long ones, which are copied. Smaller blocks of short lines are no faster and
-# make more steps for threads to wait in.
-_BLOCK = 2**22
-_LONG_BLOCK = 2**19
+# Elements of scores and values in one block of lines, 8 MiB of fp32. Smaller
+# blocks make more steps for threads to wait in, larger ones leave the cache.
+_BLOCK = 2**21
 # Kept weights are at most so large a part of the value.
 _KEPT = 1 / 4
-# Up to so many positions a line is read as it lies; the products of longer
-# lines are those of :mod:`.matmul`, which wants them contiguous.
-_BLAS = 128
 
 
 def along(axis: int, x: Tensor) -> Tensor:
@@ -121,7 +116,7 @@ def attend_backward(
                 _write(dv, p.mT, g)
             if dq is None and dk is None:
                 continue
-            ds = _bmm(g, v.mT)
+            ds = torch.bmm(g, v.mT)
             # What torch's own softmax calls in its backward.
             ds = torch._softmax_backward_data(ds, p, -1, ds.dtype)
             if scale != 1.0:
@@ -163,8 +158,7 @@ def _blocks(*views: Tensor | None) -> Iterator[tuple]:
     """Yield views (i, j, length, dim) of some lines; None stays None."""
     rows, columns, length, _ = views[0].shape
     width = max(x.shape[-1] for x in views if x is not None)
-    limit = _BLOCK if length <= _BLAS else _LONG_BLOCK
-    count = rows * columns * length * (length + width) / limit
+    count = rows * columns * length * (length + width) / _BLOCK
     several = max(1, min(rows, math.ceil(count)))
     # Of equal size, for threads share the lines of a block.
     each = max(1, min(columns, math.ceil(count / several)))
@@ -183,30 +177,19 @@ def _blocks(*views: Tensor | None) -> Iterator[tuple]:
 
 def _matrices(block):
     """(i, j, length, dim) as (i * j, length, dim), wide enough for sums."""
-    lines = widen(block.flatten(0, 1))
-    return lines if _as_they_lie(lines) else lines.contiguous()
-
-
-def _as_they_lie(lines):
-    return lines.shape[1] <= _BLAS
+    return widen(block.flatten(0, 1))
 
 
 def _weights(query, key, scale):
-    scores = _bmm(query, key.mT)
+    scores = torch.bmm(query, key.mT)
     if scale != 1.0:
         scores.mul_(scale)
     return scores.softmax(-1)
 
 
-def _bmm(a, b):
-    return torch.bmm(a, b) if _as_they_lie(a) else bmm(a[None], b[None])[0]
-
-
 def _write(target, a, b):
     """Write products (i * j, length, dim) to (i, j, length, dim)."""
-    if not _as_they_lie(a):
-        bmm_into(target, *(x.unflatten(0, target.shape[:2]) for x in (a, b)))
-    elif target.is_contiguous() and target.dtype == a.dtype:
+    if target.is_contiguous() and target.dtype == a.dtype:
         torch.bmm(a, b, out=target.flatten(0, 1))
     else:
         target.copy_(torch.bmm(a, b).view(target.shape))
