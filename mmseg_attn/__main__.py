@@ -15,8 +15,8 @@ from .hosts import missing_mmdet
 COMMANDS = {
     'info': ('apis.info', 'versions, host packages and operator backends'),
     'scenes': ('apis.scenes', 'write a demo dataset of scenes'),
-    'demo': ('apis.demo', 'train and compare FCN and CCNet, make a sheet'),
-    'compare': ('apis.compare', 'train all methods under one budget'),
+    'demo': ('trials.demo', 'train and compare FCN and CCNet, make a sheet'),
+    'compare': ('trials.comparison', 'train all methods under one budget'),
     'labels': ('apis.labels', 'count the labels of a config, find bad ones'),
     'zoo': ('apis.zoo', 'list, download and check trained models'),
     'predict': (

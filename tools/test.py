@@ -8,8 +8,8 @@ import sys
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.apis.configs import is_detector, is_of_clips, is_stereo
-from mmseg_attn.apis.runner import (
+from mmseg_attn.configs import is_detector, is_of_clips, is_stereo
+from mmseg_attn.engine.runner import (
     build_runner,
     check_output_folder,
     end_processes,

@@ -7,7 +7,7 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from mmseg_attn.apis.runner import build_runner, end_processes
+from mmseg_attn.engine.runner import build_runner, end_processes
 from mmseg_attn.errors import UserError, run_command
 
 

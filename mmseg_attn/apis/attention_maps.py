@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from torch import Tensor, nn
 
+from ..configs import find_config
 from ..errors import UserError
-from .configs import find_config
-from .files import whole
-from .progress import quiet_hosts
+from ..files import whole
+from ..progress import quiet_hosts
 
 with quiet_hosts():
     from .inference import Sample, Segmenter, check_segmentor, load_model

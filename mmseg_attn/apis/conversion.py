@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..engine.checkpoint import load_checkpoint
 from ..errors import UserError
-from .checkpoint import load_checkpoint
-from .files import whole
+from ..files import whole
 
 ABN_EPS = 1e-5
 

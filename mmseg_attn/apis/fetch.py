@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 from rich.progress import Progress
 
 from ..errors import UserError
-from .progress import make_progress
+from ..progress import make_progress
 
 CHUNK = 2**20
 NETWORK_ERRORS = (

@@ -24,14 +24,14 @@ from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from ..configs import find_config, is_detector, is_of_clips, is_stereo
 from ..datasets.clips import clip_paths
 from ..datasets.stereo_transforms import LoadDisparity
+from ..engine.checkpoint import load_weights
+from ..engine.runner import check_ops, model_mistakes
 from ..errors import UserError
 from ..models.decode_heads.cc_head_3d import middle
 from ..models.segmentors import ClipEncoderDecoder
-from .checkpoint import load_weights
-from .configs import find_config, is_detector, is_of_clips, is_stereo
-from .runner import check_ops, model_mistakes
 
 
 def load_model(
@@ -48,7 +48,7 @@ def load_model(
 
     Args:
         config (str | Config): Path or name of a config (see
-            :func:`~mmseg_attn.apis.configs.find_config`), or a loaded one.
+            :func:`~mmseg_attn.configs.find_config`), or a loaded one.
         checkpoint (str | None): Path of the weights; None leaves them random.
         device (str | None): Such as ``'cpu'`` or ``'cuda:1'``; by default
             the best there is.

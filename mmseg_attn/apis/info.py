@@ -14,7 +14,7 @@ import platform
 import warnings
 
 from .. import __version__, hosts
-from .configs import benchmark_table
+from ..configs import benchmark_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

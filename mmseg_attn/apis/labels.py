@@ -15,14 +15,14 @@ from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
 from rich.table import Table
 
+from ..configs import find_config, is_detector, is_stereo
 from ..errors import UserError
-from .configs import find_config, is_detector, is_stereo
-from .progress import make_progress, quiet_hosts
+from ..progress import make_progress, quiet_hosts
 
 with quiet_hosts():
     from ..datasets import CheckAnnotations
+    from ..engine.runner import check_instances, check_paths, dataset_configs
     from ..engine.samples import load_sample
-    from .runner import check_instances, check_paths, dataset_configs
 
 SPLITS = ('train', 'val', 'test')
 # Problems that are printed in full.

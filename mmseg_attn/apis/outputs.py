@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.structures import InstanceData
 
-from .overlay import Legend, overlay, save_mask
+from ..visualization.overlay import Legend, overlay, save_mask
 
 
 class MaskOutput:

@@ -18,15 +18,16 @@ import numpy as np
 from mmengine.config import Config, DictAction
 from PIL import Image
 
+from ..configs import find_config, is_detector, is_stereo
 from ..errors import UserError
+from ..files import set_aside, whole
+from ..progress import make_progress, quiet_hosts
 from ..video import read_video, write_video
-from .configs import find_config, is_detector, is_stereo
-from .files import set_aside, whole
 from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
-from .progress import make_progress, quiet_hosts
 
 with quiet_hosts():
+    from ..engine.runner import check_ops
     from .disparities import DisparityOutput, read_calibration
     from .inference import (
         Predictor,
@@ -35,7 +36,6 @@ with quiet_hosts():
         load_model,
         make_predictor,
     )
-    from .runner import check_ops
 
 # What one bad picture may raise; anything else is a bug and stops the run.
 FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)

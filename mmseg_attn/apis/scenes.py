@@ -5,7 +5,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from .progress import quiet_hosts
+from ..progress import quiet_hosts
 
 with quiet_hosts():
     from ..datasets.scenes.clips import write_clips

@@ -21,18 +21,22 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ..configs import find_config
 from ..errors import UserError
-from .configs import find_config
-from .files import whole
-from .overlay import paint
-from .progress import make_progress, quiet_hosts
+from ..files import whole
+from ..progress import make_progress, quiet_hosts
+from ..visualization.overlay import paint
 
 with quiet_hosts():
     from mmseg.evaluation import IoUMetric
 
+    from ..engine.runner import (
+        check_output_folder,
+        check_paths,
+        dataset_configs,
+    )
     from ..engine.samples import load_sample
     from .inference import Segmenter, check_segmentor, load_model
-    from .runner import check_output_folder, check_paths, dataset_configs
 
 # Classes in a line of the legend.
 PER_LINE = 6

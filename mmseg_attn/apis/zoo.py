@@ -20,11 +20,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from .. import configs
 from ..errors import UserError
-from . import configs
+from ..files import whole
+from ..progress import quiet_hosts
 from .fetch import discard, fetch
-from .files import whole
-from .progress import quiet_hosts
 
 # A published file's name ends in the first 8 digits of its sha256. Not so
 # here: MMSegmentation's publish_model.py takes them from the file it is given,
@@ -174,7 +174,7 @@ def check(path: Path, row: Row | None, config: Path | None = None) -> str:
     Raises:
         UserError: It is not good, with the reason.
     """
-    from .checkpoint import check_file
+    from ..engine.checkpoint import check_file
 
     check_file(str(path))
     found = _check_hash(path, row)
@@ -207,7 +207,7 @@ def check_structure(path: Path, config: Path) -> int:
         from mmengine.config import Config
         from mmengine.registry import MODELS, init_default_scope
 
-        from .checkpoint import load_checkpoint, match_weights
+        from ..engine.checkpoint import load_checkpoint, match_weights
 
         cfg = Config.fromfile(config)
         init_default_scope(cfg.get('default_scope', 'mmseg'))

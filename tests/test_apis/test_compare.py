@@ -17,11 +17,11 @@ import pytest
 from tiny_segmentor import write_dataset
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.compare import command
-from mmseg_attn.apis.compare.plots import draw_plots
-from mmseg_attn.apis.compare.report import Report, Row
-from mmseg_attn.apis.trials import trial
-from mmseg_attn.apis.trials.trial import Data, Result
+from mmseg_attn.trials import comparison as command
+from mmseg_attn.trials import trial
+from mmseg_attn.trials.plots import draw_plots
+from mmseg_attn.trials.report import Report, Row
+from mmseg_attn.trials.trial import Data, Result
 
 ROOT = Path(__file__).parents[2]
 

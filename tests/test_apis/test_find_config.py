@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_attn.apis.configs import find_config
+from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError
 
 NAME = 'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024'

@@ -22,7 +22,7 @@ from mmseg_attn.apis import outputs as outputs_module
 from mmseg_attn.apis.inference import Segmenter, load_model
 from mmseg_attn.apis.jobs import find_jobs
 from mmseg_attn.apis.predict import _check_frames
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 
 

@@ -20,8 +20,8 @@ from mmseg_attn import hosts
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis.inference import Detector, load_model, make_predictor
 from mmseg_attn.apis.outputs import InstancePainter
-from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.scenes import make_scenes, render
+from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError, run_command
 
 CONFIG = Path(__file__).parents[2] / (

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_attn.apis.trials.pictures import prepare_pictures
 from mmseg_attn.errors import UserError
+from mmseg_attn.trials.pictures import prepare_pictures
 
 
 def save(path, array, palette=None):

@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.coco import (
     CROWD,
     IGNORED,
@@ -24,6 +23,7 @@ from mmseg_attn.datasets.coco import (
 )
 from mmseg_attn.datasets.scenes import write_folder
 from mmseg_attn.datasets.scenes.scene import CLASSES
+from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / (

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.engine.runner import build_runner
 
 ROOT = Path(__file__).parents[2]
 # Base config -> (training crop, values a raw mask holds, labels after loading)

@@ -12,8 +12,8 @@ from mmengine.runner import BaseLoop
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_attn.apis.checkpoint import load_weights
 from mmseg_attn.engine.check_setup import CheckSetupHook
+from mmseg_attn.engine.checkpoint import load_weights
 from mmseg_attn.errors import UserError
 from mmseg_attn.layers import CrissCrossAttention
 from mmseg_attn.models import CCHead3D

@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmseg_attn.apis.runner import build_runner
 from mmseg_attn.datasets.scenes import write_folder
+from mmseg_attn.engine.runner import build_runner
 
 CONFIG = Path(__file__).parents[2] / (
     'configs/demo/mask-rcnn_r18-ea5_fpn_1xb4-1k_demo-instances-96x96.py'

@@ -8,7 +8,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-from mmseg_attn.apis.checkpoint import load_weights
+from mmseg_attn.engine.checkpoint import load_weights
 from mmseg_attn.errors import UserError
 from mmseg_attn.models import (
     BasicAggregation,

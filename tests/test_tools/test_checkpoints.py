@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmseg_attn.apis.checkpoint import (
+from mmseg_attn.engine.checkpoint import (
     find_latest,
     load_checkpoint,
     load_weights,

@@ -18,8 +18,8 @@ from tiny_training import (
     write_dataset,
 )
 
-from mmseg_attn.apis.checkpoint import find_latest
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.engine.checkpoint import find_latest
+from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 
 

@@ -7,12 +7,12 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from tiny_training import tiny_config, write_dataset
 
-from mmseg_attn.apis.runner import (
+from mmseg_attn.datasets.check_annotations import CheckAnnotations
+from mmseg_attn.engine.runner import (
     _check_unused,
     build_runner,
     check_output_folder,
 )
-from mmseg_attn.datasets.check_annotations import CheckAnnotations
 from mmseg_attn.errors import UserError
 
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
 
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.engine.runner import build_runner
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_training import ROOT, run, tiny_config, write_dataset
 
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.engine.runner import build_runner
 
 # A thread that has ended is listed for a moment longer. The two processes
 # share what they print to, so that each writes a file.

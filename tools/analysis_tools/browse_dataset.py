@@ -23,12 +23,12 @@ from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from mmseg_attn.apis.configs import find_config, is_detector
-from mmseg_attn.apis.files import whole
-from mmseg_attn.apis.overlay import Legend, overlay
-from mmseg_attn.apis.progress import quiet_hosts
+from mmseg_attn.configs import find_config, is_detector
 from mmseg_attn.engine.samples import load_sample
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.files import whole
+from mmseg_attn.progress import quiet_hosts
+from mmseg_attn.visualization.overlay import Legend, overlay
 
 with quiet_hosts(), redirect_stdout(StringIO()):
     from mmseg_attn.apis.inference import (
@@ -37,7 +37,7 @@ with quiet_hosts(), redirect_stdout(StringIO()):
         make_palette,
     )
     from mmseg_attn.apis.outputs import InstancePainter
-    from mmseg_attn.apis.runner import (
+    from mmseg_attn.engine.runner import (
         build_dataset,
         check_instances,
         check_ops,

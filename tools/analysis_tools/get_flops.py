@@ -12,9 +12,9 @@ from rich.table import Table
 from torch import nn
 
 from mmseg_attn.apis.complexity import segmentor_flops
-from mmseg_attn.apis.configs import find_config
-from mmseg_attn.apis.progress import quiet_hosts
+from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.progress import quiet_hosts
 
 with quiet_hosts(), redirect_stdout(StringIO()):
     from mmseg_attn.apis.inference import check_segmentor, load_model

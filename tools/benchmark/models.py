@@ -32,7 +32,7 @@ from options import add_amp, parser, size
 from report import save_table
 from training import load, train
 
-from mmseg_attn.apis.configs import find_config
+from mmseg_attn.configs import find_config
 
 CONFIGS = [
     'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024',

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.apis.configs import find_config, is_detector
-from mmseg_attn.apis.files import whole
 from mmseg_attn.apis.inference import make_palette
-from mmseg_attn.apis.runner import build_runner
+from mmseg_attn.configs import find_config, is_detector
 from mmseg_attn.datasets.coco import CocoReport, check_coco, read_coco
+from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.files import whole
 
 
 def parse_args() -> argparse.Namespace:

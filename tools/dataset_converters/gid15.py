@@ -24,10 +24,10 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from mmseg_attn.apis.files import whole
 from mmseg_attn.datasets.colours import colours_to_index
 from mmseg_attn.datasets.gid15 import GID15Dataset
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.files import whole
 
 SPLITS = ('train', 'val', 'test')
 PALETTE = GID15Dataset.METAINFO['palette']

@@ -20,7 +20,7 @@ class PSMNet(BaseModel):
     """Pyramid stereo matching network: disparities from a pair of pictures.
 
     Official checkpoints load unchanged
-    (:func:`mmseg_attn.apis.checkpoint.load_weights`).
+    (:func:`mmseg_attn.engine.checkpoint.load_weights`).
 
     Args:
         max_disparity: Disparities are 0 to ``max_disparity - 1`` pixels; a

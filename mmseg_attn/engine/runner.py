@@ -26,8 +26,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..configs import is_detector
 from ..datasets.coco import CocoReport, check_coco
-from ..engine.samples import NamedItems
 from ..errors import UserError
 from ..hosts import missing_ops
 from .checkpoint import (
@@ -36,7 +36,7 @@ from .checkpoint import (
     load_checkpoint,
     match_weights,
 )
-from .configs import is_detector
+from .samples import NamedItems
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..files import whole
-from ..trials.trial import Data, Result
+from .trial import Data, Result
 
 TOTAL = 'mIoU'
 # Of a run beside its metrics: attribute of a result, its title, its format.

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ...errors import UserError
+from ..errors import UserError
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
 
 with quiet_hosts():
-    from ..trials import trial
+    from . import trial
     from .sheet import draw_sheet
 
 # What the table and the sheet call a model, and the start of its config.

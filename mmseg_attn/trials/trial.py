@@ -12,15 +12,15 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.progress import Progress
 
-from ...datasets.scenes import write_folder
-from ...errors import UserError
 from ..configs import find_config
+from ..datasets.scenes import write_folder
+from ..errors import UserError
 from .pictures import prepare_pictures
 
 # Configs of the two kinds of data, with the method in front.
 SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
 PICTURES = '{}_r18-s4_1xb8-1k_demo-pictures-128x128.py'
-WORKER = 'mmseg_attn.apis.trials.worker'
+WORKER = 'mmseg_attn.trials.worker'
 
 
 @dataclass

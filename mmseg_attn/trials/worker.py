@@ -1,7 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Train and test one model in a process of its own.
 
-``python -m mmseg_attn.apis.trials.worker CONFIG DESCRIPTOR`` writes one JSON
+``python -m mmseg_attn.trials.worker CONFIG DESCRIPTOR`` writes one JSON
 object a line to an open file descriptor, of its progress and last of its
 result. What it prints is a log.
 """
@@ -21,9 +21,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...errors import run_command
-from ..complexity import segmentor_flops
-from ..runner import build_runner
+from ..apis.complexity import segmentor_flops
+from ..engine.runner import build_runner
+from ..errors import run_command
 
 
 class _Report(Hook):

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from ..attention_maps import attention_maps
+from ..apis.attention_maps import attention_maps
+from ..apis.inference import Segmenter, load_model
 from ..files import whole
-from ..inference import Segmenter, load_model
-from ..overlay import paint
+from ..visualization.overlay import paint
 
 ROWS = 4
 # Classes in a line of the legend.

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ... import __version__
-from ...errors import UserError
+from .. import __version__
 from ..configs import packaged_configs
+from ..errors import UserError
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
 
 with quiet_hosts():
     from mmengine.config import Config
 
-    from ..trials import trial
+    from . import trial
     from .plots import draw_plots
     from .report import Report, Row
 

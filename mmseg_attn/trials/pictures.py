@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ...datasets.scenes.png import write_png
-from ...errors import UserError
-from ..inference import make_palette
+from ..apis.inference import make_palette
+from ..datasets.scenes.png import write_png
+from ..errors import UserError
 
 PICTURE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 MASK_SUFFIXES = ('.bmp', '.gif', '.png', '.tif', '.tiff')

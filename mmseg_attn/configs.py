@@ -7,7 +7,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from .errors import UserError
 
 if TYPE_CHECKING:  # `info` finds configs where no host is installed
     from mmengine.config import Config
@@ -99,7 +99,7 @@ def package_roots() -> list[Path]:
     Returns:
         list[Path]: One, in an installed wheel and in a checkout.
     """
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parent
     roots = [package / '.mim']  # in an installed wheel
     if (package.parent / 'pyproject.toml').is_file():  # in a checkout
         roots.append(package.parent)
