@@ -81,6 +81,15 @@ def missing_ops() -> str | None:
     )
 
 
+def missing_for(scope: str | None) -> str | None:
+    """Return what to do if a config's host cannot run here, else None.
+
+    Args:
+        scope: The config's ``default_scope``.
+    """
+    return missing_ops() if scope == 'mmdet' else None
+
+
 def missing_mmdet(error: ModuleNotFoundError) -> str | None:
     """Return what to do if it is MMDetection that was not found, else None.
 

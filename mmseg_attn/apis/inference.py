@@ -28,7 +28,7 @@ from ..configs import find_config, is_detector, is_of_clips, is_stereo
 from ..datasets.clips import clip_paths
 from ..datasets.stereo_transforms import LoadDisparity
 from ..engine.checkpoint import load_weights
-from ..engine.runner import check_ops, model_mistakes
+from ..engine.runner import check_installed, model_mistakes
 from ..errors import UserError
 from ..models.decode_heads.cc_head_3d import middle
 from ..models.segmentors import ClipEncoderDecoder
@@ -75,7 +75,7 @@ def load_model(
             f'{config.filename} has no `model`; expected the config of a '
             'segmentor, that which its checkpoint was trained with.'
         )
-    check_ops(config)
+    check_installed(config)
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))

@@ -27,7 +27,7 @@ from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
 
 with quiet_hosts():
-    from ..engine.runner import check_ops
+    from ..engine.runner import check_installed
     from .disparities import DisparityOutput, read_calibration
     from .inference import (
         Predictor,
@@ -162,7 +162,7 @@ def _predict(args: argparse.Namespace) -> int:
         raise UserError(f'--score must be 0 to 1, got {args.score}.')
     config = Config.fromfile(find_config(args.config))
     config.merge_from_dict(args.cfg_options or {})
-    check_ops(config)
+    check_installed(config)
     stereo = is_stereo(config)
     if not stereo and (args.right or args.calibration):
         raise UserError(

@@ -26,10 +26,9 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..configs import is_detector
 from ..datasets.coco import CocoReport, check_coco
 from ..errors import UserError
-from ..hosts import missing_ops
+from ..hosts import missing_for
 from .checkpoint import (
     allow_openmmlab_types,
     find_latest,
@@ -63,7 +62,7 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         UserError: The config, the data or the checkpoint cannot be used.
     """
     cfg = copy.deepcopy(cfg)
-    check_ops(cfg)
+    check_installed(cfg)
     if not cfg.get('work_dir'):
         name = Path(cfg.filename).stem if cfg.filename else 'run'
         cfg.work_dir = os.path.join('work_dirs', name)
@@ -110,16 +109,16 @@ def end_processes() -> None:
         gc.collect()
 
 
-def check_ops(cfg: Config) -> None:
-    """Refuse a detector where mmcv's compiled operators are not there.
+def check_installed(cfg: Config) -> None:
+    """Refuse a config whose host is not there, or not whole.
 
     Args:
-        cfg (Config): The config.
+        cfg: The config.
 
     Raises:
         UserError: It says what to install.
     """
-    problem = missing_ops() if is_detector(cfg) else None
+    problem = missing_for(cfg.get('default_scope'))
     if problem:
         raise UserError(problem)
 
@@ -231,10 +230,11 @@ def check_paths(cfg: Config, loader: str) -> None:
 
 
 def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
-    """Check the annotation files of a detector's datasets.
+    """Check the annotation files of datasets in COCO's format.
 
     Args:
-        cfg (Config): The config; of a segmentor there is nothing to check.
+        cfg (Config): The config; where none is of COCO's there is nothing to
+            check.
         loader (str): Which of its dataloaders.
 
     Returns:
@@ -244,8 +244,6 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
         UserError: One cannot be used, or the classes are not in it.
     """
     reports = {}
-    if not is_detector(cfg):
-        return reports
     for dataset in dataset_configs(cfg.get(loader)):
         # Others have formats of their own.
         if dataset.get('type') not in ('CocoDataset', 'mmdet.CocoDataset'):

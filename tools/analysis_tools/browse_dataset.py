@@ -39,8 +39,8 @@ with quiet_hosts(), redirect_stdout(StringIO()):
     from mmseg_attn.apis.outputs import InstancePainter
     from mmseg_attn.engine.runner import (
         build_dataset,
+        check_installed,
         check_instances,
-        check_ops,
         check_output_folder,
         check_paths,
     )
@@ -95,7 +95,7 @@ def main() -> int:
         cfg.merge_from_dict(args.cfg_options)
     detector = is_detector(cfg)
     if detector:
-        check_ops(cfg)
+        check_installed(cfg)
     else:
         check_segmentor(cfg, clips=True)
     check_output_folder(cfg, args.out)
