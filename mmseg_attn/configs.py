@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UserError
+from .errors import UserError, near
 
 if TYPE_CHECKING:  # `info` finds configs where no host is installed
     from mmengine.config import Config
@@ -71,11 +70,10 @@ def find_config(name_or_path: str) -> str:
     for config in configs:
         if config.parts[-len(wanted.parts) :] == wanted.parts:
             return str(config)
-    close = difflib.get_close_matches(wanted.stem, [c.stem for c in configs])
-    hint = f' Did you mean {" or ".join(close)}?' if close else ''
     raise UserError(
         f'No config file {name_or_path}, and none of the {len(configs)} '
-        f'packaged configs has this name.{hint}'
+        'packaged configs has this name.'
+        + near(wanted.stem, [config.stem for config in configs])
     )
 
 

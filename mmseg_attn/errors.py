@@ -1,15 +1,32 @@
 # Copyright (c) mmseg_attn contributors.
 """The error for what the user can put right."""
 
+import difflib
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .hosts import missing_mmdet
 
 
 class UserError(ValueError):
     """Something the user can put right: commands print it as one line."""
+
+
+def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Ask whether a name that is not there was meant to be another.
+
+    Args:
+        name: What was asked for.
+        names: What there is.
+        cutoff: How alike they must be, from 0 to 1.
+
+    Returns:
+        A sentence after a space, to be appended to a message; empty where
+        none is near.
+    """
+    found = difflib.get_close_matches(name, list(names), cutoff=cutoff)
+    return f' Did you mean {" or ".join(found)}?' if found else ''
 
 
 def run_command(main: Callable[[], int | None]) -> None:
@@ -19,7 +36,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     readable line and exit code 1; every other error keeps its traceback.
 
     Args:
-        main (Callable): Takes nothing and returns an exit code or None.
+        main: Takes nothing and returns an exit code or None.
     """
     try:
         code = main()

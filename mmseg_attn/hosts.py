@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Which OpenMMLab packages are installed, and from which family.
+"""What the package knows of its hosts.
 
 Two families of distributions provide the same modules: the originals and the
 maintained ``onedl-*`` forks. Imports the standard library alone.
@@ -7,7 +7,9 @@ maintained ``onedl-*`` forks. Imports the standard library alone.
 
 import functools
 import importlib.util
+import re
 import warnings
+from enum import Enum
 from importlib import metadata
 
 # Module -> distributions that provide it.
@@ -23,6 +25,42 @@ ONEDL = {
     'mmseg': ('onedl-mmsegmentation',),
     'mmdet': ('onedl-mmdetection',),
 }
+
+
+class HostError(Enum):
+    """Errors of other packages that are told apart by their text alone.
+
+    Each is a regular expression. A test provokes each one and fails where a
+    new version words it otherwise: correct the expression here.
+    """
+
+    # mmengine's Registry.build: KeyError.
+    UNKNOWN_TYPE = r'([\w.]+) is not in the \S+ registry'
+    # mmengine's Registry.get, of a name with dots: RuntimeError.
+    UNKNOWN_PATH = r'Failed to get ([\w.]+)'
+    # numpy's, when mmengine's BaseDataset serialises no sample: ValueError.
+    NO_SAMPLE = r'need at least one array'
+    # mmcv's LoadImageFromFile, of what is no picture: AssertionError.
+    NO_PICTURE = r'load image'
+    # OpenCV's, when mmcv decodes an empty file: cv2.error.
+    EMPTY_PICTURE = r'imdecode'
+    # torch's convolutions: RuntimeError.
+    WRONG_CHANNELS = r'channels'
+    # torch's batch normalisation in training: ValueError.
+    ONE_VALUE = r'Expected more than 1 value per channel'
+    # torch's allocators, on a GPU and on the CPU: RuntimeError.
+    OUT_OF_MEMORY = r"(?i)out of memory|can't allocate memory"
+
+    def found_in(self, error: Exception) -> re.Match | None:
+        """Look for the text in an error.
+
+        Args:
+            error: The error.
+
+        Returns:
+            The match with its groups, or None.
+        """
+        return re.search(self.value, str(error))
 
 
 def version_of(distribution: str) -> str | None:

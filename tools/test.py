@@ -9,11 +9,8 @@ import sys
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmseg_attn.configs import is_detector, is_of_clips, is_stereo
-from mmseg_attn.engine.runner import (
-    build_runner,
-    check_output_folder,
-    end_processes,
-)
+from mmseg_attn.engine.data_checks import check_output_folder
+from mmseg_attn.engine.runner import build_runner, end_processes
 from mmseg_attn.errors import UserError, run_command
 
 # Scales of MMSegmentation's own test-time augmentation.

@@ -28,7 +28,7 @@ from ..configs import find_config, is_detector, is_of_clips, is_stereo
 from ..datasets.clips import clip_paths
 from ..datasets.stereo_transforms import LoadDisparity
 from ..engine.checkpoint import load_weights
-from ..engine.runner import check_installed, model_mistakes
+from ..engine.config_errors import check_installed, model_mistakes
 from ..errors import UserError
 from ..models.decode_heads.cc_head_3d import middle
 from ..models.segmentors import ClipEncoderDecoder

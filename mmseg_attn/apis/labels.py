@@ -21,7 +21,11 @@ from ..progress import make_progress, quiet_hosts
 
 with quiet_hosts():
     from ..datasets import CheckAnnotations
-    from ..engine.runner import check_instances, check_paths, dataset_configs
+    from ..engine.data_checks import (
+        check_instances,
+        check_paths,
+        dataset_configs,
+    )
     from ..engine.samples import load_sample
 
 SPLITS = ('train', 'val', 'test')

@@ -21,13 +21,14 @@ from PIL import Image
 from ..configs import find_config, is_detector, is_stereo
 from ..errors import UserError
 from ..files import set_aside, whole
+from ..hosts import HostError
 from ..progress import make_progress, quiet_hosts
 from ..video import read_video, write_video
 from .jobs import Job, find_jobs, pair_up
 from .outputs import InstanceOutput, MaskOutput
 
 with quiet_hosts():
-    from ..engine.runner import check_installed
+    from ..engine.config_errors import check_installed
     from .disparities import DisparityOutput, read_calibration
     from .inference import (
         Predictor,
@@ -427,10 +428,9 @@ class _Run:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
-        and ('out of memory' in text or "can't allocate memory" in text)
+        and HostError.OUT_OF_MEMORY.found_in(error) is not None
     )
 
 

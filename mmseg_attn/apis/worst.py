@@ -30,7 +30,7 @@ from ..visualization.overlay import paint
 with quiet_hosts():
     from mmseg.evaluation import IoUMetric
 
-    from ..engine.runner import (
+    from ..engine.data_checks import (
         check_output_folder,
         check_paths,
         dataset_configs,

@@ -6,7 +6,6 @@ nothing of what it downloads; here nothing gets its name before it is checked.
 """
 
 import argparse
-import difflib
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import configs
-from ..errors import UserError
+from ..errors import UserError, near
 from ..files import whole
 from ..progress import quiet_hosts
 from .fetch import discard, fetch
@@ -110,11 +109,9 @@ def find_row(name: str) -> Row:
     rows = {row.name: row for row in read_rows()}
     stem = Path(name).name.removesuffix('.py')
     if stem not in rows:
-        close = difflib.get_close_matches(stem, rows)
-        hint = f' Did you mean {" or ".join(close)}?' if close else ''
         raise UserError(
             f'there is no checkpoint of {stem} among the {len(rows)} of '
-            f'"python -m mmseg_attn zoo list".{hint}'
+            f'"python -m mmseg_attn zoo list".{near(stem, rows)}'
         )
     return rows[stem]
 

@@ -7,6 +7,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..errors import UserError
+from ..hosts import HostError
 from ..registry import HOOKS
 
 
@@ -84,7 +85,7 @@ def check_channels(model: nn.Module) -> None:
         with torch.no_grad():
             maps = model.eval().extract_feat(picture)
     except RuntimeError as error:
-        if 'channels' in str(error):
+        if HostError.WRONG_CHANNELS.found_in(error):
             raise UserError(
                 f'the backbone does not fit pictures of {channels} channels '
                 f'(so many has data_preprocessor.mean): {error}'

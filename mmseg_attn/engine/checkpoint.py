@@ -1,7 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 """Load checkpoints without running what is in them, and say what is wrong."""
 
-import difflib
 import os
 import pickle
 import re
@@ -17,7 +16,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, near
+from ..hosts import HostError
 
 
 def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
@@ -154,52 +154,6 @@ def match_weights(
     )
 
 
-def find_latest(work_dir: str | Path) -> str | None:
-    """Find the newest training checkpoint of a folder that can be loaded.
-
-    The file ``last_checkpoint`` comes first; where it or what it names is
-    missing or broken (a moved folder, a crash), ``iter_*.pth`` and
-    ``epoch_*.pth`` follow, newest first.
-
-    Args:
-        work_dir (str | Path): A training's work folder.
-
-    Returns:
-        str | None: The checkpoint, or None where there is none at all.
-
-    Raises:
-        UserError: There are checkpoints, but none can be loaded.
-    """
-    work_dir = Path(work_dir)
-    note = work_dir / 'last_checkpoint'
-    named = note.read_text().strip() if note.is_file() else ''
-    # The note holds an absolute path: in a folder that was moved or copied
-    # only its name is right.
-    found = sorted(
-        (
-            path
-            for path in work_dir.glob('*_*.pth')
-            if re.fullmatch(r'(iter|epoch)_\d+\.pth', path.name)
-        ),
-        key=lambda path: int(path.stem.split('_')[1]),
-        reverse=True,
-    )
-    candidates = [work_dir / Path(named).name, Path(named)] if named else []
-    candidates = [path for path in candidates + found if path.is_file()]
-    errors = []
-    for path in dict.fromkeys(path.resolve() for path in candidates):
-        try:
-            load_checkpoint(path)
-            return str(path)
-        except UserError as error:
-            errors.append(str(error))
-    if errors:
-        raise UserError(
-            f'no checkpoint in {work_dir} can be loaded: ' + ' '.join(errors)
-        )
-    return None
-
-
 def allow_openmmlab_types() -> None:
     """Let ``weights_only`` loading pass what mmengine writes.
 
@@ -249,9 +203,10 @@ def check_file(path: str) -> None:
                 f'checkpoint {path} does not exist, nor does its folder.'
             )
         names = [entry.name for entry in folder.iterdir()]
-        near = difflib.get_close_matches(file.name, names, cutoff=0.5)
-        near = near or sorted(name for name in names if name.endswith('.pth'))
-        hint = f' Near it: {", ".join(near[:3])}.' if near else ''
+        hint = near(file.name, names, cutoff=0.5)
+        others = sorted(name for name in names if name.endswith('.pth'))
+        if others and not hint:
+            hint = f' Its folder holds {", ".join(others[:3])}.'
         raise UserError(f'checkpoint {path} does not exist.{hint}')
     if file.is_dir():
         names = sorted(entry.name for entry in file.glob('*.pth'))
@@ -294,7 +249,7 @@ def _load_file(path: str, map_location: str) -> object:
 def _explain(path: str, error: Exception) -> str | None:
     """Say why torch.load failed, or None where it is not the file."""
     text = str(error)
-    if 'out of memory' in text or isinstance(
+    if HostError.OUT_OF_MEMORY.found_in(error) or isinstance(
         error, (PermissionError, MemoryError)
     ):
         return None

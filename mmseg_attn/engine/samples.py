@@ -4,6 +4,7 @@ from collections.abc import Sequence, Sized
 import cv2
 
 from ..errors import UserError
+from ..hosts import HostError
 
 
 class NamedItems:
@@ -37,14 +38,12 @@ def load_sample(dataset: Sized, index: int) -> object:
     try:
         return dataset[index]
     except (OSError, AssertionError, cv2.error) as error:
-        # The hosts assert that a picture could be decoded.
-        if isinstance(error, AssertionError) and 'load image' not in str(
-            error
-        ):
-            raise
         reason = error
-        if isinstance(error, cv2.error):
-            if 'imdecode' not in str(error):
+        if isinstance(error, AssertionError):
+            if not HostError.NO_PICTURE.found_in(error):
+                raise
+        elif isinstance(error, cv2.error):
+            if not HostError.EMPTY_PICTURE.found_in(error):
                 raise
             reason = 'a file is empty'
         try:

@@ -17,11 +17,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmseg_attn.engine.checkpoint import (
-    find_latest,
-    load_checkpoint,
-    load_weights,
-)
+from mmseg_attn.engine.checkpoint import load_checkpoint, load_weights
+from mmseg_attn.engine.resume import find_latest
 from mmseg_attn.engine.safe_checkpoint import AtomicLocalBackend
 from mmseg_attn.errors import UserError
 

@@ -102,7 +102,7 @@ def test_figures(config, monkeypatch, capsys):
         (['--shape', '0', '32'], 'positive height and width, got 0 and 32'),
         (
             ['--cfg-options', 'model.decode_head.type=FCNHaed'],
-            "type='FCNHaed', which nothing provides. Near it: FCNHead",
+            "type='FCNHaed', which nothing provides. Did you mean FCNHead",
         ),
         (
             ['--cfg-options', 'model.decode_head.colour=3'],

@@ -18,7 +18,7 @@ from tiny_training import (
     write_dataset,
 )
 
-from mmseg_attn.engine.checkpoint import find_latest
+from mmseg_attn.engine.resume import find_latest
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 

@@ -8,11 +8,9 @@ from mmengine.config import Config, ConfigDict
 from tiny_training import tiny_config, write_dataset
 
 from mmseg_attn.datasets.check_annotations import CheckAnnotations
-from mmseg_attn.engine.runner import (
-    _check_unused,
-    build_runner,
-    check_output_folder,
-)
+from mmseg_attn.engine.data_checks import check_output_folder
+from mmseg_attn.engine.resume import check_unused
+from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 
 
@@ -296,9 +294,9 @@ def test_mistakes_while_building(cfg):
 
 
 def test_earlier_checkpoints_are_not_trained_over(tmp_path):
-    _check_unused(tmp_path / 'new')
+    check_unused(tmp_path / 'new')
     (tmp_path / 'best_mIoU_iter_4.pth').touch()
-    _check_unused(tmp_path)
+    check_unused(tmp_path)
     (tmp_path / 'iter_4.pth').touch()
     with pytest.raises(UserError, match='iter_4.pth.*--resume'):
-        _check_unused(tmp_path)
+        check_unused(tmp_path)

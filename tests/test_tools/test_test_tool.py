@@ -185,7 +185,7 @@ def test_refusals(tool, trained, tmp_path):
     half.write_bytes(checkpoint.read_bytes()[:20000])
     cases = {
         'is cut off': tool(checkpoint=half),
-        'does not exist. Near it: half.pth': tool(
+        'does not exist. Did you mean half.pth': tool(
             checkpoint=tmp_path / 'hafl.pth'
         ),
         'of another shape (first: decode_head.conv_seg': tool(

@@ -37,13 +37,13 @@ with quiet_hosts(), redirect_stdout(StringIO()):
         make_palette,
     )
     from mmseg_attn.apis.outputs import InstancePainter
-    from mmseg_attn.engine.runner import (
-        build_dataset,
-        check_installed,
+    from mmseg_attn.engine.config_errors import check_installed
+    from mmseg_attn.engine.data_checks import (
         check_instances,
         check_output_folder,
         check_paths,
     )
+    from mmseg_attn.engine.runner import build_dataset
 
 SOFTWARE = 'mmseg_attn browse_dataset'  # how a PNG is known as its own
 SMALLEST = 384  # height of what is shown, so that a legend fits

@@ -9,6 +9,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...hosts import HostError
 from ...registry import MODELS
 
 
@@ -83,8 +84,8 @@ class CAAHead(BaseDecodeHead):
     def _image_level(self, mean):
         try:
             return self.image_level_conv(mean)
-        except ValueError as error:  # how torch's norms say it
-            if 'Expected more than 1 value per channel' not in str(error):
+        except ValueError as error:
+            if not HostError.ONE_VALUE.found_in(error):
                 raise
             raise UserError(
                 f'{type(self).__name__} cannot train on one picture per '

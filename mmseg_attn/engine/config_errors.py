@@ -1,0 +1,73 @@
+# Copyright (c) mmseg_attn contributors.
+"""Words for mistakes in a config."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS
+
+from ..errors import UserError, near
+from ..hosts import HostError, missing_for
+
+
+def check_installed(cfg: Config) -> None:
+    """Refuse a config whose host is not there, or not whole.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        UserError: It says what to install.
+    """
+    problem = missing_for(cfg.get('default_scope'))
+    if problem:
+        raise UserError(problem)
+
+
+@contextmanager
+def model_mistakes() -> Iterator[None]:
+    """Name what is wrong in the config of a model.
+
+    Yields:
+        Nothing, while the model is built.
+
+    Raises:
+        UserError: Instead of what its parts or the registry raise.
+    """
+    with unknown_types():
+        try:
+            yield
+        except (TypeError, ValueError, AssertionError) as error:
+            if not str(error):
+                raise
+            raise UserError(f'the model cannot be built: {error}') from error
+
+
+@contextmanager
+def unknown_types() -> Iterator[None]:
+    """Say which registered names are near one that is not registered.
+
+    Yields:
+        Nothing, while parts of a config are built.
+
+    Raises:
+        UserError: The config asks for a type that nothing provides.
+    """
+    try:
+        yield
+    except (KeyError, RuntimeError) as error:
+        found = HostError.UNKNOWN_TYPE.found_in(error)
+        found = found or HostError.UNKNOWN_PATH.found_in(error)
+        if not found:
+            raise
+        names = [
+            (f'{scope}.' if scope == 'mmseg_attn' else '') + name
+            for root in (MODELS, DATASETS, TRANSFORMS)
+            for scope, registry in root.children.items()
+            for name in registry.module_dict
+        ]
+        raise UserError(
+            f'the config asks for type={found[1]!r}, which nothing provides.'
+            + near(found[1], names)
+        ) from error

@@ -1,0 +1,249 @@
+# Copyright (c) mmseg_attn contributors.
+"""Check the data that a config names before anything reads it."""
+
+import filecmp
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
+
+from ..datasets.coco import CocoReport, check_coco
+from ..errors import UserError
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def check_data(cfg: Config, loader: str) -> list[str]:
+    """Check files, annotations and the evaluator of one dataloader.
+
+    Args:
+        cfg: The config.
+        loader: Such as ``'train_dataloader'``.
+
+    Returns:
+        What is worth a warning, a line each.
+
+    Raises:
+        UserError: The data cannot be used.
+    """
+    check_paths(cfg, loader)
+    reports = check_instances(cfg, loader)
+    if len(reports) == 1 and loader != 'train_dataloader':
+        _check_evaluators(cfg, loader, *reports)
+    return [
+        f'{path}: {line}.'
+        for path, report in reports.items()
+        for line in report.warnings()
+    ]
+
+
+def check_paths(cfg: Config, loader: str) -> None:
+    """Refuse a dataset whose folders or lists are not there.
+
+    Args:
+        cfg: The config.
+        loader: Which of its dataloaders.
+
+    Raises:
+        UserError: One does not exist; remote ones are not looked for.
+    """
+    for dataset in dataset_configs(cfg.get(loader)):
+        for name, path in _paths(dataset).items():
+            if '://' in path or os.path.exists(path):
+                continue
+            raise UserError(
+                f'{name} of {loader} does not exist: {path} (data_root is '
+                f'{dataset.get("data_root")!r}, the current folder '
+                f'{os.getcwd()}). Put the data there or set the path in the '
+                f'config or with --cfg-options {loader}.dataset.data_root=...'
+            )
+
+
+def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
+    """Check the annotation files of datasets in COCO's format.
+
+    Args:
+        cfg: The config; where none is of COCO's there is nothing to check.
+        loader: Which of its dataloaders.
+
+    Returns:
+        The report of each file in COCO's format on this machine.
+
+    Raises:
+        UserError: One cannot be used, or the classes are not in it.
+    """
+    reports = {}
+    for dataset in dataset_configs(cfg.get(loader)):
+        # Others have formats of their own.
+        if dataset.get('type') not in ('CocoDataset', 'mmdet.CocoDataset'):
+            continue
+        paths = _paths(dataset)
+        if not dataset.get('ann_file'):
+            raise UserError(f'the dataset of {loader} has no ann_file.')
+        meta = dataset.get('metainfo') or {}
+        classes = meta.get('classes') or ()
+        if isinstance(classes, str) and not os.path.isfile(classes):
+            raise UserError(
+                f'metainfo.classes of {loader} is the text {classes!r}: '
+                f'expected a tuple, such as ({classes!r},).'
+            )
+        if not classes:
+            with DATASETS.switch_scope_and_registry('mmdet') as registry:
+                classes = registry.get('CocoDataset').METAINFO['classes']
+        masks = any(
+            step.get('with_mask') for step in dataset.get('pipeline') or ()
+        )
+        if '://' in paths['ann_file']:
+            continue
+        reports[paths['ann_file']] = check_coco(
+            paths['ann_file'],
+            paths.get('data_prefix.img'),
+            () if isinstance(classes, str) else classes,
+            masks,
+            evaluated=loader != 'train_dataloader',
+        )
+    return reports
+
+
+def _check_evaluators(cfg: Config, loader: str, path: str) -> None:
+    """Refuse to compare with another annotation file than the dataset's."""
+    name = loader.replace('dataloader', 'evaluator')
+    evaluators = cfg.get(name) or []
+    if isinstance(evaluators, dict):
+        evaluators = [evaluators]
+    for other in (item.get('ann_file') for item in evaluators):
+        if not other or '://' in other:
+            continue
+        there = os.path.isfile(other)
+        if there and filecmp.cmp(other, path, shallow=False):
+            continue
+        raise UserError(
+            f'{name}.ann_file is {other}, '
+            + ('another file than' if there else 'which does not exist, not')
+            + f' {path}, which {loader} reads. Set {name}.ann_file={path}'
+        )
+
+
+def check_output_folder(cfg: Config, folder: str | Path) -> None:
+    """Refuse to write results where the pictures or masks are.
+
+    Args:
+        cfg: The config.
+        folder: Where results are to be written.
+
+    Raises:
+        UserError: A dataset reads from that folder.
+    """
+    target = Path(folder).resolve()
+    # The names in training and validation may be the same.
+    for dataset in dataset_configs([cfg.get(loader) for loader in LOADERS]):
+        for path in _paths(dataset).values():
+            source = Path(path).resolve()
+            if target == source or source in target.parents:
+                raise UserError(
+                    f'{folder} is in the dataset folder {path}: results '
+                    'there could replace pictures or masks. Name another.'
+                )
+
+
+def no_sample(config: object) -> UserError:
+    """Say where datasets looked that found no sample.
+
+    Args:
+        config: The config of their dataloader.
+
+    Returns:
+        The error to be raised.
+    """
+    keys = ('data_root', 'data_prefix', 'ann_file', 'img_suffix')
+    places = []
+    for dataset in dataset_configs(config):
+        parts = [f'{key}={dataset[key]!r}' for key in keys if key in dataset]
+        places.append(f'{dataset.get("type")}({", ".join(parts)})')
+    return UserError(
+        f'no sample found by {"; ".join(places)}. Check the folders and '
+        'lists, the class names in metainfo, and img_suffix (where it is not '
+        'given, that of the dataset class).'
+    )
+
+
+def dataset_configs(config: object) -> Iterator[ConfigDict]:
+    """Go through the datasets in a config, also those in wrappers.
+
+    Args:
+        config: The config of a dataloader, or many in a list.
+
+    Yields:
+        The config of each dataset that reads files.
+    """
+    if isinstance(config, dict):
+        if 'data_prefix' in config or 'ann_file' in config:
+            yield config
+        for value in config.values():
+            yield from dataset_configs(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from dataset_configs(value)
+
+
+def _paths(dataset: ConfigDict) -> dict[str, str]:
+    """The files and folders a dataset reads, as BaseDataset joins them."""
+    parts = dict(dataset.get('data_prefix') or {})
+    parts = {f'data_prefix.{key}': value for key, value in parts.items()}
+    parts['ann_file'] = dataset.get('ann_file')
+    root = dataset.get('data_root') or ''
+    return {
+        name: os.path.join(root, part)
+        for name, part in parts.items()
+        if isinstance(part, str) and os.path.join(root, part)
+    }
+
+
+def add_annotation_checks(cfg: Config) -> None:
+    """Put a check of labels behind the loading of label maps.
+
+    Args:
+        cfg: The config, which is changed where it is a segmentor's.
+    """
+    head = (cfg.get('model') or {}).get('decode_head')
+    head = head[-1] if isinstance(head, (list, tuple)) and head else head
+    if cfg.get('default_scope') != 'mmseg' or not head:
+        return
+    check = dict(
+        type='mmseg_attn.CheckAnnotations',
+        num_classes=head.get('num_classes'),
+        ignore_index=head.get('ignore_index', 255),
+    )
+    if check['num_classes'] is not None:
+        for loader in LOADERS:
+            _insert_after_loading(cfg.get(loader), check)
+
+
+def _insert_after_loading(config: object, check: dict) -> None:
+    """Put a transform behind every LoadAnnotations, however nested.
+
+    One that is there, in a config that a runner wrote, is brought up to date.
+    """
+    if isinstance(config, dict):
+        if str(config.get('type')).endswith('TestTimeAug'):
+            return  # its lists are alternatives, not steps
+        for value in config.values():
+            _insert_after_loading(value, check)
+    elif isinstance(config, list):
+        types = [
+            item.get('type') if isinstance(item, dict) else None
+            for item in config
+        ]
+        for value in config:
+            _insert_after_loading(value, check)
+        if check['type'] in types:
+            config[types.index(check['type'])].update(check)
+        else:
+            for place in reversed(range(len(config))):
+                if types[place] in (
+                    'LoadAnnotations',
+                    'mmseg.LoadAnnotations',
+                ):
+                    config.insert(place + 1, ConfigDict(check))
