@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +14,6 @@ if TYPE_CHECKING:  # `info` finds configs where no host is installed
     from mmengine.config import Config
 
 # As the names of configs have them -> as tables call them.
-METHODS = {
-    'ccnet': 'CCNet',
-    'caanet': 'CAANet',
-    'sanet': 'SANet',
-    'isanet': 'ISANet',
-    'eanet': 'Efficient Attention',
-    'lanet': 'Linear Attention',
-    'maresunet': 'MAResU-Net',
-}
 BENCHMARKS = {
     'cityscapes': 'Cityscapes',
     'ade20k': 'ADE20K',
@@ -44,6 +37,11 @@ BACKBONES = {
     'effb5': 'EfficientNet-B5',
     'effb7': 'EfficientNet-B7',
 }
+# Method, backbone, recipe and benchmark in the name of a segmentor's config.
+SEGMENTOR = re.compile(
+    r'([a-z0-9-]+)_([a-z0-9]+)(?:-d\d+)?_\d+xb\d+[a-z-]*-\d+k_'
+    r'([a-z0-9-]+)-\d+x\d+'
+)
 
 
 def find_config(name_or_path: str) -> str:
@@ -104,24 +102,67 @@ def package_roots() -> list[Path]:
     return [root for root in roots if (root / 'model-index.yml').is_file()]
 
 
+@functools.cache
+def method_titles() -> dict[str, str]:
+    """Read what the methods are called from their metafiles.
+
+    Returns:
+        Folder in ``configs`` -> title, in the order of ``model-index.yml``.
+    """
+    import yaml  # the hosts bring it; other commands need none
+
+    titles = {}
+    for root in package_roots():
+        index = yaml.safe_load((root / 'model-index.yml').read_text('utf-8'))
+        for metafile in index['Import']:
+            path = root / metafile
+            (collection,) = yaml.safe_load(path.read_text('utf-8'))[
+                'Collections'
+            ]
+            titles[path.parent.name] = collection['Name']
+    return titles
+
+
 def benchmark_table() -> str:
     """List the backbones of each method on each benchmark, in Markdown.
 
     Returns:
-        str: From the names of the configs alone; those of the demo are left
+        From the names of the segmentors' configs; those of the demo are left
         out.
+
+    Raises:
+        UserError: A config of a benchmark or backbone without a title here,
+            or of a folder that is not in ``model-index.yml``.
     """
-    found = {}
+    titles = method_titles()
+    found, methods = {}, set()
     for path in packaged_configs():
-        method = path.parent.name
-        if method in METHODS:
-            _, backbone, _, data = path.stem.split('_')
-            key = method, data.rpartition('-')[0]
-            found.setdefault(key, set()).add(backbone.split('-')[0])
-    links = [f'[{v}](configs/{k}/README.md)' for k, v in METHODS.items()]
+        name, method = SEGMENTOR.fullmatch(path.stem), path.parent.name
+        if not name or method == 'demo':
+            continue
+        _, backbone, data = name.groups()
+        for kind, value, table in (
+            ('backbone', backbone, BACKBONES),
+            ('benchmark', data, BENCHMARKS),
+        ):
+            if value not in table:
+                raise UserError(
+                    f'{path.name} names the {kind} {value}, which has no '
+                    f'title: add it to {kind.upper()}S in '
+                    'mmseg_attn/configs.py'
+                )
+        if method not in titles:
+            raise UserError(
+                f'configs/{method} has no title: add '
+                f'configs/{method}/metafile.yaml to model-index.yml'
+            )
+        methods.add(method)
+        found.setdefault((method, data), set()).add(backbone)
+    methods = [method for method in titles if method in methods]
+    links = [f'[{titles[m]}](configs/{m}/README.md)' for m in methods]
     lines = [
         f'| benchmark | {" | ".join(links)} |',
-        '| --- |' + ' --- |' * len(METHODS),
+        '| --- |' + ' --- |' * len(methods),
     ]
     order = list(BACKBONES)
     for data, title in BENCHMARKS.items():
@@ -129,14 +170,12 @@ def benchmark_table() -> str:
             ', '.join(
                 BACKBONES[backbone]
                 for backbone in sorted(
-                    found.pop((method, data), ()), key=order.index
+                    found.get((method, data), ()), key=order.index
                 )
             )
-            for method in METHODS
+            for method in methods
         ]
         lines.append(f'| {title} | {" | ".join(cells)} |')
-    if found:
-        raise RuntimeError(f'configs of unknown benchmarks: {sorted(found)}')
     return '\n'.join(lines)
 
 

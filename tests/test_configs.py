@@ -27,30 +27,6 @@ ALL = sorted(
 )
 # Others: test_detection_configs.py and test_stereo_configs.py.
 CONFIGS = [p for p in ALL if not re.search('-rcnn_|psmnet', p.name)]
-# Folder of a method -> (its configs, those of them that the host has too).
-METHODS = {
-    'caanet': (11, 0),
-    'ccnet': (30, 16),
-    'ccnet3d': (4, 0),
-    'eanet': (4, 0),
-    'isanet': (34, 16),
-    'lanet': (3, 0),
-    'maresunet': (6, 0),
-    'sanet': (8, 0),
-}
-# How the name of a config begins -> its head.
-HEADS = {
-    'caanet': 'CAAHead',
-    'ccnet': 'CCHead',
-    'ccnet-ce2p': 'CE2PHead',
-    'ccnet3d-t1': 'CCHead3D',
-    'ccnet3d-t5': 'CCHead3D',
-    'eanet': 'EAHead',
-    'isanet': 'ISAHead',
-    'lanet': 'LAHead',
-    'maresunet': 'MAResUNetHead',
-    'sanet': 'SqueezeAttentionHead',
-}
 # Dataset in the name of a config -> (its class, number of classes).
 DATASETS = {
     'cityscapes': ('CityscapesDataset', 19),
@@ -66,7 +42,7 @@ DATASETS = {
     'vaihingen': ('ISPRSDataset', 6),
     'potsdam': ('PotsdamDataset', 6),
 }
-OF_PAPERS = [path for path in CONFIGS if path.parent.name in METHODS]
+OF_PAPERS = [path for path in CONFIGS if path.parent.name != 'demo']
 HOST = Path(mmseg.__path__[0]) / '.mim' / 'configs'
 OF_HOST = [
     path
@@ -74,6 +50,12 @@ OF_HOST = [
     if (HOST / path.parent.name / path.name).exists()
 ]
 METAFILES = sorted(ROOT.glob('configs/*/metafile.yaml'))
+# Folder of a method -> its heads.
+HEADS = {
+    path.parent.name: collection['Metadata'].get('Architecture', [])
+    for path in METAFILES
+    for collection in yaml.safe_load(path.read_text())['Collections']
+}
 SIZE = 65  # of the training pictures; odd, so that no map is even
 
 
@@ -161,12 +143,33 @@ def train_and_predict(text: str) -> tuple[tuple[float, ...], int, int, int]:
     return tuple(wanted.items()), moved
 
 
-def test_there_are_configs():
-    folders = {path.parent.name for path in CONFIGS}
-    assert folders == {*METHODS, 'demo'}
-    counts = Counter(path.parent.name for path in OF_PAPERS)
-    hosts = Counter(path.parent.name for path in OF_HOST)
-    assert {f: (counts[f], hosts[f]) for f in METHODS} == METHODS
+def method_of(path: Path) -> str:
+    """The folder of a method, from the name of a config."""
+    return re.split('[-_]', path.stem)[0]
+
+
+def head_of(path: Path) -> str:
+    head = Config.fromfile(path).model.decode_head.type
+    return head.removeprefix('mmseg_attn.')
+
+
+@pytest.mark.parametrize(
+    'folder', sorted({*map(method_of, CONFIGS)} - {'fcn'})
+)
+def test_a_metafile_names_the_heads(folder):
+    found = {head_of(p) for p in CONFIGS if method_of(p) == folder}
+    assert found == set(HEADS[folder]), (
+        f'the configs of {folder} have the heads {found}: name these under '
+        f'Metadata, Architecture in configs/{folder}/metafile.yaml'
+    )
+
+
+def test_all_configs_of_the_host_are_here():
+    folders = {path.parent.name for path in OF_HOST}
+    assert folders
+    for folder in folders:
+        theirs = {path.name for path in HOST.glob(f'{folder}/*.py')}
+        assert theirs <= {path.name for path in OF_HOST}
 
 
 def test_basenames_are_unique():
@@ -233,7 +236,10 @@ def test_name_says_what_is_inside(path):
             path.stem,
         ).groups()
     )
-    assert cfg.model.decode_head.type == f'mmseg_attn.{HEADS[model]}'
+    assert method_of(path) == path.parent.name
+    head = head_of(path)
+    assert head in HEADS[path.parent.name]
+    assert (model == 'ccnet-ce2p') == (head == 'CE2PHead')
     check_backbone(cfg.model, backbone)
     assert gpus == '4'
     assert cfg.train_dataloader.batch_size == int(batch)
@@ -243,6 +249,7 @@ def test_name_says_what_is_inside(path):
     assert cfg.model.data_preprocessor.size == crop
     steps = str(cfg.train_dataloader)
     assert f"'crop_size': ({height}, {width})" in steps
+    assert data in DATASETS, f'name the class and classes of {data} above'
     dataset, classes = DATASETS[data]
     if model.startswith('ccnet3d'):
         dataset = 'mmseg_attn.CamVidClipDataset'

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from .. import __version__
-from ..configs import packaged_configs
+from ..configs import method_titles, packaged_configs
 from ..errors import UserError
 from ..files import whole
 from ..progress import make_progress, quiet_hosts
@@ -30,17 +30,22 @@ with quiet_hosts():
 # By this a folder is known as a comparison's own.
 LOCK = 'comparison.lock'
 
-# What a method is called in tables; others go by their configs' name.
+# What is no method of its own, or one in two variants; others are called as
+# their metafiles say.
 NAMES = {
     'fcn': 'FCN',
     'ccnet-r1': 'CCNet, 1 loop',
     'ccnet-r2': 'CCNet, 2 loops',
-    'caanet': 'CAANet',
-    'sanet': 'SANet',
-    'isanet': 'ISANet',
-    'eanet': 'Efficient Attention',
-    'lanet': 'Linear Attention',
 }
+
+
+def title_of(method: str) -> str:
+    """What a method is called in tables.
+
+    Args:
+        method: Beginning of its config's name.
+    """
+    return NAMES.get(method) or method_titles().get(method, method)
 
 
 def methods() -> list[str]:
@@ -55,11 +60,14 @@ def methods() -> list[str]:
         name.removesuffix(start) for name in stems if name.endswith(start)
     }
     found = {n for n in found if trial.PICTURES.format(n) in stems}
-    order = list(NAMES)
-    return sorted(
-        found,
-        key=lambda n: (order.index(n) if n in order else len(order), n),
-    )
+    order = ['fcn', *method_titles()]
+
+    def place(name):
+        method = name.partition('-')[0]
+        found = order.index(method) if method in order else len(order)
+        return found, name
+
+    return sorted(found, key=place)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +146,7 @@ class _Run:
 
     @property
     def name(self) -> str:
-        return f'{NAMES.get(self.method, self.method)}, seed {self.seed}'
+        return f'{title_of(self.method)}, seed {self.seed}'
 
     @property
     def file(self) -> Path:
@@ -223,7 +231,7 @@ def run_comparison(args: argparse.Namespace) -> None:
             f'trainings, of which {len(runs) - len(missing)} are done.'
         )
         failures = _run_all(missing, environment, args.jobs, lock)
-        rows = {m: Row(m, NAMES.get(m, m), {}) for m in chosen}
+        rows = {m: Row(m, title_of(m), {}) for m in chosen}
         for run in runs:
             if result := run.read(console):
                 rows[run.method].results[run.seed] = result

@@ -17,6 +17,7 @@ import pytest
 from tiny_segmentor import write_dataset
 
 from mmseg_attn.__main__ import main
+from mmseg_attn.configs import method_titles
 from mmseg_attn.trials import comparison as command
 from mmseg_attn.trials import trial
 from mmseg_attn.trials.plots import draw_plots
@@ -269,7 +270,12 @@ def test_stopping_ends_all_processes(tmp_path):
 
 def test_methods_are_those_with_configs():
     found = command.methods()
-    assert found == list(command.NAMES)
+    variants, folders = list(command.NAMES), list(method_titles())
+    assert found[: len(variants)] == variants
+    others = found[len(variants) :]
+    assert others == sorted(others, key=folders.index)
+    assert command.title_of('ccnet-r2') == 'CCNet, 2 loops'
+    assert command.title_of('eanet') == 'Efficient Attention'
     for pattern in (trial.SCENES, trial.PICTURES):
         for method in found:
             assert (ROOT / 'configs/demo' / pattern.format(method)).is_file()

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mmseg_attn import configs
 from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError
 
@@ -35,3 +36,50 @@ def test_a_path_comes_first(tmp_path, monkeypatch):
 def test_errors(name, message):
     with pytest.raises(UserError, match=message):
         find_config(name)
+
+
+def write_method(root, *names):
+    """A package whose one method has these configs."""
+    folder = root / 'configs/strip'
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / f'{name}.py').touch()
+    (folder / 'metafile.yaml').write_text('Collections: [{Name: Strip}]')
+    index = 'Import: [configs/strip/metafile.yaml]'
+    (root / 'model-index.yml').write_text(index)
+
+
+@pytest.fixture
+def one_method(tmp_path, monkeypatch):
+    monkeypatch.setattr(configs, 'package_roots', lambda: [tmp_path])
+    configs.method_titles.cache_clear()
+    yield tmp_path
+    configs.method_titles.cache_clear()
+
+
+def test_a_method_needs_its_metafile_alone(one_method):
+    names = [
+        f'strip_{b}_4xb2-80k_cityscapes-512x1024' for b in ('r50-d8', 'r18')
+    ]
+    write_method(one_method, *names)
+    assert configs.method_titles() == {'strip': 'Strip'}
+    table = configs.benchmark_table()
+    assert '| benchmark | [Strip](configs/strip/README.md) |' in table
+    assert '| Cityscapes | R-18, R-50 |' in table
+    (one_method / 'model-index.yml').write_text('Import: []')
+    configs.method_titles.cache_clear()
+    with pytest.raises(UserError, match='configs/strip/metafile.yaml to mod'):
+        configs.benchmark_table()
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('r7_4xb2-80k_lip-9x9', 'the backbone r7, .* it to BACKBONES in'),
+        ('r50_4xb2-80k_moon-9x9', 'the benchmark moon, .* BENCHMARKS in'),
+    ],
+)
+def test_what_has_no_title_is_named(one_method, name, message):
+    write_method(one_method, f'strip_{name}')
+    with pytest.raises(UserError, match=message):
+        configs.benchmark_table()
