@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError, near
+from .markdown import markdown_table
 
 if TYPE_CHECKING:  # `info` finds configs where no host is installed
     from mmengine.config import Config
@@ -160,10 +161,7 @@ def benchmark_table() -> str:
         found.setdefault((method, data), set()).add(backbone)
     methods = [method for method in titles if method in methods]
     links = [f'[{titles[m]}](configs/{m}/README.md)' for m in methods]
-    lines = [
-        f'| benchmark | {" | ".join(links)} |',
-        '| --- |' + ' --- |' * len(methods),
-    ]
+    rows = []
     order = list(BACKBONES)
     for data, title in BENCHMARKS.items():
         cells = [
@@ -175,8 +173,8 @@ def benchmark_table() -> str:
             )
             for method in methods
         ]
-        lines.append(f'| {title} | {" | ".join(cells)} |')
-    return '\n'.join(lines)
+        rows.append([title, *cells])
+    return markdown_table(['benchmark', *links], rows)
 
 
 def is_detector(config: Config) -> bool:

@@ -15,6 +15,7 @@ import warnings
 
 from .. import __version__, hosts
 from ..configs import benchmark_table
+from ..markdown import markdown_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +51,8 @@ def operator_table() -> str:
     """What each operator supports, as its declaration says, in Markdown."""
     from ..ops.declare import OPERATORS
 
-    lines = [
-        '| operator | of | axes | other keys | dtypes | backends |',
-        '| --- | --- | --- | --- | --- | --- |',
-    ]
+    header = ('operator', 'of', 'axes', 'other keys', 'dtypes', 'backends')
+    rows = []
     for name, operator in OPERATORS.items():
         paper, address = operator.paper.split(', ')
         ranks = sorted({len(case.spatial) for case in operator.cases})
@@ -62,7 +61,7 @@ def operator_table() -> str:
             str(d).replace('torch.float', 'fp').replace('torch.bfloat', 'bf')
             for d in operator.dtypes
         ]
-        cells = (
+        row = (
             f'`{name}`',
             f'[{paper}]({address})',
             ', '.join(map(str, ranks)),
@@ -70,8 +69,8 @@ def operator_table() -> str:
             ', '.join(dtypes),
             ', '.join(operator.backends),
         )
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
+        rows.append(row)
+    return markdown_table(header, rows)
 
 
 def collect() -> dict:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..files import whole
+from ..markdown import markdown_table
 from .trial import Data, Result
 
 TOTAL = 'mIoU'
@@ -130,8 +131,9 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write comparison.md and comparison.json."""
-        lines = ['# Comparison', '', *_markdown(self.main_table()), '']
-        lines += [*_markdown(self.seeds_table()), '']
+        lines = ['# Comparison', '']
+        for header, *rows in (self.main_table(), self.seeds_table()):
+            lines += [markdown_table(header, rows, align_right=True), '']
         lines += [f'- {note}' for note in self.notes()]
         with whole(folder / 'comparison.md') as path:
             path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
@@ -183,9 +185,3 @@ class Report:
 
 def _show(value: float | None, form: str) -> str:
     return '' if value is None else form.format(value)
-
-
-def _markdown(table: list[list[str]]) -> list[str]:
-    titles, *rows = table
-    rule = ['---'] + ['---:'] * (len(titles) - 1)
-    return [f'| {" | ".join(cells)} |' for cells in (titles, rule, *rows)]

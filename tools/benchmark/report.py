@@ -8,6 +8,8 @@ import math
 
 from clock import KINDS
 
+from mmseg_attn.markdown import markdown_table
+
 NAMES = ['case', 'BxHxW', 'contestant']
 MEMORY = ['roofline', 'peak MiB', 'extra MiB', 'x ours']
 NOTE = (
@@ -91,9 +93,8 @@ def _times(summary, base):
 
 def markdown(header, body):
     """A Markdown table; short lines are filled up."""
-    table = [header, ['---'] * len(header), *body]
-    table = [[*x, *['-'] * (len(header) - len(x))] for x in table]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in table) + '\n'
+    full = [[*line, *['-'] * (len(header) - len(line))] for line in body]
+    return markdown_table(header, full) + '\n'
 
 
 def about(machine):
