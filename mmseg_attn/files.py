@@ -13,7 +13,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     """Give a place to write to that becomes ``path`` only when complete.
 
     If the block raises or is interrupted, what it wrote is removed and an
-    earlier ``path`` is left as it was.
+    earlier ``path`` is left as it was. What a killed process left behind is
+    replaced by the next one that writes ``path``.
 
     Args:
         path (str | Path): The file or folder to be written. Its parent

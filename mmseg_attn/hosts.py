@@ -36,8 +36,9 @@ class HostError(Enum):
 
     # mmengine's Registry.build: KeyError.
     UNKNOWN_TYPE = r'([\w.]+) is not in the \S+ registry'
-    # mmengine's Registry.get, of a name with dots: RuntimeError.
-    UNKNOWN_PATH = r'Failed to get ([\w.]+)'
+    # mmengine's Registry.get, of a module that fails while it is imported:
+    # RuntimeError, whose context says why.
+    BROKEN_MODULE = r'^Failed to get ([\w.]+)$'
     # numpy's, when mmengine's BaseDataset serialises no sample: ValueError.
     NO_SAMPLE = r'need at least one array'
     # mmcv's LoadImageFromFile, of what is no picture: AssertionError.
@@ -125,16 +126,25 @@ def missing_for(scope: str | None) -> str | None:
     Args:
         scope: The config's ``default_scope``.
     """
-    return missing_ops() if scope == 'mmdet' else None
+    if scope != 'mmdet':
+        return None
+    if not importlib.util.find_spec('mmdet'):
+        return _without_mmdet()
+    return missing_ops()
 
 
 def missing_mmdet(error: ModuleNotFoundError) -> str | None:
     """Return what to do if it is MMDetection that was not found, else None.
 
     The configs of detectors are based on its own, which are read first.
+
+    Args:
+        error: What an import or the reading of a config raised.
     """
-    if error.name != 'mmdet':
-        return None
+    return _without_mmdet() if error.name == 'mmdet' else None
+
+
+def _without_mmdet() -> str:
     family = 'onedl' if installed(ONEDL) else 'openmmlab'
     return (
         'MMDetection is not installed, which this config needs: pip install '

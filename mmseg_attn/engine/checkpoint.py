@@ -202,14 +202,15 @@ def check_file(path: str) -> None:
             raise UserError(
                 f'checkpoint {path} does not exist, nor does its folder.'
             )
-        names = [entry.name for entry in folder.iterdir()]
+        names = [entry.name for entry in folder.glob('[!.]*')]
         hint = near(file.name, names, cutoff=0.5)
         others = sorted(name for name in names if name.endswith('.pth'))
         if others and not hint:
             hint = f' Its folder holds {", ".join(others[:3])}.'
         raise UserError(f'checkpoint {path} does not exist.{hint}')
     if file.is_dir():
-        names = sorted(entry.name for entry in file.glob('*.pth'))
+        # Hidden ones were never finished.
+        names = sorted(entry.name for entry in file.glob('[!.]*.pth'))
         raise UserError(
             f'checkpoint {path} is a folder: name a file'
             + (f', such as {names[-1]}.' if names else ' (it holds no .pth).')

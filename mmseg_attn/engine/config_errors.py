@@ -46,19 +46,25 @@ def model_mistakes() -> Iterator[None]:
 
 @contextmanager
 def unknown_types() -> Iterator[None]:
-    """Say which registered names are near one that is not registered.
+    """Say which registered names are near one that cannot be found.
 
     Yields:
         Nothing, while parts of a config are built.
 
     Raises:
-        UserError: The config asks for a type that nothing provides.
+        UserError: The config asks for a type that nothing provides, or whose
+            module is broken.
     """
     try:
         yield
     except (KeyError, RuntimeError) as error:
+        broken = HostError.BROKEN_MODULE.found_in(error)
+        if broken:
+            raise UserError(
+                f'the config asks for type={broken[1]!r}, whose module cannot '
+                f'be imported: {error.__context__!r}'
+            ) from error
         found = HostError.UNKNOWN_TYPE.found_in(error)
-        found = found or HostError.UNKNOWN_PATH.found_in(error)
         if not found:
             raise
         names = [

@@ -2,7 +2,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from ..errors import UserError
+from ..files import whole
 from ..registry import HOOKS
 
 
@@ -19,7 +19,7 @@ class AtomicLocalBackend(LocalBackend):
     """Local files that are either written whole or not at all.
 
     The bytes go to a file beside the target, are flushed to the disk, and
-    only then take the target's name.
+    only then take the target's name: a checkpoint outlives a power cut.
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
@@ -34,20 +34,12 @@ class AtomicLocalBackend(LocalBackend):
             UserError: It cannot be written, say because the disk is full.
         """
         target = Path(filepath)
-        # One name per target, so that what a killed process left behind is
-        # overwritten when the resumed one saves the same checkpoint.
-        partial = target.with_name(f'{target.name}.partial')
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, 'wb') as stream:
+            with whole(target) as partial, open(partial, 'wb') as stream:
                 stream.write(obj)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(partial, target)
         except OSError as error:
-            # On a full disk even this may fail.
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             free = shutil.disk_usage(target.parent).free
             raise UserError(
                 f'cannot save {target}: {error.strerror}. It needs '

@@ -98,6 +98,20 @@ def test_missing_file_names_near_ones(tmp_path):
         load_checkpoint(tmp_path / 'nowhere' / 'iter_200.pth')
     with pytest.raises(UserError, match='is a folder.*iter_2000'):
         load_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r'Its folder holds iter_2000\.pth\.'):
+        load_checkpoint(tmp_path / 'best.pth')
+
+
+def test_what_a_killed_training_left_is_not_named(tmp_path):
+    left = tmp_path / '.iter_20.partial.pth'
+    left.write_bytes(WHOLE[:40])
+    with pytest.raises(UserError, match=r'does not exist\.$'):
+        load_checkpoint(tmp_path / 'iter_20.pth')
+    with pytest.raises(UserError, match=r'it holds no \.pth'):
+        load_checkpoint(tmp_path)
+    assert find_latest(tmp_path) is None
+    AtomicLocalBackend().put(WHOLE, tmp_path / 'iter_20.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['iter_20.pth']
 
 
 def test_what_mmengine_writes_can_be_loaded(tmp_path):

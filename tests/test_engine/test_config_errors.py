@@ -1,0 +1,78 @@
+# Copyright (c) mmseg_attn contributors.
+"""What is said of a config whose host is not there, or whose names are not."""
+
+import sys
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmseg_attn.engine.config_errors import (
+    check_installed,
+    model_mistakes,
+    unknown_types,
+)
+from mmseg_attn.errors import UserError, near
+
+
+def test_config_of_a_host_that_is_not_installed(monkeypatch):
+    """One without bases can be read without MMDetection."""
+    monkeypatch.setitem(sys.modules, 'mmdet', None)
+    check_installed(Config(dict(default_scope='mmseg')))
+    check_installed(Config())
+    with pytest.raises(UserError, match='MMDetection is not installed.*-det'):
+        check_installed(Config(dict(default_scope='mmdet')))
+
+
+def test_config_of_a_host_that_is_not_whole(monkeypatch):
+    monkeypatch.setattr(
+        'importlib.util.find_spec', lambda name: name == 'mmdet'
+    )
+    with pytest.raises(UserError, match='no compiled operators.*MMCV_WITH_OP'):
+        check_installed(Config(dict(default_scope='mmdet')))
+
+
+def test_near_names():
+    names = ['iter_2000.pth', 'iter_4000.pth', 'notes.txt']
+    said = near('iter_400.pth', names)
+    assert said == ' Did you mean iter_4000.pth or iter_2000.pth?'
+    assert near('iter_400.pth', iter(names)) == said
+    assert near('best.pth', ['best_mIoU_iter_4.pth']) == ''
+    assert 'best_mIoU' in near('best.pth', ['best_mIoU_iter_4.pth'], 0.5)
+
+
+def test_names_near_one_that_nothing_provides():
+    with pytest.raises(UserError) as error, unknown_types():
+        MODELS.build(dict(type='mmseg_attn.CCHaed'))
+    assert str(error.value).startswith(
+        "the config asks for type='mmseg_attn.CCHaed', which nothing "
+        'provides. Did you mean mmseg_attn.CCHead'
+    )
+    with pytest.raises(UserError) as error, unknown_types():
+        MODELS.build(dict(type='Xyzzy123'))
+    assert str(error.value).endswith('which nothing provides.')
+
+
+def test_module_that_cannot_be_imported(tmp_path, monkeypatch):
+    (tmp_path / 'parts').mkdir()
+    (tmp_path / 'parts' / 'broken.py').write_text('1 / 0')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as error, model_mistakes():
+        MODELS.build(dict(type='parts.broken.Head'))
+    assert str(error.value) == (
+        "the config asks for type='parts.broken.Head', whose module cannot be "
+        "imported: ZeroDivisionError('division by zero')"
+    )
+
+
+def test_other_errors_pass():
+    """Also from within the building of a model."""
+    with pytest.raises(KeyError, match='width'), unknown_types():
+        {}['width']
+    with pytest.raises(RuntimeError, match='broken'), model_mistakes():
+        raise RuntimeError('broken')
+    # An assertion without words would say nothing to a user.
+    with pytest.raises(AssertionError), model_mistakes():
+        raise AssertionError
+    with pytest.raises(UserError, match='built: too wide'), model_mistakes():
+        raise AssertionError('too wide')
