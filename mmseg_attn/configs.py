@@ -49,15 +49,15 @@ def find_config(name_or_path: str) -> str:
     """Find a config by its path or by the name of a packaged config.
 
     Args:
-        name_or_path (str): Path of a config file, or the file name of a
-            config of this project with or without ``.py``, optionally with
-            its folders (``ccnet/NAME.py``).
+        name_or_path: Path of a config file, or the file name of a config of
+            this project with or without ``.py``, optionally with its folders
+            (``ccnet/NAME.py``).
 
     Returns:
-        str: Path of the config file.
+        Path of the config file.
 
     Raises:
-        UserError: If there is neither such a file nor such a config.
+        UserError: There is neither such a file nor such a config.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -80,7 +80,7 @@ def packaged_configs() -> list[Path]:
     """Find all configs that come with the package, without their bases.
 
     Returns:
-        list[Path]: Their files.
+        Their files.
     """
     return [
         path
@@ -94,7 +94,7 @@ def package_roots() -> list[Path]:
     """Find the folders that hold the package's ``configs`` and model index.
 
     Returns:
-        list[Path]: One, in an installed wheel and in a checkout.
+        One, in an installed wheel and in a checkout.
     """
     package = Path(__file__).resolve().parent
     roots = [package / '.mim']  # in an installed wheel

@@ -17,11 +17,10 @@ def whole(path: str | Path) -> Iterator[Path]:
     replaced by the next one that writes ``path``.
 
     Args:
-        path (str | Path): The file or folder to be written. Its parent
-            folders are made.
+        path: The file or folder to be written. Its parent folders are made.
 
     Yields:
-        Path: A hidden name beside it, with the same suffix.
+        A hidden name beside it, with the same suffix.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,11 +42,11 @@ def set_aside(path: Path) -> Path:
     """Mark a result as of a part of its source only.
 
     Args:
-        path (Path): A file or folder.
+        path: A file or folder.
 
     Returns:
-        Path: Its new name, which ends with '_incomplete'. What was there
-        before is replaced.
+        Its new name, which ends with '_incomplete'. What was there before is
+        replaced.
     """
     aside = path.with_name(f'{path.stem}_incomplete{path.suffix}')
     _remove(aside)

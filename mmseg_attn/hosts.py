@@ -65,7 +65,11 @@ class HostError(Enum):
 
 
 def version_of(distribution: str) -> str | None:
-    """Return the version of an installed distribution, or None."""
+    """Return the version of an installed distribution, or None.
+
+    Args:
+        distribution: Its name, as pip knows it.
+    """
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -73,7 +77,11 @@ def version_of(distribution: str) -> str | None:
 
 
 def installed(family: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return the installed distributions of a family with their versions."""
+    """Return the installed distributions of a family with their versions.
+
+    Args:
+        family: Module -> distributions that provide it.
+    """
     names = [name for names in family.values() for name in names]
     versions = {name: version_of(name) for name in names}
     return {name: version for name, version in versions.items() if version}

@@ -23,7 +23,7 @@ def quiet_hosts() -> Iterator[None]:
     """Hide the host packages' warnings about parts that are not used.
 
     Yields:
-        None: The warnings come back afterwards.
+        Nothing; the warnings come back afterwards.
     """
     logging.disable(logging.WARNING)
     try:
@@ -38,11 +38,11 @@ def make_progress(every: float = 10.0) -> Progress:
     """Make a progress display on standard error, with the time left.
 
     Args:
-        every (float): Where there is no terminal to draw bars on, write a
-            line this often, in seconds.
+        every: Where there is no terminal to draw bars on, write a line this
+            often, in seconds.
 
     Returns:
-        Progress: To be used as a context manager.
+        To be used as a context manager.
     """
     return _Lines(
         TextColumn('{task.description}', markup=False),

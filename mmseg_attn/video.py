@@ -22,11 +22,13 @@ VIDEOS += ('.webm', '.wmv')
 class VideoReader:
     """The frames of an open video, each read when it is asked for.
 
+    Args:
+        capture: The open video.
+
     Attributes:
-        frames (int): How many the file says it has; 0 if it does not say.
-        fps (float): Frames per second; 25 if the file does not say.
-        time (float): When the frame that was read last is shown, in
-            milliseconds.
+        frames: How many the file says it has; 0 if it does not say.
+        fps: Frames per second; 25 if the file does not say.
+        time: When the frame that was read last is shown, in milliseconds.
     """
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
@@ -37,10 +39,16 @@ class VideoReader:
         self.time = 0.0
 
     def seek(self, index: int) -> np.ndarray | None:
-        """Jump to a frame and read it; None where that fails.
+        """Jump to a frame and read it.
 
         OpenCV finds it by its time as if all lasted equally long: where they
         do not, it is another frame (see :func:`read_frame`).
+
+        Args:
+            index: From 0 on.
+
+        Returns:
+            (H, W, 3) uint8, BGR, or None where that fails.
         """
         self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
         return next(iter(self), None)
@@ -59,13 +67,13 @@ def read_video(path: str | Path) -> Iterator[VideoReader]:
     """Open a video file.
 
     Args:
-        path (str | Path): The file.
+        path: The file.
 
     Yields:
-        VideoReader: Its frames, (H, W, 3) uint8 in BGR order.
+        Its frames, (H, W, 3) uint8 in BGR order.
 
     Raises:
-        UserError: If it is no video that OpenCV can decode.
+        UserError: It is no video that OpenCV can decode.
     """
     capture = cv2.VideoCapture(str(path))
     try:
@@ -83,10 +91,10 @@ def count_frames(path: str | Path) -> int:
     """How many frames of a video can be read.
 
     Args:
-        path (str | Path): The file.
+        path: The file.
 
     Returns:
-        int: Their number.
+        Their number.
 
     Raises:
         UserError: It is no video.
@@ -113,11 +121,11 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     The first time a video is read through, for the times of its frames.
 
     Args:
-        path (str | Path): The file.
-        index (int): From 0 on.
+        path: The file.
+        index: From 0 on.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, BGR.
+        (H, W, 3) uint8, BGR.
 
     Raises:
         UserError: It is no video, or ends before.
@@ -140,8 +148,8 @@ class VideoWriter:
     """Writes frames of equal size to an MP4 file.
 
     Args:
-        path (str | Path): The file, ending in ``.mp4``.
-        fps (float): Frames per second.
+        path: The file, ending in ``.mp4``.
+        fps: Frames per second.
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
@@ -152,11 +160,11 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            frame (np.ndarray): (H, W, 3) uint8, BGR. An odd height or width
-                grows by one, since the format has even sizes only.
+            frame: (H, W, 3) uint8, BGR. An odd height or width grows by one,
+                since the format has even sizes only.
 
         Raises:
-            OSError: If the file cannot be written.
+            OSError: The file cannot be written.
         """
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
@@ -183,7 +191,7 @@ class VideoWriter:
         """Finish the file and read it back, since OpenCV hides failures.
 
         Raises:
-            OSError: If the file does not hold all frames, or there were none.
+            OSError: The file does not hold all frames, or there were none.
         """
         self.release()
         capture = cv2.VideoCapture(str(self.path))
@@ -201,14 +209,14 @@ def write_video(path: str | Path, fps: float) -> Iterator[VideoWriter]:
     """Write a video file and check it at the end.
 
     Args:
-        path (str | Path): The file, ending in ``.mp4``.
-        fps (float): Frames per second.
+        path: The file, ending in ``.mp4``.
+        fps: Frames per second.
 
     Yields:
-        VideoWriter: Takes the frames.
+        What takes the frames.
 
     Raises:
-        OSError: If the file does not hold all frames at the end.
+        OSError: The file does not hold all frames at the end.
     """
     writer = VideoWriter(path, fps)
     try:

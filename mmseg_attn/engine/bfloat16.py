@@ -26,7 +26,7 @@ class BFloat16OptimWrapper(OptimWrapper):
         """Run the forward pass of one iteration under autocast.
 
         Args:
-            model (nn.Module): The model in training.
+            model: The model in training.
         """
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

@@ -19,7 +19,7 @@ class CheckSetupHook(Hook):
         """Check the model and the datasets of the loops about to run.
 
         Args:
-            runner (Runner): The runner.
+            runner: The runner.
 
         Raises:
             UserError: A dataset has more classes than a head, or a head
@@ -62,9 +62,9 @@ def check_channels(model: nn.Module) -> None:
     """Send one small black picture through the backbone of a segmentor.
 
     Args:
-        model (nn.Module): A model of any kind. Those without ``decode_head``,
-            and those whose backbone does not take a picture of 64 x 64, are
-            passed over.
+        model: A model of any kind. Those without ``decode_head``, and those
+            whose backbone does not take a picture of 64 x 64, are passed
+            over.
 
     Raises:
         UserError: The backbone expects other channels than the picture has,

@@ -24,11 +24,11 @@ def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
     """Load a checkpoint with ``weights_only`` and explain what fails.
 
     Args:
-        path (str | Path): A file, or a URL that mmengine can load.
-        map_location (str): Device of the tensors. Defaults to 'cpu'.
+        path: A file, or a URL that mmengine can load.
+        map_location: Device of the tensors.
 
     Returns:
-        dict: The checkpoint: a state dict, or a dict that holds one.
+        The checkpoint: a state dict, or a dict that holds one.
 
     Raises:
         UserError: The file is missing, empty, cut off, a web page, refused
@@ -58,15 +58,15 @@ def load_weights(
     """Load a checkpoint's weights into a model.
 
     Args:
-        model (nn.Module): The model.
-        path (str | Path): As in :func:`load_checkpoint`.
-        strict (bool): Refuse a checkpoint that does not give every weight
-            of the model in its shape. Surplus weights are passed over, with
-            a warning where they are not of an auxiliary head. Without it, at
-            least one weight must fit. Defaults to True.
+        model: The model.
+        path: As in :func:`load_checkpoint`.
+        strict: Refuse a checkpoint that does not give every weight of the
+            model in its shape. Surplus weights are passed over, with a
+            warning where they are not of an auxiliary head. Without it, at
+            least one weight must fit.
 
     Returns:
-        dict: The checkpoint.
+        The checkpoint.
 
     Raises:
         UserError: The checkpoint cannot be loaded or is of another model.
@@ -92,15 +92,14 @@ def match_weights(
     """Load those weights of a checkpoint that fit, or say what does not.
 
     Args:
-        model (nn.Module): The model. Weights that fit are taken over even
-            when this raises.
-        checkpoint (dict): From :func:`load_checkpoint`.
-        name (str): Its name in the message.
-        strict (bool): As in :func:`load_weights`. Defaults to True.
+        model: The model. Weights that fit are taken over even when this
+            raises.
+        checkpoint: From :func:`load_checkpoint`.
+        name: Its name in the message.
+        strict: As in :func:`load_weights`.
 
     Returns:
-        list[str]: Surplus weights of the checkpoint, which have no place in
-            the model.
+        Surplus weights of the checkpoint, which have no place in the model.
 
     Raises:
         UserError: The checkpoint is of another model.
@@ -190,7 +189,7 @@ def check_file(path: str) -> None:
     """Tell the files that are no checkpoint at all.
 
     Args:
-        path (str): The file.
+        path: The file.
 
     Raises:
         UserError: It is missing, empty, a folder, a web page or a pointer.

@@ -36,10 +36,9 @@ class ReplaySampler(Sampler):
     """Give every sample drawn by another sampler its own random numbers.
 
     Args:
-        dataset (Sized): The dataset.
-        sampler (dict): Config of the sampler that chooses the samples.
-        seed (int | None): The training's seed. Defaults to None: that of the
-            sampler.
+        dataset: The dataset.
+        sampler: Config of the sampler that chooses the samples.
+        seed: The training's seed; without one, that of the sampler.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class ReplaySampler(Sampler):
         """Go to the start of an epoch.
 
         Args:
-            epoch (int): Its number, from 0.
+            epoch: Its number, from 0.
         """
         self.start = epoch * len(self.sampler)
         if hasattr(self.sampler, 'set_epoch'):
@@ -97,9 +96,9 @@ class ReplayHook(Hook):
         """Seed dropout and the like for one iteration.
 
         Args:
-            runner (Runner): The runner.
-            batch_idx (int): Number of the batch in its epoch.
-            data_batch (object): The batch. Defaults to None.
+            runner: The runner.
+            batch_idx: Number of the batch in its epoch.
+            data_batch: The batch.
         """
         seed = _seed(runner.seed, runner.iter, runner.rank + 1)
         _seed_all(seed)

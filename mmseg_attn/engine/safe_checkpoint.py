@@ -26,9 +26,8 @@ class AtomicLocalBackend(LocalBackend):
         """Write bytes to a file.
 
         Args:
-            obj (bytes): What to write.
-            filepath (str | Path): The file, replaced only once the new one
-                is complete.
+            obj: What to write.
+            filepath: The file, replaced only once the new one is complete.
 
         Raises:
             UserError: It cannot be written, say because the disk is full.
@@ -62,6 +61,7 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     def before_train(self, runner: Runner) -> None:
+        """Let all that is saved be written whole."""
         # mmengine saves through the backend registered for local paths.
         register_backend('local', AtomicLocalBackend, force=True, prefixes='')
         super().before_train(runner)

@@ -11,8 +11,8 @@ class NamedItems:
     """Fetches the samples of a batch, and names the files of a broken one.
 
     Args:
-        dataset (Sized): The dataset. A DataLoader uses this object where the
-            dataset has it as its method ``__getitems__``.
+        dataset: The dataset. A DataLoader uses this object where the dataset
+            has it as its method ``__getitems__``.
     """
 
     def __init__(self, dataset: Sized) -> None:
@@ -26,11 +26,11 @@ def load_sample(dataset: Sized, index: int) -> object:
     """Load a sample, and name its files where they cannot be read.
 
     Args:
-        dataset (Sized): The dataset.
-        index (int): The sample's number.
+        dataset: The dataset.
+        index: The sample's number.
 
     Returns:
-        object: The sample.
+        The sample.
 
     Raises:
         UserError: A file is missing or cannot be decoded.
