@@ -3,7 +3,26 @@
 
 Importing the package imports nothing else: ``mmseg_attn.ops`` needs torch
 alone, and OpenMMLab finds the models by the scope in their type
-(``type='mmseg_attn.CCHead'``).
+(``type='mmseg_attn.CCHead'``). The public names of :mod:`mmseg_attn.ops`,
+:mod:`mmseg_attn.layers`, :mod:`mmseg_attn.apis` and :mod:`mmseg_attn.models`
+are reached from here, too, and imported when they are first asked for.
 """
 
+import importlib
+import importlib.util
+
 __version__ = '0.1.0'
+
+# Where a name is looked for, what needs least first.
+_ROOMS = ('ops', 'layers', 'apis', 'models')
+
+
+def __getattr__(name: str) -> object:
+    if not name.startswith('_'):
+        if importlib.util.find_spec(f'{__name__}.{name}'):
+            return importlib.import_module(f'{__name__}.{name}')
+        for room in _ROOMS:
+            module = importlib.import_module(f'{__name__}.{room}')
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -4,50 +4,56 @@
 import argparse
 import importlib
 import sys
-from contextlib import redirect_stdout
-from io import StringIO
+from collections.abc import Sequence
 
-from .hosts import missing_mmdet
+from .errors import one_line_errors
 
-# Command -> (module with add_arguments(parser) and main(args), help line).
-# Only the chosen command's module is imported, so that ``info`` still works
-# where a host package is missing or broken.
+# Command -> what it does. Each is a module of :mod:`mmseg_attn.commands` with
+# ``add_arguments(parser)`` and ``main(args)``. Only that of the given command
+# is imported, and it imports the library when it runs: so --help is there at
+# once, and ``info`` works where a host package is missing or broken.
 COMMANDS = {
-    'info': ('apis.info', 'versions, host packages and operator backends'),
-    'scenes': ('apis.scenes', 'write a demo dataset of scenes'),
-    'demo': ('trials.demo', 'train and compare FCN and CCNet, make a sheet'),
-    'compare': ('trials.comparison', 'train all methods under one budget'),
-    'labels': ('apis.labels', 'count the labels of a config, find bad ones'),
-    'zoo': ('apis.zoo', 'list, download and check trained models'),
-    'predict': (
-        'apis.predict',
-        'segment pictures or videos, detect, match pairs',
-    ),
-    'worst': ('apis.worst', 'find the pictures that a model does worst'),
-    'attention': ('apis.attention_maps', 'show where a pixel looks'),
+    'info': 'versions, host packages and operator backends',
+    'scenes': 'write a demo dataset of scenes',
+    'demo': 'train and compare FCN and CCNet, make a sheet',
+    'compare': 'train all methods under one budget',
+    'labels': 'count the labels of a config, find bad ones',
+    'zoo': 'list, download and check trained models',
+    'predict': 'segment pictures or videos, detect, match pairs',
+    'worst': 'find the pictures that a model does worst',
+    'attention': 'show where a pixel looks',
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run a command.
+
+    Args:
+        argv: The command and its arguments; by default those of the process.
+
+    Returns:
+        Exit code, where it is not 0.
+
+    Raises:
+        SystemExit: With one line, for what the user can put right.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog='python -m mmseg_attn')
     commands = parser.add_subparsers(
         dest='command', metavar='COMMAND', required=True
     )
-    for name, (module, text) in COMMANDS.items():
+    module = None
+    for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if argv and argv[0] == name:
-            with redirect_stdout(StringIO()):  # the hosts greet
-                module = importlib.import_module(f'mmseg_attn.{module}')
+            module = importlib.import_module(f'mmseg_attn.commands.{name}')
             module.add_arguments(command)
-            command.set_defaults(main=module.main)
     args = parser.parse_args(argv)
-    try:
-        return args.main(args)
-    except ModuleNotFoundError as error:
-        if not missing_mmdet(error):
-            raise
-        raise SystemExit(f'Error: {missing_mmdet(error)}') from error
+    with one_line_errors(getattr(module, 'STOPPED', 'Stopped.')):
+        from .progress import quiet_hosts
+
+        with quiet_hosts():
+            return module.main(args)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,8 @@ from .markdown import markdown_table
 if TYPE_CHECKING:  # `info` finds configs where no host is installed
     from mmengine.config import Config
 
+# Each split has its dataloader in a config.
+SPLITS = ('train', 'val', 'test')
 # As the names of configs have them -> as tables call them.
 BENCHMARKS = {
     'cityscapes': 'Cityscapes',
@@ -65,7 +67,7 @@ def find_config(name_or_path: str) -> str:
     if path.is_dir():
         raise UserError(f'{name_or_path} is a folder, expected a config file.')
     wanted = path.with_name(path.name.removesuffix('.py') + '.py')
-    configs = packaged_configs()
+    configs = list_configs()
     for config in configs:
         if config.parts[-len(wanted.parts) :] == wanted.parts:
             return str(config)
@@ -76,7 +78,32 @@ def find_config(name_or_path: str) -> str:
     )
 
 
-def packaged_configs() -> list[Path]:
+def load_config(
+    config: str | Path | Config, options: dict | None = None
+) -> Config:
+    """Read a config.
+
+    Args:
+        config: Path or name as of :func:`find_config`, or a config that is
+            read already.
+        options: Entries to change, by their dotted names.
+
+    Returns:
+        The config; with options one that was read already is changed.
+
+    Raises:
+        UserError: There is no such config.
+    """
+    from mmengine.config import Config
+
+    if not isinstance(config, Config):
+        config = Config.fromfile(find_config(str(config)))
+    if options:
+        config.merge_from_dict(options)
+    return config
+
+
+def list_configs() -> list[Path]:
     """Find all configs that come with the package, without their bases.
 
     Returns:
@@ -137,7 +164,7 @@ def benchmark_table() -> str:
     """
     titles = method_titles()
     found, methods = {}, set()
-    for path in packaged_configs():
+    for path in list_configs():
         name, method = SEGMENTOR.fullmatch(path.stem), path.parent.name
         if not name or method == 'demo':
             continue
@@ -175,45 +202,3 @@ def benchmark_table() -> str:
         ]
         rows.append([title, *cells])
     return markdown_table(['benchmark', *links], rows)
-
-
-def is_detector(config: Config) -> bool:
-    """Whether a config is one of MMDetection.
-
-    Args:
-        config (Config): The config.
-
-    Returns:
-        bool: By its ``default_scope``.
-    """
-    return config.get('default_scope') == 'mmdet'
-
-
-def is_stereo(config: Config) -> bool:
-    """Whether a config is of a network for pairs of pictures.
-
-    Args:
-        config (Config): The config.
-
-    Returns:
-        bool: By the type of its model.
-    """
-    return _model_type(config) == 'PSMNet'
-
-
-def is_of_clips(config: Config) -> bool:
-    """Whether a config is of a segmentor for clips.
-
-    Args:
-        config (Config): The config.
-
-    Returns:
-        bool: By the type of its model.
-    """
-    return _model_type(config) == 'ClipEncoderDecoder'
-
-
-def _model_type(config: Config) -> str:
-    """Type of the model, without the scope."""
-    model = config.get('model') or {}
-    return str(model.get('type')).rpartition('.')[2]

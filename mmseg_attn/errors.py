@@ -4,7 +4,8 @@
 import difflib
 import errno
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from .hosts import missing_mmdet
 
@@ -29,29 +30,58 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f' Did you mean {" or ".join(found)}?' if found else ''
 
 
-def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command's main function and exit with its code.
+@contextmanager
+def one_line_errors(stopped: str = 'Stopped.') -> Iterator[None]:
+    """Turn what the user can put right, or did, into an exit with one line.
 
-    A :class:`UserError`, a full disk or a missing MMDetection ends as one
-    readable line and exit code 1; every other error keeps its traceback.
+    A :class:`UserError`, an OSError (a full disk, a folder that cannot be
+    written) or a missing MMDetection ends with exit code 1, Ctrl-C with 130;
+    every other error keeps its traceback.
 
     Args:
-        main: Takes nothing and returns an exit code or None.
+        stopped: What to say after Ctrl-C.
+
+    Yields:
+        None: While a command runs.
+
+    Raises:
+        SystemExit: Instead of these errors.
     """
     try:
-        code = main()
+        yield
     except UserError as error:
         # From a loader's worker process it comes behind a traceback.
         message = str(error).rpartition(f'{_NAME}: ')[2]
-        code = f'Error: {" ".join(message.split())}'
+        raise SystemExit(f'Error: {" ".join(message.split())}') from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        code = f'Error: {error}. Free some space and run with --resume.'
+        hint = ''
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = '. Free some space, then run the same command again'
+        raise SystemExit(f'Error: {error}{hint}') from error
     except ModuleNotFoundError as error:
         if not missing_mmdet(error):
             raise
-        code = f'Error: {missing_mmdet(error)}'
+        raise SystemExit(f'Error: {missing_mmdet(error)}') from error
+    except KeyboardInterrupt as error:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(130) from error
+
+
+def run_command(
+    main: Callable[[], int | None], stopped: str = 'Stopped.'
+) -> None:
+    """Run a tool's main function and exit with its code.
+
+    Args:
+        main: Takes nothing and returns an exit code or None.
+        stopped: What to say after Ctrl-C.
+
+    Raises:
+        SystemExit: Always, with one line for the errors of
+            :func:`one_line_errors`.
+    """
+    with one_line_errors(stopped):
+        code = main()
     sys.exit(code)
 
 

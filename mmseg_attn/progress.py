@@ -2,10 +2,12 @@
 """Progress of long work, on a terminal and in a log."""
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 from rich.console import Console
 from rich.progress import (
@@ -32,6 +34,30 @@ def quiet_hosts() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hide what the host packages print and warn while they are imported.
+
+    Yields:
+        None: Both come back afterwards.
+    """
+    with quiet_hosts(), redirect_stdout(StringIO()):
+        yield
+
+
+def make_console(width: int) -> Console:
+    """Make a console on standard output that prints text as it is.
+
+    Args:
+        width: Characters in a line where there is no terminal.
+
+    Returns:
+        Without rich's markup and highlights.
+    """
+    width = None if sys.stdout.isatty() else width
+    return Console(width=width, markup=False, highlight=False)
 
 
 def make_progress(every: float = 10.0) -> Progress:

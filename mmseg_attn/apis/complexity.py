@@ -21,12 +21,12 @@ def count_flops(run: Callable, *args) -> int:
     formula would have it.
 
     Args:
-        run (Callable): A module or function on tensors of the CPU: the
+        run: A module or function on tensors of the CPU: the
             kernels of a GPU hide their products.
         *args: Its arguments.
 
     Returns:
-        int: The number.
+        The number.
     """
     return _counted(run, *args).get_total_flops()
 
@@ -37,13 +37,13 @@ def segmentor_flops(
     """Count the operations of a segmentor on one picture, up to its logits.
 
     Args:
-        model (nn.Module): A segmentor of mmseg; its training mode is kept.
+        model: A segmentor of mmseg; its training mode is kept.
             From a GPU it is copied, since it runs on the CPU.
-        height (int): Of the picture, in pixels.
-        width (int): Of the picture, in pixels.
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
 
     Returns:
-        dict[str, int]: As of :func:`count_flops`, of ``backbone``, of
+        As of :func:`count_flops`, of ``backbone``, of
         ``neck`` where there is one, and of ``decode_head``, which is all the
         rest. Their sum is that of the segmentor.
 

@@ -22,12 +22,12 @@ class Report:
     """What became of each weight.
 
     Attributes:
-        read (int): Weights in the file.
-        left_out (dict[str, str]): Name -> why it is not in the result.
-        compared (float | None): Largest difference between the result's
+        read: Weights in the file.
+        left_out: Name -> why it is not in the result.
+        compared: Largest difference between the result's
             output and that of the authors' formulas, relative to the
             largest output.
-        notes (list[str]): What a config needs for the result.
+        notes: What a config needs for the result.
     """
 
     read: int
@@ -53,10 +53,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a checkpoint, without wrappers' prefixes.
 
     Args:
-        path (Path): A file that torch.save wrote.
+        path: A file that torch.save wrote.
 
     Returns:
-        dict[str, Tensor]: Name -> weight.
+        Name -> weight.
 
     Raises:
         UserError: As of :func:`load_checkpoint`.
@@ -75,10 +75,10 @@ def plain_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turn In-Place ABN, which scales by |weight| + 1e-5, into batch norm.
 
     Args:
-        weights (dict[str, Tensor]): A state dict.
+        weights: A state dict.
 
     Returns:
-        dict[str, Tensor]: With norms' weights changed: those that have a
+        With norms' weights changed: those that have a
         running mean beside them.
     """
     return {
@@ -124,9 +124,9 @@ def convert_file(
     """Read, convert, write and report.
 
     Args:
-        args (Namespace): With ``source`` and ``out``.
-        convert (Callable): Weights -> converted weights and the report.
-        read (Callable): Path -> weights.
+        args: With ``source`` and ``out``.
+        convert: Weights -> converted weights and the report.
+        read: Path -> weights.
 
     Raises:
         UserError: The file to write exists, or what the others raise.

@@ -38,11 +38,11 @@ def fetch(
     the same file (by ETag or date, noted beside it) and can send the rest.
 
     Args:
-        url (str): ``http(s)://`` or ``file://``.
-        part (Path): The file to write. It is complete only if this returns.
-        retries (int): Further tries after a broken connection, with longer
+        url: ``http(s)://`` or ``file://``.
+        part: The file to write. It is complete only if this returns.
+        retries: Further tries after a broken connection, with longer
             and longer waits. Defaults to 4.
-        timeout (float): Seconds to wait for an answer. Defaults to 30.
+        timeout: Seconds to wait for an answer. Defaults to 30.
 
     Raises:
         UserError: There is no such file, no connection, no room, or a web
@@ -74,7 +74,7 @@ def discard(part: Path) -> None:
     """Remove a partial download and the note about it.
 
     Args:
-        part (Path): As in :func:`fetch`.
+        part: As in :func:`fetch`.
     """
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)

@@ -1,50 +1,18 @@
 # Copyright (c) mmseg_attn contributors.
-"""``python -m mmseg_attn info``: what is installed and what runs here.
+"""What is installed and what runs here.
 
 Works with torch alone and with broken host packages: each import is tried by
 itself, and its failure is part of the report.
 """
 
-import argparse
 import contextlib
 import importlib
 import io
-import json
 import platform
 import warnings
 
 from .. import __version__, hosts
-from ..configs import benchmark_table
 from ..markdown import markdown_table
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser."""
-    parser.add_argument(
-        '--json', action='store_true', help='print the report as JSON'
-    )
-    parser.add_argument(
-        '--operators',
-        action='store_true',
-        help='print what the operators support as a Markdown table',
-    )
-    parser.add_argument(
-        '--configs',
-        action='store_true',
-        help='print the configs by benchmark as a Markdown table',
-    )
-
-
-def main(args: argparse.Namespace) -> None:
-    """Print the report."""
-    if args.operators:
-        print(operator_table())
-        return
-    if args.configs:
-        print(benchmark_table())
-        return
-    report = collect()
-    print(json.dumps(report, indent=2) if args.json else as_text(report))
 
 
 def operator_table() -> str:
@@ -73,11 +41,11 @@ def operator_table() -> str:
     return markdown_table(header, rows)
 
 
-def collect() -> dict:
+def collect_info() -> dict:
     """Gather the report.
 
     Returns:
-        dict: ``mmseg_attn``, ``python`` and ``platform`` (strings),
+        ``mmseg_attn``, ``python`` and ``platform`` (strings),
             ``torch`` (version, error, cuda, devices, triton), ``hosts``
             (family, distributions, modules with their import errors,
             compiled_ops, warning) and ``backends`` (operator -> backend ->
@@ -94,7 +62,7 @@ def collect() -> dict:
 
 
 def as_text(report: dict) -> str:
-    """Lay a report of :func:`collect` out as text."""
+    """Lay a report of :func:`collect_info` out as text."""
     torch, found = report['torch'], report['hosts']
     cuda = ', '.join(torch['devices']) or 'no device'
     lines = [

@@ -21,13 +21,13 @@ class Job:
     """One input with where its results go.
 
     Attributes:
-        source (Path): Picture or video; of a pair the left picture.
-        name (Path): Its path below the folder it was found in, without
+        source: Picture or video; of a pair the left picture.
+        name: Its path below the folder it was found in, without
             ending.
-        overlay (Path | None): Picture or video to be written.
-        data (dict[str, Path]): The prediction itself, kind -> file, or for a
+        overlay: Picture or video to be written.
+        data: The prediction itself, kind -> file, or for a
             video the folder of them.
-        right (Path | None): The right picture of a pair.
+        right: The right picture of a pair.
     """
 
     source: Path
@@ -55,17 +55,17 @@ def find_jobs(
     """Find all pictures and videos and say where their results go.
 
     Args:
-        inputs (Sequence[str]): Files, folders and globs.
-        out (Path): Folder of the results. Paths below an input folder are
+        inputs: Files, folders and globs.
+        out: Folder of the results. Paths below an input folder are
             kept below it.
-        save (Sequence[str] | None): ``'overlay'`` and kinds of predictions.
+        save: ``'overlay'`` and kinds of predictions.
             None means all of a picture and the overlay of a video.
-        overlay_format (str): ``'jpg'`` or ``'png'``, for pictures.
-        endings (Mapping[str, str]): What the predictions themselves are
+        overlay_format: ``'jpg'`` or ``'png'``, for pictures.
+        endings: What the predictions themselves are
             called, and their folder -> the ending of their files.
 
     Returns:
-        list[Job]: In the order of the inputs, sorted within a folder.
+        In the order of the inputs, sorted within a folder.
 
     Raises:
         UserError: If an input does not exist or holds no picture, or if two
@@ -108,13 +108,13 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
     """Give each left picture its right one.
 
     Args:
-        jobs (Sequence[Job]): Of the left pictures.
-        right (str | Path | None): A picture, for one job, or a folder with
+        jobs: Of the left pictures.
+        right: A picture, for one job, or a folder with
             pictures of the left ones' names, in subfolders of theirs,
             whatever their endings.
 
     Returns:
-        list[Job]: The same, with ``right``.
+        The same, with ``right``.
 
     Raises:
         UserError: There is no right picture for one of them, it is the left

@@ -1,114 +1,121 @@
 # Copyright (c) mmseg_attn contributors.
-"""How predictions are drawn and saved: class maps, and instances."""
+"""How predictions are drawn and saved: a class for each kind of them."""
 
 import json
-from argparse import Namespace
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from mmengine.structures import InstanceData
 
+from ..datasets.disparity_files import write_pfm, write_png
+from ..visualization import draw_disparity
+from ..visualization.instances import InstancePainter
 from ..visualization.overlay import Legend, overlay, save_mask
+from .calibration import Calibration
 
 
-class MaskOutput:
-    """Class maps of a segmentor.
+@dataclass(frozen=True)
+class Look:
+    """How results are to look.
 
-    Args:
-        meta (dict): ``classes`` and ``palette`` of the model.
-        args (Namespace): With ``opacity`` of the colours and ``legend``,
-            whether the classes are named beside a picture.
+    Attributes:
+        opacity: Of the colours over a picture, 0 to 1.
+        score: Instances below it are left out, 0 to 1.
+        legend: Whether classes are named, or a scale stands, beside a
+            picture.
+        calibration: Of a stereo network, to give depth.
     """
 
+    opacity: float = 0.5
+    score: float = 0.3
+    legend: bool = True
+    calibration: Calibration | None = None
+
+
+class Output(ABC):
+    """Draws and saves what a model predicts.
+
+    Args:
+        meta: ``classes`` and ``palette`` of the model.
+        look: How results are to look.
+    """
+
+    def __init__(self, meta: dict, look: Look) -> None:
+        self.meta, self.look = meta, look
+
     @staticmethod
-    def endings(args: Namespace) -> dict[str, str]:
-        """Kinds of results, and how their files end."""
+    @abstractmethod
+    def endings(look: Look) -> dict[str, str]:
+        """Name the kinds of results, and how their files end."""
+
+    @abstractmethod
+    def classes_in(self, found: object) -> set[int]:
+        """Find the indices of the classes that occur in a prediction."""
+
+    @abstractmethod
+    def save(self, kind: str, path: Path, found: object) -> None:
+        """Write one kind of result of a prediction."""
+
+    @abstractmethod
+    def draw(
+        self, picture: np.ndarray, found: object, listed: Iterable[int]
+    ) -> np.ndarray:
+        """Draw a prediction over its picture.
+
+        Args:
+            picture: (H, W, 3) uint8 BGR.
+            found: The prediction.
+            listed: Indices of the classes to be named beside it.
+
+        Returns:
+            (H, W or more, 3) uint8 BGR.
+        """
+
+
+class MaskOutput(Output):
+    """Class maps of a segmentor: (H, W) class indices."""
+
+    def __init__(self, meta: dict, look: Look) -> None:
+        super().__init__(meta, look)
+        self.legend = look.legend and Legend(meta['classes'], meta['palette'])
+
+    @staticmethod
+    def endings(look: Look) -> dict[str, str]:
         return {'mask': '.png'}
 
-    def __init__(self, meta: dict, args: Namespace) -> None:
-        self.palette = meta['palette']
-        self.opacity = args.opacity
-        self.legend = (
-            Legend(meta['classes'], self.palette) if args.legend else None
-        )
+    def classes_in(self, found: np.ndarray) -> set[int]:
+        return set(np.unique(found).tolist())
 
-    @staticmethod
-    def classes_in(mask: np.ndarray) -> set[int]:
-        """Indices of the classes that occur."""
-        return set(np.unique(mask).tolist())
-
-    def save(self, kind: str, path: Path, mask: np.ndarray) -> None:
+    def save(self, kind: str, path: Path, found: np.ndarray) -> None:
         """Write an index picture."""
-        save_mask(path, mask, self.palette)
+        save_mask(path, found, self.meta['palette'])
 
     def draw(
-        self, picture: np.ndarray, mask: np.ndarray, listed: Iterable[int]
+        self, picture: np.ndarray, found: np.ndarray, listed: Iterable[int]
     ) -> np.ndarray:
-        """Colour a picture (H, W, 3) uint8 BGR, with a legend of classes."""
-        shown = overlay(picture, mask, self.palette, self.opacity)
+        palette, opacity = self.meta['palette'], self.look.opacity
+        shown = overlay(picture, found, palette, opacity)
         return self.legend.add(shown, sorted(listed)) if self.legend else shown
 
 
-class InstancePainter:
-    """Draws boxes, names and masks with MMDetection's visualizer.
+class InstanceOutput(Output):
+    """Boxes and masks of a detector: InstanceData."""
 
-    Args:
-        meta (dict): ``classes`` and ``palette``.
-        opacity (float): Of the masks, 0 to 1.
-    """
-
-    def __init__(self, meta: dict, opacity: float) -> None:
-        from mmdet.visualization import DetLocalVisualizer
-
-        self.visualizer = DetLocalVisualizer(alpha=opacity)
-        self.visualizer.dataset_meta = dict(
-            classes=meta['classes'],
-            palette=[tuple(c) for c in meta['palette']],
-        )
-
-    def __call__(
-        self, picture: np.ndarray, instances: InstanceData
-    ) -> np.ndarray:
-        """Draw them over a picture (H, W, 3) uint8 BGR, which is kept."""
-        from mmdet.structures import DetDataSample
-
-        # Shades are drawn by lot: let them be the same for each frame.
-        state = np.random.get_state()
-        np.random.seed(0)
-        self.visualizer.add_datasample(
-            'instances',
-            np.ascontiguousarray(picture[..., ::-1]),
-            DetDataSample(gt_instances=instances),
-            draw_pred=False,
-        )
-        np.random.set_state(state)
-        return self.visualizer.get_image()[..., ::-1]
-
-
-class InstanceOutput:
-    """Boxes and masks of a detector.
-
-    Args:
-        meta (dict): ``classes`` and ``palette`` of the model.
-        args (Namespace): With ``opacity`` of the masks and ``score``, below
-            which instances are left out.
-    """
+    def __init__(self, meta: dict, look: Look) -> None:
+        super().__init__(meta, look)
+        self.painter = InstancePainter(meta, look.opacity)
 
     @staticmethod
-    def endings(args: Namespace) -> dict[str, str]:
-        """Kinds of results, and how their files end."""
+    def endings(look: Look) -> dict[str, str]:
         return {'instances': '.json'}
 
-    def __init__(self, meta: dict, args: Namespace) -> None:
-        self.classes, self.score = meta['classes'], args.score
-        self.painter = InstancePainter(meta, args.opacity)
-
     def _kept(self, found: InstanceData) -> InstanceData:
-        return found[found.scores >= self.score]
+        return found[found.scores >= self.look.score]
 
     def classes_in(self, found: InstanceData) -> set[int]:
-        """Indices of the classes that occur."""
         return set(self._kept(found).labels.tolist())
 
     def save(self, kind: str, path: Path, found: InstanceData) -> None:
@@ -124,7 +131,7 @@ class InstanceOutput:
         for index in range(len(found)):
             x1, y1, x2, y2 = found.bboxes[index].tolist()
             item = {
-                'class': self.classes[int(found.labels[index])],
+                'class': self.meta['classes'][int(found.labels[index])],
                 'score': round(float(found.scores[index]), 4),
                 'bbox': [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
             }
@@ -137,12 +144,35 @@ class InstanceOutput:
     def draw(
         self, picture: np.ndarray, found: InstanceData, listed: Iterable[int]
     ) -> np.ndarray:
-        """Draw boxes, names and masks over a picture, BGR as it came.
-
-        Names stand at the boxes: there is no legend, so ``listed`` is not
-        used.
-        """
+        """Draw boxes, masks, and names at the boxes: no legend."""
         return self.painter(picture, self._kept(found))
+
+
+class DisparityOutput(Output):
+    """Disparities of a stereo network: (H, W) float32 in pixels."""
+
+    @staticmethod
+    def endings(look: Look) -> dict[str, str]:
+        endings = {'pfm': '.pfm', 'png': '.png'}
+        return endings | ({'depth': '.pfm'} if look.calibration else {})
+
+    def classes_in(self, found: np.ndarray) -> set[int]:
+        return set()
+
+    def save(self, kind: str, path: Path, found: np.ndarray) -> None:
+        """Write disparities in pixels, or depth in the baseline's unit."""
+        if kind == 'png':
+            write_png(path, found)
+        elif kind == 'pfm':
+            write_pfm(path, found)
+        else:
+            write_pfm(path, self.look.calibration.depth(found))
+
+    def draw(
+        self, picture: np.ndarray, found: np.ndarray, listed: Iterable[int]
+    ) -> np.ndarray:
+        """Colour the disparities, with a scale in pixels beside them."""
+        return draw_disparity(found, scale=self.look.legend)[..., ::-1]
 
 
 def _encode(mask) -> dict:

@@ -1,23 +1,19 @@
 # Copyright (c) mmseg_attn contributors.
-"""``python -m mmseg_attn zoo``: list, download and check trained models.
+"""List, download and check trained models.
 
 The rows are those of the package's metafiles, which mim reads too. mim checks
 nothing of what it downloads; here nothing gets its name before it is checked.
 """
 
-import argparse
 import hashlib
 import os
 import re
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from .. import configs
 from ..errors import UserError, near
@@ -39,14 +35,14 @@ class Row:
     """A published checkpoint, as its metafile describes it.
 
     Attributes:
-        name (str): Name of its config, without suffix.
-        config (Path): The config.
-        method (str): The collection it is in.
-        dataset (str): What it was tested on.
-        backbone (str): Such as ``R-50-D8``.
-        miou (float | None): In per cent, as its publisher says.
-        url (str): Where the checkpoint is.
-        sha256 (str | None): Of the whole file, where it is known.
+        name: Name of its config, without suffix.
+        config: The config.
+        method: The collection it is in.
+        dataset: What it was tested on.
+        backbone: Such as ``R-50-D8``.
+        miou: In per cent, as its publisher says.
+        url: Where the checkpoint is.
+        sha256: Of the whole file, where it is known.
     """
 
     name: str
@@ -68,7 +64,7 @@ def read_rows() -> list[Row]:
     """Read the rows of all metafiles of the package.
 
     Returns:
-        list[Row]: In the order of ``model-index.yml``.
+        In the order of ``model-index.yml``.
     """
     rows = []
     for root in configs.package_roots():
@@ -98,10 +94,10 @@ def find_row(name: str) -> Row:
     """Find the row of a config.
 
     Args:
-        name (str): The config's name, with or without folders and ``.py``.
+        name: The config's name, with or without folders and ``.py``.
 
     Returns:
-        Row: Its row.
+        Its row.
 
     Raises:
         UserError: There is none.
@@ -122,13 +118,13 @@ def download(
     """Put a checked checkpoint and its config, in one piece, into a folder.
 
     Args:
-        row (Row): Which.
-        folder (Path): The folder, made where it is not there.
-        retries (int): Further tries after a broken connection. Defaults to 4.
-        timeout (float): Seconds to wait for an answer. Defaults to 30.
+        row: Which.
+        folder: The folder, made where it is not there.
+        retries: Further tries after a broken connection. Defaults to 4.
+        timeout: Seconds to wait for an answer. Defaults to 30.
 
     Returns:
-        tuple[Path, str]: The checkpoint, and what was found in checking it.
+        The checkpoint, and what was found in checking it.
 
     Raises:
         UserError: It cannot be had or is not good, or another file has its
@@ -161,12 +157,12 @@ def check(path: Path, row: Row | None, config: Path | None = None) -> str:
     """Check a file: its kind, its hash, and whether it fits its config.
 
     Args:
-        path (Path): The checkpoint.
-        row (Row | None): What it should be.
-        config (Path | None): Its config; by default that of the row.
+        path: The checkpoint.
+        row: What it should be.
+        config: Its config; by default that of the row.
 
     Returns:
-        str: What was found, as a line.
+        What was found, as a line.
 
     Raises:
         UserError: It is not good, with the reason.
@@ -190,12 +186,12 @@ def check_structure(path: Path, config: Path) -> int:
     """Check that a checkpoint has each weight of a config's model, no other.
 
     Args:
-        path (Path): The checkpoint. It is loaded with ``weights_only``.
-        config (Path): The config. Its model is built on the CPU, and nothing
+        path: The checkpoint. It is loaded with ``weights_only``.
+        config: The config. Its model is built on the CPU, and nothing
             is downloaded for it.
 
     Returns:
-        int: The number of tensors.
+        The number of tensors.
 
     Raises:
         UserError: They do not belong together.
@@ -222,10 +218,10 @@ def sha256sum(path: Path) -> str:
     """Compute a file's sha256.
 
     Args:
-        path (Path): The file.
+        path: The file.
 
     Returns:
-        str: 64 hexadecimal digits.
+        64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     with open(path, 'rb') as stream:
@@ -278,40 +274,68 @@ def _write_config(row: Row, folder: Path) -> None:
         )
 
 
-def _print_list(method: str, dataset: str) -> None:
+def list_checkpoints(method: str = '', dataset: str = '') -> list[Row]:
+    """List the published checkpoints.
+
+    Args:
+        method: Part of the method's name, in any case.
+        dataset: Part of the dataset's name, in any case.
+
+    Returns:
+        In the order of ``model-index.yml``.
+
+    Raises:
+        UserError: There is none of that method and dataset.
+    """
+    known = read_rows()
     rows = [
         row
-        for row in read_rows()
+        for row in known
         if method.lower() in row.method.lower()
         and dataset.lower() in row.dataset.lower()
     ]
     if not rows:
-        known = read_rows()
         raise UserError(
             f'no checkpoint is of a method with "{method}" on a dataset with '
             f'"{dataset}" in its name; there are '
             f'{", ".join(dict.fromkeys(row.method for row in known))} on '
             f'{", ".join(dict.fromkeys(row.dataset for row in known))}.'
         )
-    table = Table(caption='mIoU in per cent, as the source says')
-    table.add_column('config', no_wrap=True, overflow='fold')
-    for title in ('dataset', 'backbone', 'mIoU', 'source'):
-        table.add_column(title, overflow='fold')
-    for row in rows:
-        table.add_row(
-            row.name,
-            row.dataset,
-            row.backbone,
-            '-' if row.miou is None else f'{row.miou:.2f}',
-            urlsplit(row.url).netloc or 'file',
-        )
-    console = Console()
-    # Into a file or a pipe, lines are as long as they need to be.
-    console.width = console.width if console.is_terminal else 200
-    console.print(table)
+    return rows
 
 
-def _verify(path: Path, config: str | None) -> str:
+def download_checkpoint(
+    name: str, folder: str | Path = '.', retries: int = 4, timeout: float = 30
+) -> Path:
+    """Put a checked checkpoint and its config, in one piece, into a folder.
+
+    Args:
+        name: Name of its config, as :func:`list_checkpoints` has it.
+        folder, retries, timeout: As of :func:`download`.
+
+    Returns:
+        The checkpoint; its config lies beside it.
+
+    Raises:
+        UserError: As of :func:`find_row` and :func:`download`.
+    """
+    return download(find_row(name), Path(folder), retries, timeout)[0]
+
+
+def verify_checkpoint(path: str | Path, config: str | None = None) -> str:
+    """Check a file: its kind, its hash, and whether it fits its config.
+
+    Args:
+        path: The checkpoint.
+        config: Path or name of its config, if the file's name does not tell.
+
+    Returns:
+        What was found, as a line.
+
+    Raises:
+        UserError: It is not good, or of no known config.
+    """
+    path = Path(path)
     row = next((row for row in read_rows() if row.file == path.name), None)
     if not (row or config):
         raise UserError(
@@ -319,50 +343,3 @@ def _verify(path: Path, config: str | None) -> str:
             '--config which config it is of.'
         )
     return check(path, row, config and Path(configs.find_config(config)))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser."""
-    actions = parser.add_subparsers(dest='action', required=True)
-    add = actions.add_parser('list', help='show what there is').add_argument
-    add('--method', default='', help='part of its name, such as ccnet')
-    add('--dataset', default='', help='part of its name, such as voc')
-    action = actions.add_parser('download', help='fetch, check, then name')
-    add = action.add_argument
-    add('config', nargs='+', help='name of a config of the list')
-    add(
-        '--dest',
-        type=Path,
-        default=Path(),
-        help='folder for config and checkpoint (default: this one)',
-    )
-    add('--retries', type=int, default=4, help='(default: %(default)s)')
-    add(
-        '--timeout',
-        type=float,
-        default=30,
-        help='seconds to wait for the server (default: %(default)s)',
-    )
-    add = actions.add_parser('verify', help='check a file').add_argument
-    add('file', type=Path, help='checkpoint')
-    add('--config', help='what it is of, if its name does not tell')
-
-
-def main(args: argparse.Namespace) -> int | None:
-    """List, download or check."""
-    try:
-        if args.action == 'list':
-            _print_list(args.method, args.dataset)
-        elif args.action == 'verify':
-            print(f'{args.file}: {_verify(args.file, args.config)}')
-        else:
-            for row in [find_row(name) for name in args.config]:
-                path, found = download(
-                    row, args.dest, args.retries, args.timeout
-                )
-                print(f'{path}: {found}')
-    except UserError as error:
-        raise SystemExit(f'Error: {error}') from error
-    except KeyboardInterrupt:
-        print('Stopped. The same command goes on from here.', file=sys.stderr)
-        return 130

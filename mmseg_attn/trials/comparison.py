@@ -1,31 +1,29 @@
 # Copyright (c) mmseg_attn contributors.
-import argparse
+"""Train all methods under one budget."""
+
 import fcntl
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from rich.console import Console
 
 from .. import __version__
-from ..configs import method_titles, packaged_configs
+from ..configs import list_configs, method_titles
 from ..errors import UserError
 from ..files import whole
-from ..progress import make_progress, quiet_hosts
-
-with quiet_hosts():
-    from mmengine.config import Config
-
-    from . import trial
-    from .plots import draw_plots
-    from .report import Report, Row
+from ..progress import make_progress
+from . import trial
+from .plots import draw_plots
+from .report import Report, Row
 
 # By this a folder is known as a comparison's own.
 LOCK = 'comparison.lock'
@@ -52,9 +50,9 @@ def methods() -> list[str]:
     """Find the methods that have configs for both kinds of small data.
 
     Returns:
-        list[str]: Beginnings of the configs' names, the baseline first.
+        Beginnings of the configs' names, the baseline first.
     """
-    stems = {path.name for path in packaged_configs()}
+    stems = {path.name for path in list_configs()}
     start = trial.SCENES.format('')
     found = {
         name.removesuffix(start) for name in stems if name.endswith(start)
@@ -70,72 +68,17 @@ def methods() -> list[str]:
     return sorted(found, key=place)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser.
-
-    Args:
-        parser (ArgumentParser): The parser.
-    """
-    trial.add_arguments(parser)
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        default=Path('work_dirs/compare'),
-        help='folder for all output (default: %(default)s); run the same '
-        'command again to go on where it stopped',
-    )
-    parser.add_argument(
-        '--methods',
-        nargs='+',
-        metavar='METHOD',
-        help='such as fcn ccnet-r2; by default all. The first one is the '
-        'baseline',
-    )
-    parser.add_argument(
-        '--seeds',
-        type=int,
-        default=3,
-        help='trainings of each method (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--jobs',
-        type=int,
-        default=1,
-        help='trainings at a time, which share the cores (default: '
-        '%(default)s)',
-    )
-
-
-def main(args: argparse.Namespace) -> None:
-    """Run the command.
-
-    Args:
-        args (Namespace): The parsed arguments.
-
-    Raises:
-        SystemExit: With one readable line for what the user can put right,
-            and when the user stops it.
-    """
-    try:
-        run_comparison(args)
-    except (UserError, OSError) as error:
-        raise SystemExit(f'Error: {error}') from error
-    except KeyboardInterrupt:
-        text = 'Stopped. The same command goes on from here.'
-        raise SystemExit(text) from None
-
-
 @dataclass(frozen=True)
 class _Run:
     """A method with a seed.
 
     Attributes:
-        method (str): Beginning of its config's name.
-        seed (int): Of the training.
-        stem (Path): Folder of the training; with suffixes its config, its
+        method: Beginning of its config's name.
+        seed: Of the training.
+        stem: Folder of the training; with suffixes its config, its
             log and its result.
-        cfg (Config): As it is run.
-        settings (dict): All that the result depends on, as JSON has it.
+        cfg: As it is run.
+        settings: All that the result depends on, as JSON has it.
     """
 
     method: str
@@ -185,37 +128,54 @@ class _Run:
             path.write_text(json.dumps(content, indent=1) + '\n')
 
 
-def run_comparison(args: argparse.Namespace) -> None:
+def run_comparison(
+    setting: trial.Setting,
+    work: Path,
+    *,
+    chosen: Sequence[str] | None = None,
+    seeds: int = 3,
+    jobs: int = 1,
+) -> None:
     """Train and test each method with each seed, and report.
 
     Trainings that are done already are not repeated.
 
     Args:
-        args (Namespace): The parsed arguments.
+        setting: What the trials run on.
+        work: Folder for all output.
+        chosen: Methods as of :func:`methods`, the baseline first; by default
+            all.
+        seeds: Trainings of each method.
+        jobs: Trainings at a time, which share the cores.
 
     Raises:
-        UserError: Arguments that do not fit, a folder made with others, or a
+        UserError: Values that do not fit, a folder made with others, or a
             training that failed.
     """
-    trial.check_arguments(args)
-    chosen = _check(args)
-    threads = max(1, torch.get_num_threads() // args.jobs)
-    environment = trial.environment_of(args.device, threads)
+    chosen = _check(chosen, seeds=seeds, jobs=jobs)
+    threads = max(1, torch.get_num_threads() // jobs)
+    environment = trial.environment_of(setting.device, threads)
     budget = dict(
-        device=_device_name(args.device),
-        jobs=args.jobs,
+        device=_device_name(setting.device),
+        jobs=jobs,
         threads=threads,
         torch=torch.__version__,
         mmseg_attn=__version__,
     )
-    work = args.work_dir
-    trial.check_work_dir(work, args)
+    setting.check_work_dir(work)
     console = Console(stderr=True, highlight=False)
     with _own(work) as lock:
         with whole(work / 'data') as folder:
-            data = trial.prepare_data(folder, args, seed=0)
+            data = trial.prepare_data(folder, setting, seed=0)
             columns = trial.metric_columns(data)
-            runs = _plan(chosen, data, args, budget)
+            runs = _plan(
+                chosen,
+                data,
+                work,
+                seeds=seeds,
+                iters=setting.iters,
+                budget=budget,
+            )
             # Before the data is replaced, in case it is not the same.
             results = [run.read(console) for run in runs]
         data = replace(data, folder=work / 'data')
@@ -227,10 +187,10 @@ def run_comparison(args: argparse.Namespace) -> None:
             if not result
         ]
         console.print(
-            f'{len(chosen)} methods, {args.seeds} seeds: {len(runs)} '
+            f'{len(chosen)} methods, {seeds} seeds: {len(runs)} '
             f'trainings, of which {len(runs) - len(missing)} are done.'
         )
-        failures = _run_all(missing, environment, args.jobs, lock)
+        failures = _run_all(missing, environment, jobs, lock)
         rows = {m: Row(m, title_of(m), {}) for m in chosen}
         for run in runs:
             if result := run.read(console):
@@ -241,7 +201,7 @@ def run_comparison(args: argparse.Namespace) -> None:
             budget |= dict(
                 iterations=cfg.train_cfg.max_iters,
                 batch_size=cfg.train_dataloader.batch_size,
-                seeds=args.seeds,
+                seeds=seeds,
             )
             report = Report(data, columns, rows, budget)
             report.write(work)
@@ -255,20 +215,18 @@ def run_comparison(args: argparse.Namespace) -> None:
         )
 
 
-def _check(args: argparse.Namespace) -> list[str]:
+def _check(chosen: Sequence[str] | None, **counts: int) -> list[str]:
     """Methods to run, the baseline first."""
     known = methods()
-    chosen = list(dict.fromkeys(args.methods or known))
+    chosen = list(dict.fromkeys(chosen or known))
     unknown = [m for m in chosen if m not in known]
     if unknown:
         raise UserError(
             f'unknown method {unknown[0]}; there are {", ".join(known)}.'
         )
-    for name in ('seeds', 'jobs'):
-        if getattr(args, name) < 1:
-            raise UserError(
-                f'got --{name} {getattr(args, name)}, expected at least 1.'
-            )
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f'got --{name} {count}, expected at least 1.')
     return chosen
 
 
@@ -311,7 +269,10 @@ def _own(work: Path) -> Iterator[int]:
 def _plan(
     chosen: list[str],
     data: trial.Data,
-    args: argparse.Namespace,
+    work: Path,
+    *,
+    seeds: int,
+    iters: int | None,
     budget: dict,
 ) -> list[_Run]:
     """All trainings: each method once, then each again.
@@ -320,16 +281,16 @@ def _plan(
     """
     found = _fingerprint(data.folder)
     runs = []
-    for seed in range(args.seeds):
+    for seed in range(seeds):
         for method in chosen:
-            stem = args.work_dir / f'{method}_seed-{seed}'
-            cfg = trial.trial_config(method, data, stem, seed, args.iters)
+            stem = work / f'{method}_seed-{seed}'
+            cfg = trial.trial_config(method, data, stem, seed, iters)
             settings = dict(data=found, **budget, config=cfg.to_dict())
             # A place says nothing about the result.
             del settings['config']['work_dir']
             for name in ('train_dataloader', 'test_dataloader'):
                 del settings['config'][name]['dataset']['data_root']
-                cfg[name].dataset.data_root = str(args.work_dir / 'data')
+                cfg[name].dataset.data_root = str(work / 'data')
             settings = json.loads(json.dumps(settings))
             runs.append(_Run(method, seed, stem, cfg, settings))
     return runs

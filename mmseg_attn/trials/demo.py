@@ -1,7 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
-import argparse
+"""Train and compare FCN and CCNet, and make a sheet of pictures."""
+
 import json
-import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from io import StringIO
@@ -12,69 +12,40 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..files import whole
-from ..progress import make_progress, quiet_hosts
-
-with quiet_hosts():
-    from . import trial
-    from .sheet import draw_sheet
+from ..progress import make_console, make_progress, quiet_hosts
+from . import trial
+from .sheet import draw_sheet
 
 # What the table and the sheet call a model, and the start of its config.
 MODELS = {'FCN': 'fcn', 'CCNet R=1': 'ccnet-r1', 'CCNet R=2': 'ccnet-r2'}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser.
-
-    Args:
-        parser (ArgumentParser): The parser.
-    """
-    trial.add_arguments(parser)
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        help='empty or new folder for all output; by default '
-        'work_dirs/demo, or demo-2, ... if that is taken',
-    )
-    parser.add_argument('--seed', type=int, default=0)
-
-
-def main(args: argparse.Namespace) -> None:
-    """Run the command.
-
-    Args:
-        args (Namespace): The parsed arguments.
-
-    Raises:
-        SystemExit: With one readable line for what the user can put right.
-    """
-    try:
-        run_demo(args)
-    except (UserError, OSError) as error:
-        raise SystemExit(f'Error: {error}') from error
-
-
-def run_demo(args: argparse.Namespace) -> None:
+def run_demo(
+    setting: trial.Setting, work: Path | None = None, seed: int = 0
+) -> None:
     """Prepare the data, train and test three models, show the result.
 
     Args:
-        args (Namespace): The parsed arguments.
+        setting: What the trials run on.
+        work: Empty or new folder for all output; by default
+            ``work_dirs/demo``, or ``demo-2``, ... if that is taken.
+        seed: Of the data and the trainings.
 
     Raises:
         UserError: If the pictures cannot be used, the work folder cannot be
             written, or a training fails.
     """
-    trial.check_arguments(args)
     console = Console(stderr=True, highlight=False)
-    environment = trial.environment_of(args.device)
-    work = _make_work_dir(args)
-    data = trial.prepare_data(work / 'data', args, args.seed)
+    environment = trial.environment_of(setting.device)
+    work = _make_work_dir(setting, work)
+    data = trial.prepare_data(work / 'data', setting, seed)
     for note in data.notes:
         console.print(note)
     results = {}
     with make_progress() as progress:
         for name, start in MODELS.items():
             cfg = trial.trial_config(
-                start, data, work / start, args.seed, args.iters
+                start, data, work / start, seed, setting.iters
             )
             # Beside the folder, in which the runner writes what it made of it.
             config = work / f'{start}.py'
@@ -87,7 +58,7 @@ def run_demo(args: argparse.Namespace) -> None:
         path.write_text(json.dumps(content, indent=1) + '\n')
     columns = trial.metric_columns(data)
     table = _table(columns, data, results)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    make_console(110).print(table)
     console.print('Drawing the sheet ...')
     models = {
         name: (work / f'{start}.py', _checkpoint(work / start))
@@ -100,15 +71,14 @@ def run_demo(args: argparse.Namespace) -> None:
     print(f'Table: {work / "results.json"}; models and logs: {work}')
 
 
-def _make_work_dir(args: argparse.Namespace) -> Path:
+def _make_work_dir(setting: trial.Setting, work: Path | None) -> Path:
     """Find a folder that holds nothing yet: no result is overwritten."""
-    work = args.work_dir
     if work is None:
         work, number = Path('work_dirs/demo'), 1
         while work.exists() and any(work.iterdir()):
             number += 1
             work = Path(f'work_dirs/demo-{number}')
-    trial.check_work_dir(work, args)
+    setting.check_work_dir(work)
     try:
         work.mkdir(parents=True, exist_ok=True)
         if any(work.iterdir()):

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..apis.inference import make_palette
 from ..datasets.scenes.png import write_png
 from ..errors import UserError
+from ..visualization.overlay import make_palette
 
 PICTURE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 MASK_SUFFIXES = ('.bmp', '.gif', '.png', '.tif', '.tiff')
@@ -56,14 +56,14 @@ def prepare_pictures(
     validation.
 
     Args:
-        images (Path): Folder of pictures, searched to any depth.
-        masks (Path): Folder of masks with the same names.
-        out (Path): Folder to write ``images``, ``masks`` and
+        images: Folder of pictures, searched to any depth.
+        masks: Folder of masks with the same names.
+        out: Folder to write ``images``, ``masks`` and
             ``dataset.json`` to. Nothing else is written.
-        seed (int): Seed of the split.
+        seed: Seed of the split.
 
     Returns:
-        tuple[list[str], dict[str, float]]: Remarks to be shown, and the IoU
+        Remarks to be shown, and the IoU
         in per cent of calling every pixel the largest class, with the keys
         of :class:`~mmseg_attn.evaluation.GroupIoUMetric`.
 

@@ -29,8 +29,8 @@ def draw_plots(report: Report, folder: Path) -> None:
     """Draw miou.png, miou_seconds.png and cost.png.
 
     Args:
-        report (Report): What to show.
-        folder (Path): To write to.
+        report: What to show.
+        folder: To write to.
     """
     baseline, *others = report.rows
     looks = {baseline.method: (GREY, 'X')}

@@ -29,9 +29,9 @@ class Row:
     """A method with the results of its seeds.
 
     Attributes:
-        method (str): Start of its configs' names.
-        title (str): What to call it.
-        results (dict[int, Result]): By seed; at least one.
+        method: Start of its configs' names.
+        title: What to call it.
+        results: By seed; at least one.
     """
 
     method: str
@@ -60,10 +60,10 @@ class Report:
     """A comparison with all that its tables say.
 
     Attributes:
-        data (Data): What it was made on.
-        columns (dict[str, str]): Metric -> its title, mIoU the last one.
-        rows (list[Row]): The baseline first.
-        budget (dict): What all runs have in common.
+        data: What it was made on.
+        columns: Metric -> its title, mIoU the last one.
+        rows: The baseline first.
+        budget: What all runs have in common.
     """
 
     data: Data

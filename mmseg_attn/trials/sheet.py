@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from ..apis.attention_maps import attention_maps
-from ..apis.inference import Segmenter, load_model
+from ..apis.loading import load_model
+from ..apis.predictors import Segmenter
+from ..apis.tracing import attention_maps
 from ..files import whole
 from ..visualization.overlay import paint
 
@@ -30,12 +31,12 @@ def draw_sheet(
     """Draw pictures, truth, predictions and attention as one PNG file.
 
     Args:
-        path (Path): File to write.
-        data (Path): Dataset folder with ``dataset.json``; pictures of its
+        path: File to write.
+        data: Dataset folder with ``dataset.json``; pictures of its
             validation split are shown.
-        models (dict[str, tuple[Path, Path]]): Config and checkpoint of each
+        models: Config and checkpoint of each
             model. The attention of the last one is shown.
-        scores (dict[str, float]): mIoU of each model, in per cent.
+        scores: mIoU of each model, in per cent.
     """
     about = json.loads((data / 'dataset.json').read_text(encoding='utf-8'))
     palette = np.array(about['palette'], np.uint8)

@@ -1,5 +1,4 @@
 # Copyright (c) mmseg_attn contributors.
-import argparse
 import json
 import os
 import signal
@@ -28,12 +27,12 @@ class Result:
     """What came of one model.
 
     Attributes:
-        metrics (dict[str, float]): In per cent, of the validation pictures.
-        parameters (int): How many the model has.
-        gflops (float): Operations on one training crop, 1e9, up to the
+        metrics: In per cent, of the validation pictures.
+        parameters: How many the model has.
+        gflops: Operations on one training crop, 1e9, up to the
             logits; a multiplication and an addition being two.
-        seconds (float): Time of the training.
-        peak_memory_mb (float): Most memory the process held, on the GPU if
+        seconds: Time of the training.
+        peak_memory_mb: Most memory the process held, on the GPU if
             it used one.
     """
 
@@ -49,12 +48,12 @@ class Data:
     """A dataset folder that was prepared.
 
     Attributes:
-        folder (Path): Where it lies.
-        pattern (str): Name of the configs for it, with ``{}`` for the method.
-        floor (dict[str, float]): Metrics of one who sees nothing, in per
+        folder: Where it lies.
+        pattern: Name of the configs for it, with ``{}`` for the method.
+        floor: Metrics of one who sees nothing, in per
             cent.
-        floor_name (str): What to call that one.
-        notes (list[str]): What to tell the user.
+        floor_name: What to call that one.
+        notes: What to tell the user.
     """
 
     folder: Path
@@ -64,83 +63,73 @@ class Data:
     notes: list[str]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of all that runs trials.
+@dataclass(frozen=True)
+class Setting:
+    """What trials run on.
 
-    Args:
-        parser (ArgumentParser): The parser.
-    """
-    parser.add_argument(
-        '--images', type=Path, help='your own pictures instead of scenes'
-    )
-    parser.add_argument(
-        '--masks', type=Path, help='their masks, of the same names'
-    )
-    parser.add_argument(
-        '--device', help='cpu, cuda or cuda:N; by default the best there is'
-    )
-    parser.add_argument(
-        '--iters', type=int, help='training iterations of each model'
-    )
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse arguments that do not fit together.
-
-    Args:
-        args (Namespace): Of :func:`add_arguments`.
+    Attributes:
+        images: Folder of the user's pictures; None: drawn scenes.
+        masks: Folder of their masks, of the same names.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None: the best there is.
+        iters: Training iterations of each model; None: the config's.
 
     Raises:
-        UserError: With what to do.
+        UserError: The values do not fit together.
     """
-    if (args.images is None) != (args.masks is None):
-        raise UserError('give both --images and --masks, or neither.')
-    if args.iters is not None and args.iters < 1:
-        raise UserError(f'got --iters {args.iters}, expected at least 1.')
+
+    images: Path | None = None
+    masks: Path | None = None
+    device: str | None = None
+    iters: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.images is None) != (self.masks is None):
+            raise UserError('give both --images and --masks, or neither.')
+        if self.iters is not None and self.iters < 1:
+            raise UserError(f'got --iters {self.iters}, expected at least 1.')
+
+    def check_work_dir(self, work: Path) -> None:
+        """Refuse to write among the user's pictures.
+
+        Args:
+            work: The folder for all output.
+
+        Raises:
+            UserError: It lies in that of the pictures or masks.
+        """
+        for source in (self.images, self.masks):
+            if source and source.resolve() in (
+                work.resolve(),
+                *work.resolve().parents,
+            ):
+                raise UserError(
+                    f'{work} lies in {source}, where nothing shall be '
+                    'written; give --work-dir.'
+                )
 
 
-def check_work_dir(work: Path, args: argparse.Namespace) -> None:
-    """Refuse to write among the user's pictures.
-
-    Args:
-        work (Path): The folder for all output.
-        args (Namespace): Of :func:`add_arguments`.
-
-    Raises:
-        UserError: The folder lies in that of the pictures or masks.
-    """
-    for source in (args.images, args.masks):
-        if source and source.resolve() in (
-            work.resolve(),
-            *work.resolve().parents,
-        ):
-            raise UserError(
-                f'{work} lies in {source}, where nothing shall be written; '
-                'give --work-dir.'
-            )
-
-
-def prepare_data(folder: Path, args: argparse.Namespace, seed: int) -> Data:
+def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
     """Draw scenes, or make working copies of the user's pictures.
 
     Args:
-        folder (Path): Where to write the dataset.
-        args (Namespace): Of :func:`add_arguments`.
-        seed (int): Of the scenes, or of the split.
+        folder: Where to write the dataset.
+        setting: What is to be prepared.
+        seed: Of the scenes, or of the split.
 
     Returns:
-        Data: What is needed to train on it.
+        What is needed to train on it.
 
     Raises:
         UserError: The pictures cannot be used.
     """
-    if args.images is None:
+    if setting.images is None:
         write_folder(folder, seed)
         # See make_scenes: no better without seeing flags and lamps.
         floor = {'mIoU one hop': 100 / 3, 'mIoU two hops': 100 / 3}
         notes = ['640 training and 80 validation scenes drawn.']
         return Data(folder, SCENES, floor, 'context unseen, at most', notes)
-    notes, floor = prepare_pictures(args.images, args.masks, folder, seed)
+    given = setting.images, setting.masks
+    notes, floor = prepare_pictures(*given, folder, seed)
     return Data(folder, PICTURES, floor, 'largest class everywhere', notes)
 
 
@@ -148,10 +137,10 @@ def metric_columns(data: Data) -> dict[str, str]:
     """Metrics worth a column, and their titles.
 
     Args:
-        data (Data): The dataset.
+        data: The dataset.
 
     Returns:
-        dict[str, str]: Name of the metric -> title; 'mIoU' is the last one.
+        Name of the metric -> title; 'mIoU' is the last one.
     """
     content = json.loads((data.folder / 'dataset.json').read_text())
     groups = list(content['groups'])
@@ -163,11 +152,11 @@ def environment_of(device: str | None, threads: int | None = None) -> dict:
     """Let the processes see the chosen device alone.
 
     Args:
-        device (str | None): ``cpu``, ``cuda``, ``cuda:N`` or the best.
-        threads (int | None): Threads of each process; None leaves it open.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or the best.
+        threads: Threads of each process; None leaves it open.
 
     Returns:
-        dict: Environment variables.
+        Environment variables.
 
     Raises:
         UserError: There is no such device.
@@ -202,14 +191,14 @@ def trial_config(
     """Make the config of one model as it is run.
 
     Args:
-        method (str): Beginning of the config's name.
-        data (Data): The dataset.
-        work (Path): Folder of the training.
-        seed (int): Of the training.
-        iters (int | None): Iterations, if not those of the config.
+        method: Beginning of the config's name.
+        data: The dataset.
+        work: Folder of the training.
+        seed: Of the training.
+        iters: Iterations, if not those of the config.
 
     Returns:
-        Config: Trains, and tests once, after the training.
+        Trains, and tests once, after the training.
     """
     cfg = Config.fromfile(find_config(data.pattern.format(method)))
     content = json.loads((data.folder / 'dataset.json').read_text())
@@ -238,16 +227,16 @@ def run_trial(
     """Train and test in a process of its own, whose peak memory is its own.
 
     Args:
-        name (str): What to call it in its bar.
-        config (Path): A file that :func:`trial_config`'s result was dumped
+        name: What to call it in its bar.
+        config: A file that :func:`trial_config`'s result was dumped
             to; the log is written beside it.
-        environment (dict): Environment variables of the process.
-        progress (Progress): Gets a bar.
-        on_start (Callable): Called with the process.
-        inherited (Sequence[int]): Open files that the process keeps open.
+        environment: Environment variables of the process.
+        progress: Gets a bar.
+        on_start: Called with the process.
+        inherited: Open files that the process keeps open.
 
     Returns:
-        Result: What came of it.
+        What came of it.
 
     Raises:
         UserError: The training failed; the log has more.

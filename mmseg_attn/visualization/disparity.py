@@ -25,11 +25,11 @@ def draw_disparity(*maps: np.ndarray, scale: bool = True) -> np.ndarray:
     pixels do not take the colours of all others. Unknown ones are black.
 
     Args:
-        *maps (np.ndarray): (H, W) in pixels, all of one size.
-        scale (bool): Whether a bar with numbers stands at the right.
+        *maps: (H, W) in pixels, all of one size.
+        scale: Whether a bar with numbers stands at the right.
 
     Returns:
-        np.ndarray: (H or more, W or more, 3) uint8, RGB.
+        (H or more, W or more, 3) uint8, RGB.
     """
     known = maps[0][np.isfinite(maps[0])]
     low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
@@ -89,17 +89,17 @@ class DisparityVisualizer(Visualizer):
         """Draw a pair and show or save it.
 
         Args:
-            name (str): Of the picture.
-            image (np.ndarray): (H, W, 3) uint8, RGB.
-            data_sample (BaseDataElement, optional): With ``pred_disparity``
+            name: Of the picture.
+            image: (H, W, 3) uint8, RGB.
+            data_sample: With ``pred_disparity``
                 and perhaps ``gt_disparity``.
-            draw_gt (bool): Whether to draw the true disparities.
-            draw_pred (bool): Whether to draw the predicted ones.
-            show (bool): Open a window.
-            wait_time (float): Seconds that it stays open; 0: until closed.
-            out_file (str, optional): Write it here instead of handing it to
+            draw_gt: Whether to draw the true disparities.
+            draw_pred: Whether to draw the predicted ones.
+            show: Open a window.
+            wait_time: Seconds that it stays open; 0: until closed.
+            out_file: Write it here instead of handing it to
                 the backends.
-            step (int): Of the training.
+            step: Of the training.
             **kwargs: What is for other kinds of results.
         """
         maps = [

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Draw class maps over pictures, and save them as index pictures."""
 
+import colorsys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,13 +20,13 @@ def overlay(
     """Blend the colours of the classes into a picture.
 
     Args:
-        picture (np.ndarray): (H, W, 3) uint8, BGR.
-        mask (np.ndarray): (H, W) class indices.
-        palette (Sequence[Sequence[int]]): (red, green, blue) of each class.
-        opacity (float): 0 shows the picture alone, 1 the colours alone.
+        picture: (H, W, 3) uint8, BGR.
+        mask: (H, W) class indices.
+        palette: (red, green, blue) of each class.
+        opacity: 0 shows the picture alone, 1 the colours alone.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, BGR.
+        (H, W, 3) uint8, BGR.
     """
     colours = np.array(palette, np.uint8)[:, ::-1][mask]
     return cv2.addWeighted(picture, 1 - opacity, colours, opacity, 0)
@@ -35,11 +36,11 @@ def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     """Give every pixel the colour of its class.
 
     Args:
-        mask (np.ndarray): (H, W) class indices, 255 where none counts.
-        palette (Sequence[Sequence[int]]): (red, green, blue) of each class.
+        mask: (H, W) class indices, 255 where none counts.
+        palette: (red, green, blue) of each class.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, RGB; white where none counts.
+        (H, W, 3) uint8, RGB; white where none counts.
     """
     colours = np.full((max(len(palette), 256), 3), 255, np.uint8)
     colours[: len(palette)] = palette
@@ -53,8 +54,8 @@ class Legend:
     frames of a video stay equal in size.
 
     Args:
-        classes (Sequence[str]): Names of all classes.
-        palette (Sequence[Sequence[int]]): (red, green, blue) of each class.
+        classes: Names of all classes.
+        palette: (red, green, blue) of each class.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class Legend:
         """Put the panel beside a picture.
 
         Args:
-            picture (np.ndarray): (H, W, 3) uint8, BGR.
-            present (Iterable[int]): Indices of the classes to be listed;
+            picture: (H, W, 3) uint8, BGR.
+            present: Indices of the classes to be listed;
                 those that do not fit into the height are counted.
 
         Returns:
-            np.ndarray: (H, W + panel, 3) uint8, BGR.
+            (H, W + panel, 3) uint8, BGR.
         """
         height = len(picture)
         size = min(max(height // 28, 11), 30)
@@ -105,12 +106,53 @@ def save_mask(
     """Save a class map as a PNG that holds indices and shows in colour.
 
     Args:
-        path (str | Path): Where to.
-        mask (np.ndarray): (H, W) class indices. uint8 is saved with the
+        path: Where to.
+        mask: (H, W) class indices. uint8 is saved with the
             palette; uint16 (more than 256 classes) in 16-bit grey.
-        palette (Sequence[Sequence[int]]): (red, green, blue) of each class.
+        palette: (red, green, blue) of each class.
     """
     image = Image.fromarray(mask)
     if mask.dtype == np.uint8:
         image.putpalette(np.array(palette, np.uint8).tobytes())
     image.save(path)
+
+
+def make_palette(classes: int) -> list[list[int]]:
+    """Colours that differ for neighbouring class indices.
+
+    Args:
+        classes: How many.
+
+    Returns:
+        One (red, green, blue) of 0 to 255 for each class.
+    """
+    colours = []
+    for index in range(classes):
+        # Steps of the golden ratio never come close to an earlier hue soon.
+        hue = (0.58 + index * 0.618034) % 1
+        value = (0.95, 0.7)[index // 8 % 2]
+        rgb = colorsys.hsv_to_rgb(hue, 0.65, value)
+        colours.append([round(255 * channel) for channel in rgb])
+    return colours
+
+
+def as_bgr8(image: np.ndarray) -> np.ndarray:
+    """Make a loaded picture of any depth and channel count showable.
+
+    Args:
+        image: (H, W) or (H, W, channels); the first channel is
+            shown where there are not three.
+
+    Returns:
+        (H, W, 3) uint8; values beyond 0 to 255 are rescaled.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] != 3:
+        image = image[..., :1].repeat(3, axis=-1)
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        if low < 0 or high > 255:
+            image = (image - low) * (255 / max(high - low, 1e-12))
+        image = image.astype(np.uint8)
+    return image

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import UserError
 from ...video import write_video
 from .folder import check_empty
 from .png import write_png
@@ -56,11 +57,11 @@ def write_clips(
         frames (int): Frames of a clip, at least 2.
 
     Raises:
-        ValueError: If a number or the size is not as above, or the folder
+        UserError: If a number or the size is not as above, or the folder
             holds more clips than it would then.
     """
     if frames < 2:
-        raise ValueError(
+        raise UserError(
             f'got clips of {frames} frames, expected at least 2: the class '
             'is told by another frame'
         )

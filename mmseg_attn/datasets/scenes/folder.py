@@ -3,6 +3,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
+from ...errors import UserError
 from .instances import coco_instances
 from .png import write_png
 from .render import render
@@ -31,7 +32,7 @@ def write_folder(
         size (int): Height and width in pixels, at least 84.
 
     Raises:
-        ValueError: If a number or the size is not as above, or the folder
+        UserError: If a number or the size is not as above, or the folder
             holds more scenes than it would then, which would mix two sets.
     """
     out = Path(out)
@@ -73,14 +74,14 @@ def check_empty(out: Path, train: int, val: int, ending: str = '') -> None:
         ending (str): What follows a scene's number in the names.
 
     Raises:
-        ValueError: The rest would mix with the new ones.
+        UserError: The rest would mix with the new ones.
     """
     for split, number in (('train', train), ('val', val)):
         folder = out / 'images' / split
         new = {f'{index:05d}{ending}.png' for index in range(number)}
         left = sorted({path.name for path in folder.glob('*.png')} - new)
         if left:
-            raise ValueError(
+            raise UserError(
                 f'{folder} holds {left[0]}, which none of the {number} new '
                 'scenes would replace, so that it would mix with them: remove '
                 f'{folder} and the masks, or name another folder.'

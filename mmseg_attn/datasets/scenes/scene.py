@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import UserError
+
 CLASSES = (
     'background',
     'red flag',
@@ -116,15 +118,15 @@ def make_scenes(seed: int, number: int, size: int = 96) -> Iterator[Scene]:
         Scene: The next scene.
 
     Raises:
-        ValueError: If ``number`` or ``size`` is not as above.
+        UserError: If ``number`` or ``size`` is not as above.
     """
     if number < 1 or number % VARIANTS:
-        raise ValueError(
+        raise UserError(
             f'got {number} scenes, expected a positive multiple of '
             f'{VARIANTS}: classes are balanced over {VARIANTS} scenes'
         )
     if size < MIN_SIZE:
-        raise ValueError(
+        raise UserError(
             f'got pictures of {size} pixels, expected at least {MIN_SIZE}: '
             'nothing would be far from anything'
         )

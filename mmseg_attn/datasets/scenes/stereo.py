@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import UserError
 from ..disparity_files import write_pfm
 from .png import write_png
 
@@ -93,14 +94,14 @@ def write_pairs(
         size (int): Height in pixels, at least 64; the width is twice that.
 
     Raises:
-        ValueError: A number or the size is not as above.
+        UserError: A number or the size is not as above.
     """
     if min(train, val) < 1:
-        raise ValueError(
+        raise UserError(
             f'got {train} and {val} pairs, expected at least 1 of each'
         )
     if size < MIN_SIZE:
-        raise ValueError(
+        raise UserError(
             f'got pairs of {size} pixels, expected at least {MIN_SIZE}'
         )
     random = np.random.RandomState(seed)

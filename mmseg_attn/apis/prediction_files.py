@@ -1,248 +1,197 @@
 # Copyright (c) mmseg_attn contributors.
-"""``python -m mmseg_attn predict``: pictures, folders and videos."""
+"""Predict pictures, folders, videos and pairs into files."""
 
-import argparse
 import errno
 import hashlib
 import json
 import re
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from PIL import Image
 
-from ..configs import find_config, is_detector, is_stereo
+from ..configs import load_config
+from ..engine.config_errors import check_installed
 from ..errors import UserError
 from ..files import set_aside, whole
 from ..hosts import HostError
-from ..progress import make_progress, quiet_hosts
+from ..progress import make_progress
 from ..video import read_video, write_video
+from .calibration import read_calibration
 from .jobs import Job, find_jobs, pair_up
-from .outputs import InstanceOutput, MaskOutput
-
-with quiet_hosts():
-    from ..engine.config_errors import check_installed
-    from .disparities import DisparityOutput, read_calibration
-    from .inference import (
-        Predictor,
-        Sample,
-        input_size,
-        load_model,
-        make_predictor,
-    )
+from .loading import load_model
+from .outputs import Look, Output
+from .predictors import Predictor, Sample, input_size
+from .tasks import Task, make_predictor, task_of
 
 # What one bad picture may raise; anything else is a bug and stops the run.
 FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add('config', help='config file, or name of a packaged config')
-    add('checkpoint', help='trained weights')
-    add(
-        'inputs',
-        nargs='+',
-        metavar='INPUT',
-        help='picture, video, folder (searched with its subfolders) or glob',
-    )
-    add(
-        '-o',
-        '--out',
-        type=Path,
-        default=Path('predictions'),
-        help='folder for overlay/ and mask/ or instances/ '
-        '(default: %(default)s)',
-    )
-    add(
-        '--save',
-        nargs='+',
-        choices=['overlay', 'mask', 'instances', 'pfm', 'png', 'depth'],
-        help='what to write: pictures, and class maps of a segmentor, boxes '
-        'and masks of a detector as JSON, or disparities of a stereo network '
-        'as PFM and as 16-bit PNG, and depth (default: all there are; of '
-        'videos the overlay)',
-    )
-    add('--overlay-format', choices=['jpg', 'png'], default='jpg')
-    add(
-        '--opacity',
-        type=float,
-        default=0.5,
-        help='of the colours, 0 to 1 (default: %(default)s)',
-    )
-    add(
-        '--score',
-        type=float,
-        default=0.3,
-        help='show and save instances of at least this score, 0 to 1 '
-        '(default: %(default)s)',
-    )
-    add(
-        '--legend',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='class names beside the overlay',
-    )
-    add(
-        '--classes',
-        type=lambda text: [name.strip() for name in text.split(',')],
-        metavar='A,B,...',
-        help="class names (default: the checkpoint's, else the config's)",
-    )
-    add(
-        '--right',
-        type=Path,
-        help='of a stereo network: the right picture, or the folder of the '
-        "right pictures, which have the left ones' names",
-    )
-    add(
-        '--calibration',
-        type=Path,
-        metavar='FILE',
-        help="of a stereo network, for depth: Middlebury's calib.txt, or a "
-        'file with lines focal=PIXELS, baseline=LENGTH and perhaps '
-        'doffs=PIXELS',
-    )
-    add('--device', help='such as cpu or cuda:0 (default: the best there is)')
-    add('--batch-size', type=int, default=1, help='pictures at a time')
-    add(
-        '--tta',
-        action='store_true',
-        help="average over the flips and scales of the config's tta_pipeline",
-    )
-    add(
-        '--slide',
-        type=int,
-        nargs='?',
-        const=0,
-        metavar='PIXELS',
-        help='predict in overlapping windows, which bounds the memory that '
-        "large pictures take (default size: the config's)",
-    )
-    add(
-        '--overwrite',
-        action='store_true',
-        help='redo what is there already instead of going on from it',
-    )
-    add(
-        '--stop-on-error',
-        action='store_true',
-        help='stop at the first input that fails instead of going on',
-    )
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='change settings of the config, as key=value',
-    )
+@dataclass(frozen=True)
+class Summary:
+    """What became of the inputs.
+
+    Attributes:
+        inputs: How many there are.
+        done: Predicted now.
+        earlier: Predicted by an earlier call, and left as they are.
+        failed: Not predicted; each was named on standard error.
+        seconds: Time of the predictions.
+    """
+
+    inputs: int
+    done: int
+    earlier: int
+    failed: int
+    seconds: float
 
 
-def main(args: argparse.Namespace) -> int:
-    try:
-        with quiet_hosts():
-            return _predict(args)
-    except (UserError, OSError) as error:  # OSError: --out not writable
-        raise SystemExit(f'Error: {error}') from error
-    except KeyboardInterrupt:
-        print('Stopped. The same command goes on from here.', file=sys.stderr)
-        return 130
+def predict_files(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path = 'predictions',
+    *,
+    look: Look | None = None,
+    save: Sequence[str] | None = None,
+    overlay_format: str = 'jpg',
+    right: str | Path | None = None,
+    calibration: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    device: str | None = None,
+    slide: int | None = None,
+    tta: bool = False,
+    batch_size: int = 1,
+    overwrite: bool = False,
+    stop_on_error: bool = False,
+) -> Summary:
+    """Predict pictures and videos, and write what is found beside overlays.
 
+    A call that is broken off goes on from there when it is repeated: results
+    are whole or not there, and those of other settings are refused.
 
-def _predict(args: argparse.Namespace) -> int:
-    if not 0 <= args.opacity <= 1:
-        raise UserError(f'--opacity must be 0 to 1, got {args.opacity}.')
-    if args.batch_size < 1:
-        raise UserError(f'--batch-size must be 1+, got {args.batch_size}.')
-    if not 0 <= args.score <= 1:
-        raise UserError(f'--score must be 0 to 1, got {args.score}.')
-    config = Config.fromfile(find_config(args.config))
-    config.merge_from_dict(args.cfg_options or {})
+    Args:
+        config: Path or name of a config (see
+            :func:`~mmseg_attn.apis.find_config`), or a loaded one.
+        checkpoint: Path of the weights.
+        inputs: Pictures, videos, folders (with their subfolders) and globs;
+            of a stereo network the left pictures.
+        out: Folder for ``overlay/`` and ``mask/``, ``instances/`` or the
+            disparities, and for ``predict.json``, which says what made them.
+        look: How results are to look; by default as :class:`Look` says.
+        save: ``'overlay'`` and kinds of predictions (``'mask'``;
+            ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``). By default
+            all that there are; of videos the overlay.
+        overlay_format: ``'jpg'`` or ``'png'``, for pictures.
+        right: Of a stereo network: the right picture, or the folder of the
+            right pictures, which have the left ones' names.
+        calibration: Of a stereo network: a file as of
+            :func:`~mmseg_attn.apis.calibration.read_calibration`, for depth.
+        classes, device, slide: As of :func:`~mmseg_attn.apis.load_model`.
+        tta: Average over the flips and scales of the config's
+            ``tta_pipeline``.
+        batch_size: Pictures at a time.
+        overwrite: Redo what is there already instead of going on from it.
+        stop_on_error: Stop at the first input that fails.
+
+    Returns:
+        How many inputs there are and what became of them.
+
+    Raises:
+        UserError: Nothing can be predicted: no such file, values that do not
+            fit, or a folder that holds other things.
+    """
+    look = look or Look()
+    for name, value in (('opacity', look.opacity), ('score', look.score)):
+        if not 0 <= value <= 1:
+            raise UserError(f'{name} must be 0 to 1, got {value}.')
+    if batch_size < 1:
+        raise UserError(f'batch size must be 1 or more, got {batch_size}.')
+    out, checkpoint = Path(out), str(checkpoint)
+    config = load_config(config)
     check_installed(config)
-    stereo = is_stereo(config)
-    if not stereo and (args.right or args.calibration):
+    task = task_of(config)
+    if not task.takes_pairs and (right or calibration):
         raise UserError(
             '--right and --calibration are for stereo networks, and '
-            f'{args.config} is none.'
+            f'{config.filename} is none.'
         )
-    output = InstanceOutput if is_detector(config) else MaskOutput
-    if stereo:
-        output = DisparityOutput
-        calibration = args.calibration and read_calibration(args.calibration)
-        args.calibration = calibration
-    jobs = find_jobs(
-        args.inputs,
-        args.out,
-        args.save,
-        args.overlay_format,
-        output.endings(args),
-    )
-    if stereo:
-        jobs = pair_up(jobs, args.right)
+    if calibration:
+        look = replace(look, calibration=read_calibration(calibration))
+    endings = task.output.endings(look)
+    inputs = [str(item) for item in inputs]
+    jobs = find_jobs(inputs, out, save, overlay_format, endings)
+    if task.takes_pairs:
+        jobs = pair_up(jobs, right)
     model = load_model(
-        config,
-        args.checkpoint,
-        device=args.device,
-        classes=args.classes,
-        slide=args.slide,
+        config, checkpoint, device=device, classes=classes, slide=slide
     )
-    predictor = make_predictor(model, args.tta)
-    todo = _open_out(args, config, model.dataset_meta, jobs)
-    run = _Run(predictor, output(model.dataset_meta, args), args, len(todo))
+    predictor = make_predictor(model, tta)
+    content = {
+        'config': str(config.filename),
+        'config_sha256': _sha256(config.pretty_text.encode()),
+        'checkpoint': checkpoint,
+        'checkpoint_sha256': _sha256(_read(checkpoint)),
+        'tta': tta,
+        'slide': slide,
+        **_settings(task, look),
+        'classes': list(model.dataset_meta['classes']),
+        'palette': model.dataset_meta['palette'],
+    }
+    if task.takes_pairs:
+        content['right'] = str(Path(right).resolve())
+    todo = _open_out(out, jobs, content, overwrite)
+    output = task.output(model.dataset_meta, look)
+    run = _Run(predictor, output, batch_size, stop_on_error, len(todo))
     started = time.monotonic()
     with run.progress:
         run(todo)
-    above = ' (see above)' if run.failed else ''
-    print(
-        f'{run.done} of {len(jobs)} inputs done in '
-        f'{time.monotonic() - started:.1f} s, {len(jobs) - len(todo)} were '
-        f'done before, {run.failed} failed{above}. '
-        f'Results: {args.out}'
+    return Summary(
+        inputs=len(jobs),
+        done=run.done,
+        earlier=len(jobs) - len(todo),
+        failed=run.failed,
+        seconds=time.monotonic() - started,
     )
-    return 1 if run.failed else 0
+
+
+def _settings(task: Task, look: Look) -> dict:
+    settings = asdict(look)
+    if not task.takes_pairs:
+        del settings['calibration']
+    return settings
+
+
+def _read(checkpoint: str) -> bytes:
+    if '://' in checkpoint:
+        return checkpoint.encode()
+    return Path(checkpoint).read_bytes()
 
 
 def _open_out(
-    args: argparse.Namespace, config: Config, meta: dict, jobs: list[Job]
+    out: Path, jobs: list[Job], content: dict, overwrite: bool
 ) -> list[Job]:
     """Note in the output folder what made it; return what is to be done.
 
     A result counts as done if it is younger than that note, which is
-    renewed when everything is to be redone. So an interrupted --overwrite
+    renewed when everything is to be redone. So an interrupted overwriting
     never leaves results of two models taken for one.
     """
-    note = args.out / 'predict.json'
-    checkpoint = args.checkpoint.encode()
-    if '://' not in args.checkpoint:
-        checkpoint = Path(args.checkpoint).read_bytes()
-    content = {
-        'config': args.config,
-        'config_sha256': _sha256(config.pretty_text.encode()),
-        'checkpoint': args.checkpoint,
-        'checkpoint_sha256': _sha256(checkpoint),
-        'tta': args.tta,
-        'slide': args.slide,
-        'opacity': args.opacity,
-        'score': args.score,
-        'legend': args.legend,
-        'classes': list(meta['classes']),
-        'palette': meta['palette'],
-    }
-    if is_stereo(config):
-        content['right'] = str(args.right.resolve())
-        content['calibration'] = args.calibration and asdict(args.calibration)
+    note = out / 'predict.json'
     earlier = {}
     if note.is_file():
         try:
             earlier = json.loads(note.read_text('utf-8'))
         except ValueError:
             earlier = {'unreadable': True}
-    elif not args.overwrite:
+    elif not overwrite:
         for output in (o for job in jobs for o in job.outputs if o.exists()):
             raise UserError(
                 f'{output} exists and was not written by this command; '
@@ -252,16 +201,16 @@ def _open_out(
     changed = [k for k in content if content[k] != earlier.get(k)]
     changed = [k for k in changed if k not in names]
     # A command of which every input failed has left nothing to protect.
-    results = any(path.is_file() for path in args.out.rglob('*/*'))
-    if earlier and changed and results and not args.overwrite:
+    results = any(path.is_file() for path in out.rglob('*/*'))
+    if earlier and changed and results and not overwrite:
         raise UserError(
-            f'{args.out} holds results that were made with other settings '
+            f'{out} holds results that were made with other settings '
             f'({", ".join(changed)}); choose another --out, or redo them '
             'with --overwrite.'
         )
-    if not earlier or not results or args.overwrite:
+    if not earlier or not results or overwrite:
         with whole(note) as path:
-            earlier = content | {'overwrite': args.overwrite}
+            earlier = content | {'overwrite': overwrite}
             path.write_text(json.dumps(earlier, indent=1), 'utf-8')
     since = note.stat().st_mtime_ns
     for output in (o for job in jobs for o in job.outputs if o.exists()):
@@ -292,11 +241,13 @@ class _Run:
     def __init__(
         self,
         predictor: Predictor,
-        output: MaskOutput | InstanceOutput | DisparityOutput,
-        args: argparse.Namespace,
+        output: Output,
+        batch_size: int,
+        stop_on_error: bool,
         total: int,
     ) -> None:
-        self.predictor, self.output, self.args = predictor, output, args
+        self.predictor, self.output = predictor, output
+        self.batch_size, self.stop_on_error = batch_size, stop_on_error
         self.done = self.failed = 0
         self.progress = make_progress()
         self.task = self.progress.add_task('inputs', total=total)
@@ -320,7 +271,7 @@ class _Run:
                 self._pictures(batch)
                 batch = []
             batch.append((job, sample))
-            if len(batch) == self.args.batch_size:
+            if len(batch) == self.batch_size:
                 self._pictures(batch)
                 batch = []
         if batch:
@@ -364,16 +315,14 @@ class _Run:
             if job.overlay:
                 path = stack.enter_context(whole(job.overlay))
                 writer = stack.enter_context(write_video(path, video.fps))
-            endings = self.output.endings(self.args)
+            endings = self.output.endings(self.output.look)
             folders = {}
             for kind, folder in job.data.items():
                 _check_frames(folder, endings[kind])
                 folders[kind] = stack.enter_context(whole(folder))
                 folders[kind].mkdir()
             listed, count = set(), 0
-            for picture, item in self.predictor.stream(
-                video, self.args.batch_size
-            ):
+            for picture, item in self.predictor.stream(video, self.batch_size):
                 for kind, folder in folders.items():
                     name = f'{count:06d}{endings[kind]}'
                     self.output.save(kind, folder / name, item)
@@ -414,7 +363,7 @@ class _Run:
                 f'{job.source} does not fit into memory; try --slide, a '
                 'smaller --batch-size, or --device cpu.'
             )
-        if full or self.args.stop_on_error:
+        if full or self.stop_on_error:
             raise UserError(
                 f'{message.removesuffix(".")}. Stopped after {self.done} '
                 'inputs, whose results are whole; the same command goes on '

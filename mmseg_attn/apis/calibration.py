@@ -1,18 +1,14 @@
 # Copyright (c) mmseg_attn contributors.
-"""How predicted disparities are drawn and saved, and become depth."""
+"""What turns disparities into depth."""
 
 import math
 import re
-from argparse import Namespace
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..datasets.disparity_files import write_pfm, write_png
 from ..errors import UserError
-from ..visualization import draw_disparity
 
 # Where a calibration file has its numbers.
 NUMBERS = {
@@ -29,12 +25,12 @@ class Calibration:
     """What turns disparities into depth.
 
     Args:
-        focal (float): Focal length in pixels.
-        baseline (float): Distance of the cameras; depth is in its unit.
-        doffs (float): How far right the right camera's principal point is of
+        focal: Focal length in pixels.
+        baseline: Distance of the cameras; depth is in its unit.
+        doffs: How far right the right camera's principal point is of
             the left one's, in pixels; added to disparities.
-        width (float, optional): Of the pictures that it is for, in pixels.
-        height (float, optional): Of the pictures that it is for, in pixels.
+        width: Of the pictures that it is for, in pixels.
+        height: Of the pictures that it is for, in pixels.
     """
 
     focal: float
@@ -47,10 +43,10 @@ class Calibration:
         """Depth of each pixel.
 
         Args:
-            disparity (np.ndarray): In pixels.
+            disparity: In pixels.
 
         Returns:
-            np.ndarray: float32 in the unit of the baseline; infinite where
+            Float32 in the unit of the baseline; infinite where
             the disparity is 0 or less.
 
         Raises:
@@ -75,13 +71,13 @@ def read_calibration(path: str | Path) -> Calibration:
     """Read a calibration.
 
     Args:
-        path (str | Path): Lines of ``name=value``: ``focal`` and
+        path: Lines of ``name=value``: ``focal`` and
             ``baseline``, or ``cam0=[f 0 cx; ...]`` and ``baseline`` as
             Middlebury's calib.txt has them, and perhaps ``doffs``,
             ``width`` and ``height``.
 
     Returns:
-        Calibration: The numbers.
+        The numbers.
 
     Raises:
         UserError: The file is missing, a number is none, or a needed one
@@ -116,45 +112,3 @@ def _number(path: str | Path, line: re.Match) -> float:
             'such as 1234.5.'
         )
     return number
-
-
-class DisparityOutput:
-    """Disparities of a stereo network.
-
-    Args:
-        meta (dict): Not used.
-        args (Namespace): With ``calibration``, or None, and ``legend``,
-            whether a scale stands beside a picture.
-    """
-
-    @staticmethod
-    def endings(args: Namespace) -> dict[str, str]:
-        """Kinds of results, and how their files end."""
-        endings = {'pfm': '.pfm', 'png': '.png'}
-        return endings | ({'depth': '.pfm'} if args.calibration else {})
-
-    def __init__(self, meta: dict, args: Namespace) -> None:
-        self.calibration, self.scale = args.calibration, args.legend
-
-    @staticmethod
-    def classes_in(disparity: np.ndarray) -> set[int]:
-        """There are no classes."""
-        return set()
-
-    def save(self, kind: str, path: Path, disparity: np.ndarray) -> None:
-        """Write disparities in pixels, or depth in the baseline's unit."""
-        if kind == 'png':
-            write_png(path, disparity)
-        elif kind == 'pfm':
-            write_pfm(path, disparity)
-        else:
-            write_pfm(path, self.calibration.depth(disparity))
-
-    def draw(
-        self,
-        picture: np.ndarray,
-        disparity: np.ndarray,
-        listed: Iterable[int],
-    ) -> np.ndarray:
-        """Colour the disparities, BGR, with a scale in pixels beside them."""
-        return draw_disparity(disparity, scale=self.scale)[..., ::-1]

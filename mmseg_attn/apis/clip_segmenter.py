@@ -1,0 +1,167 @@
+# Copyright (c) mmseg_attn contributors.
+"""Segment the frames of videos with the help of those around them."""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import nn
+
+from ..datasets.clips import clip_paths
+from ..errors import UserError
+from ..models.decode_heads.cc_head_3d import middle
+from .predictors import Sample, Segmenter, test_dataset
+
+
+class ClipSegmenter(Segmenter):
+    """Segment frames with the help of those around them.
+
+    Arguments as of :class:`Predictor`. How many frames a clip has, and how
+    far apart they are, the config's test dataset says.
+    """
+
+    def __init__(self, model: nn.Module, tta: bool = False) -> None:
+        if tta:
+            raise UserError('a model for clips has no test-time augmentation.')
+        super().__init__(model)
+        dataset = test_dataset(model.cfg)
+        self.frames = dataset.get('frames', 5)
+        self.step = dataset.get('frame_step', 1)
+        self.label_frame = middle(self.frames, model.label_frame)
+        root, prefix = dataset.get('data_root'), dataset.get('data_prefix', {})
+        self._folders = [
+            os.path.abspath(os.path.join(root or '', prefix[key]))
+            for key in ('img_path', 'frame_path')
+            if prefix.get(key)
+        ]
+        self._told = self.frames == 1
+
+    def prepare(self, image: str | Path | np.ndarray) -> Sample:
+        """Read a picture and the frames around it.
+
+        Args:
+            image: Path, whose neighbours are found
+                by the number that ends their names, beside it or, for the
+                config's test pictures, in their ``frame_path``; or a frame
+                for itself, (H, W, 3) uint8 in BGR order.
+
+        Returns:
+            What :meth:`__call__` takes.
+
+        Raises:
+            UserError: If a file is not a whole picture, or of another size.
+        """
+        if isinstance(image, np.ndarray):
+            results = dict(img=image, clip=[image], label_frame=0)
+            results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        else:
+            path = str(image)
+            paths = clip_paths(
+                *(path, self.frames, self.label_frame, self.step),
+                self._folder_of_others(path),
+            )
+            if len(set(paths)) == 1 and not self._told:
+                self._told = True
+                warnings.warn(
+                    f'{path} has no other frame beside it: its clip is this '
+                    f'picture {self.frames} times. Others are found by the '
+                    f'last number of their name, {self.step} higher or lower.',
+                    stacklevel=2,
+                )
+            results = self.load(
+                dict(
+                    img_path=path,
+                    frame_paths=paths,
+                    label_frame=self.label_frame,
+                )
+            )
+        picture = results['img']
+        return Sample(picture, self.steps(results))
+
+    def _folder_of_others(self, path: str) -> str | None:
+        """``frame_path`` for a picture below the config's ``img_path``."""
+        if len(self._folders) < 2:
+            return None
+        pictures, others = self._folders
+        place = os.path.relpath(os.path.dirname(path) or '.', pictures)
+        outside = place.split(os.sep)[0] == os.pardir
+        return None if outside else os.path.join(others, place)
+
+    @torch.inference_mode()
+    def stream(
+        self, frames: Iterable[np.ndarray], batch_size: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Segment a video of any length in bounded memory.
+
+        The backbone sees each frame once: what it makes of those in reach of
+        a clip is kept. Beyond the ends stands the first or the last frame.
+        In windows, and where frames far apart make a clip (``frame_step``),
+        the frames themselves are kept, and each clip is computed anew.
+
+        Args:
+            frames: (H, W, 3) uint8 in BGR order.
+            batch_size: Not used: frames come one by one.
+
+        Yields:
+            A frame and its class map, in order.
+
+        Raises:
+            UserError: The frames change in size.
+        """
+        before = self.label_frame * self.step
+        after = (self.frames - 1 - self.label_frame) * self.step
+        # What is in reach of the next frame to be segmented, by number.
+        kept = {}
+        encode = self._encode
+        if self.step > 1 or self.model.test_cfg.get('mode') == 'slide':
+            encode = self.prepare
+        last, size = -1, None
+        for last, frame in enumerate(frames):
+            size = size or frame.shape
+            if frame.shape != size:
+                raise UserError(
+                    f'frame {last} is {frame.shape[1]} x {frame.shape[0]} '
+                    f'pixels, those before are {size[1]} x {size[0]}: '
+                    'expected a video of one size.'
+                )
+            kept[last] = (frame, encode(frame))
+            if last >= after:
+                yield self._segment(kept, last - after, last)
+                kept.pop(last - after - before, None)
+        for number in range(max(0, last + 1 - after), last + 1):
+            yield self._segment(kept, number, last)
+            kept.pop(number - before, None)
+
+    def _encode(self, frame: np.ndarray) -> tuple:
+        sample = self.prepare(frame)
+        data = pseudo_collate([sample.data])
+        data = self.model.data_preprocessor(data, False)
+        x, reduced = self.model.encode_frame(data['inputs'])
+        return sample, data['data_samples'], x, reduced
+
+    def _segment(
+        self, kept: dict, number: int, last: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A frame and its class map, from what is kept of its clip."""
+        numbers = [
+            min(max(number + self.step * (i - self.label_frame), 0), last)
+            for i in range(self.frames)
+        ]
+        frame, own = kept[number]
+        clip = [kept[n][1] for n in numbers]
+        if isinstance(own, Sample):
+            inputs = [sample.data['inputs'] for sample in clip]
+            data = {**own.data, 'inputs': torch.cat(inputs, dim=1)}
+            meta = dict(label_frame=self.label_frame)
+            data['data_samples'].set_metainfo(meta)
+            return frame, self([Sample(frame, data)])[0]
+        sample, data_samples, x, _ = own
+        metas = [item.metainfo for item in data_samples]
+        reduced = [item[3] for item in clip]
+        logits = self.model.decode_frames(x, reduced, metas)
+        (result,) = self.model.postprocess_result(logits, data_samples)
+        return frame, self.class_map(sample, result)

@@ -1,0 +1,273 @@
+# Copyright (c) mmseg_attn contributors.
+"""Run a model on pictures, or on pairs of them."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import LoadAnnotations
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+from mmseg.datasets.transforms import LoadImageFromNDArray
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from ..datasets.stereo_transforms import LoadDisparity
+from ..errors import UserError
+from ..visualization.overlay import as_bgr8
+
+
+@dataclass(eq=False)  # arrays do not compare
+class Sample:
+    """A picture and what the model takes of it.
+
+    Attributes:
+        picture: As read, (H, W, 3) uint8 in BGR order.
+        data: The test pipeline's output.
+    """
+
+    picture: np.ndarray
+    data: dict
+
+
+class Predictor:
+    """Prepare pictures as the model's config says for testing.
+
+    Attributes:
+        load: The test pipeline's first step, which reads files.
+        steps: The other steps.
+
+    Args:
+        model: With ``cfg`` set, as from
+            :func:`~mmseg_attn.apis.load_model`.
+        tta: Average over the flips and scales of the config's
+            ``tta_pipeline``.
+
+    Raises:
+        UserError: If the config has no pipeline for this.
+    """
+
+    def __init__(self, model: nn.Module, tta: bool = False) -> None:
+        cfg = model.cfg
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+            raise UserError(
+                'The config has no `tta_model` and `tta_pipeline`, which '
+                'test-time augmentation needs; add them, or predict '
+                'without it.'
+            )
+        pipeline = cfg.tta_pipeline if tta else _test_pipeline(cfg)
+        steps = Compose(copy.deepcopy(pipeline)).transforms
+        # Pictures to be predicted have no labels to load.
+        labels = (LoadAnnotations, LoadDisparity)
+        steps = [s for s in steps if not isinstance(s, labels)]
+        for step in steps:
+            if isinstance(getattr(step, 'subroutines', None), list):
+                _drop_label_loading(step)
+        self.load, self.steps = steps[0], Compose(steps[1:])
+        self._take = LoadImageFromNDArray(
+            to_float32=getattr(self._load, 'to_float32', False)
+        )
+        self.model = model
+        self._runs = model
+        if tta:
+            self._runs = MODELS.build({**cfg.tta_model, 'module': model})
+
+    def prepare(self, image: str | Path | np.ndarray) -> Sample:
+        """Read a picture and run the test pipeline on it.
+
+        Args:
+            image: Path, or the picture as
+                (H, W, 3) uint8 in BGR order.
+
+        Returns:
+            What :meth:`__call__` takes.
+
+        Raises:
+            UserError: If the file is not a whole picture.
+        """
+        if isinstance(image, np.ndarray):
+            results = self._take(dict(img=image))
+        else:
+            results = self._read(Path(image))
+        picture = as_bgr8(results['img'])
+        return Sample(picture, self.steps(results))
+
+    def _read(self, path: Path) -> dict:
+        try:
+            results = self.load({'img_path': str(path)})
+        except (AssertionError, ValueError, cv2.error):
+            results = None
+        if results is None:  # also by a loader's ignore_empty
+            raise UserError(
+                f'{path} cannot be read as a picture: it is damaged, cut '
+                'off, or in a format that the loader does not know.'
+            )
+        return results
+
+    def stream(
+        self, frames: Iterable[np.ndarray], batch_size: int = 1
+    ) -> Iterator[tuple[np.ndarray, object]]:
+        """Predict the frames of a video as they come.
+
+        Args:
+            frames: (H, W, 3) uint8 in BGR order.
+            batch_size: Frames at a time.
+
+        Yields:
+            A frame and its prediction, in order.
+        """
+        samples = map(self.prepare, frames)
+        while batch := list(islice(samples, batch_size)):
+            for sample, found in zip(batch, self(batch), strict=True):
+                yield sample.picture, found
+
+    @torch.inference_mode()
+    def _run(self, samples: Sequence[Sample]) -> list:
+        batch = pseudo_collate([sample.data for sample in samples])
+        return self._runs.test_step(batch)
+
+
+class Segmenter(Predictor):
+    """Segment pictures as the model's config says for testing.
+
+    Arguments as of :class:`Predictor`.
+    """
+
+    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Predict the class of every pixel.
+
+        Args:
+            samples: Pictures whose network inputs have
+                equal sizes.
+
+        Returns:
+            One (H, W) map of class indices for each
+            picture, at the picture's size; uint8, or uint16 beyond 256
+            classes.
+        """
+        return [
+            self.class_map(sample, result)
+            for sample, result in zip(samples, self._run(samples), strict=True)
+        ]
+
+    def class_map(self, sample: Sample, result: SegDataSample) -> np.ndarray:
+        """Take the class map (H, W) out of a model's result."""
+        wide = len(self.model.dataset_meta['classes']) > 256
+        mask = result.pred_sem_seg.data.cpu().numpy()
+        mask = mask.reshape(sample.picture.shape[:2])
+        return mask.astype(np.uint16 if wide else np.uint8)
+
+
+class Detector(Predictor):
+    """Detect objects as the model's config says for testing.
+
+    Arguments as of :class:`Predictor`.
+    """
+
+    def __call__(self, samples: Sequence[Sample]) -> list[InstanceData]:
+        """Predict boxes, and masks where the model has them.
+
+        Args:
+            samples: Pictures.
+
+        Returns:
+            Of each picture ``bboxes`` (N, 4) as x1, y1,
+            x2, y2 in pixels of the picture, ``labels`` (N,), ``scores`` (N,)
+            and of a model with masks ``masks`` (N, H, W) bool.
+        """
+        return [result.pred_instances.cpu() for result in self._run(samples)]
+
+
+class StereoMatcher(Predictor):
+    """Predict the disparities of pairs as the model's config says.
+
+    Arguments as of :class:`Predictor`.
+    """
+
+    def prepare(self, image: tuple[str | Path, str | Path]) -> Sample:
+        """Read a pair and run the test pipeline on it.
+
+        Args:
+            image: Paths of the left and the right picture.
+
+        Returns:
+            With the left picture.
+
+        Raises:
+            UserError: If a file is not a whole picture, or the two differ in
+                size.
+        """
+        left, right = map(str, image)
+        results = self.load(dict(img_path=left, right_path=right))
+        return Sample(results['img'][..., :3], self.steps(results))
+
+    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Predict disparities.
+
+        Args:
+            samples: Pairs of one size.
+
+        Returns:
+            One (H, W) map of each pair, float32, in pixels
+            of the picture.
+        """
+        return [
+            result.pred_disparity.data[0].cpu().numpy()
+            for result in self._run(samples)
+        ]
+
+
+def input_size(sample: Sample) -> tuple:
+    """Size of what the network sees; samples that share it make a batch.
+
+    Args:
+        sample: A prepared picture.
+
+    Returns:
+        The shape, or the shapes of all augmented views.
+    """
+    inputs = sample.data['inputs']
+    views = inputs if isinstance(inputs, list) else [inputs]
+    return tuple(tuple(view.shape) for view in views)
+
+
+def test_dataset(cfg: Config) -> ConfigDict:
+    """Find the dataset that a config tests on, without its wrappers.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        The dataset's config, empty where there is none.
+    """
+    dataset = cfg.get('test_dataloader', cfg.get('val_dataloader'))
+    dataset = dataset.dataset if dataset else ConfigDict()
+    while 'dataset' in dataset:  # wrapped
+        dataset = dataset.dataset
+    return dataset
+
+
+def _test_pipeline(cfg: Config) -> list:
+    pipeline = test_dataset(cfg).get('pipeline', cfg.get('test_pipeline'))
+    if not pipeline:
+        raise UserError(
+            'The config has neither `test_dataloader.dataset.pipeline` nor '
+            '`test_pipeline`, one of which says how to read a picture.'
+        )
+    return pipeline
+
+
+def _drop_label_loading(step) -> None:
+    """Take the loading of labels out of a TestTimeAug transform."""
+    for chain in step.subroutines:
+        chain.transforms = [
+            t for t in chain.transforms if not isinstance(t, LoadAnnotations)
+        ]

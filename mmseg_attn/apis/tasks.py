@@ -1,0 +1,158 @@
+# Copyright (c) mmseg_attn contributors.
+"""What a task is, said once: how its models are run, shown and checked."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from ..errors import UserError
+from ..models.segmentors import ClipEncoderDecoder
+from ..models.stereo import PSMNet
+from . import reports, testing
+from .clip_segmenter import ClipSegmenter
+from .outputs import DisparityOutput, InstanceOutput, MaskOutput, Output
+from .predictors import Detector, Predictor, Segmenter, StereoMatcher
+
+
+@dataclass(frozen=True)
+class Task:
+    """What models of one kind do.
+
+    What a config needs to be installed, the engine knows by its scope
+    (:func:`mmseg_attn.hosts.missing_for`), and what its data need to train,
+    by the types of its datasets (:mod:`mmseg_attn.engine.data_checks`).
+
+    Attributes:
+        title: What a model of this task is called.
+        predictor: The class that runs it.
+        output: The class that draws and saves what it predicts.
+        check_data: Reads what the datasets of a config's splits are labelled
+            with and yields a report of each.
+        draw_tests: Changes a config so that its test draws pictures.
+        add_tta: Changes a config so that its test averages over flips and
+            scales; None where there is no such thing.
+        save_tests: Changes a config so that its test saves predictions.
+        has_classes: Whether it predicts classes.
+        slides: Whether it can predict in overlapping windows.
+        takes_pairs: Whether its input is a pair of pictures.
+        takes_clips: Whether its input is a picture with those around it.
+    """
+
+    title: str
+    predictor: type[Predictor]
+    output: type[Output]
+    check_data: Callable[[Config, Sequence[str]], Iterator[reports.Report]]
+    draw_tests: Callable[[Config, str | None], None]
+    add_tta: Callable[[Config], None]
+    save_tests: Callable[[Config, str], None]
+    has_classes: bool = True
+    slides: bool = False
+    takes_pairs: bool = False
+    takes_clips: bool = False
+
+
+SEGMENTOR = Task(
+    title='segmentor',
+    predictor=Segmenter,
+    output=MaskOutput,
+    check_data=reports.label_reports,
+    draw_tests=testing.draw_segmentation,
+    add_tta=testing.add_segmentation_tta,
+    save_tests=testing.save_masks,
+    slides=True,
+)
+CLIPS = Task(
+    title='segmentor for clips',
+    predictor=ClipSegmenter,
+    output=MaskOutput,
+    check_data=reports.label_reports,
+    draw_tests=testing.draw_clips,
+    add_tta=testing.add_segmentation_tta,
+    save_tests=testing.save_masks,
+    slides=True,
+    takes_clips=True,
+)
+DETECTOR = Task(
+    title='detector',
+    predictor=Detector,
+    output=InstanceOutput,
+    check_data=reports.instance_reports,
+    draw_tests=testing.draw_detections,
+    add_tta=testing.add_detection_tta,
+    save_tests=testing.save_detections,
+)
+STEREO = Task(
+    title='stereo network',
+    predictor=StereoMatcher,
+    output=DisparityOutput,
+    check_data=reports.refuse_pairs,
+    draw_tests=testing.draw_segmentation,
+    add_tta=testing.add_segmentation_tta,
+    save_tests=testing.save_masks,
+    has_classes=False,
+    takes_pairs=True,
+)
+# What is neither is a detector where the config's scope is MMDetection's,
+# else a segmentor.
+BY_MODEL = {ClipEncoderDecoder: CLIPS, PSMNet: STEREO}
+
+
+def task_of(config: Config) -> Task:
+    """Tell the task of a config's model.
+
+    Args:
+        config: The config.
+
+    Returns:
+        By the class of its model, else by its ``default_scope``.
+    """
+    if config.get('default_scope') == 'mmdet':
+        return DETECTOR
+    name = (config.get('model') or {}).get('type')
+    kind = name
+    if isinstance(name, str):
+        with MODELS.switch_scope_and_registry('mmseg_attn') as registry:
+            kind = registry.get(name)
+    for model, task in BY_MODEL.items():
+        if isinstance(kind, type) and issubclass(kind, model):
+            return task
+    return SEGMENTOR
+
+
+def check_task(config: Config, *tasks: Task) -> None:
+    """Refuse a model in what is only for others.
+
+    Args:
+        config: The config.
+        *tasks: What may pass.
+
+    Raises:
+        UserError: It is of another task.
+    """
+    found = task_of(config)
+    if found not in tasks:
+        expected = ' or '.join(f'a {task.title}' for task in tasks)
+        raise UserError(
+            f'{config.filename} is of a {found.title}, expected {expected}.'
+        )
+
+
+def make_predictor(model: nn.Module, tta: bool = False) -> Predictor:
+    """Choose the class that runs a model.
+
+    Args:
+        model: As from :func:`~mmseg_attn.apis.load_model`.
+        tta: Average over the flips and scales of the config's
+            ``tta_pipeline``.
+
+    Returns:
+        A predictor: ``prepare`` reads an input, a call predicts a batch, and
+        ``stream`` predicts the frames of a video.
+
+    Raises:
+        UserError: The config has no pipeline for this.
+    """
+    return task_of(model.cfg).predictor(model, tta)

@@ -1,0 +1,212 @@
+# Copyright (c) mmseg_attn contributors.
+"""Trace where pixels look through a model's attention."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..visualization.attention import AttentionMaps
+from .predictors import Sample, Segmenter
+from .tasks import SEGMENTOR, check_task
+
+
+def attention_maps(
+    model: nn.Module,
+    image: str | Path | np.ndarray,
+    pixels: Sequence[tuple[int, int]],
+    layers: str = '',
+) -> AttentionMaps:
+    """Trace where pixels of a picture look through a model's attention.
+
+    The picture is taken whole, as the test pipeline gives it, also where the
+    model would slide windows over it. Every run of a layer that has
+    ``trace_attention`` counts as one loop: after r loops a pixel sees what
+    loop r gathers from loop r - 1, and so on back to the input of the first.
+    This is the attention alone: the residual paths around the loops, their
+    gain gamma, gates of channels, and convolutions between different layers
+    are left out.
+
+    Args:
+        model: A segmentor with ``cfg`` set, as from
+            :func:`~mmseg_attn.apis.load_model`.
+        image: Path, or the picture as (H, W, 3)
+            uint8 in BGR order.
+        pixels: (x, y) of each pixel, counted
+            from the upper left corner of the picture.
+        layers: Use only layers whose name in the model begins so, such
+            as ``'decode_head'``. By default all.
+
+    Returns:
+        The weights of all pixels after 1, 2, … loops.
+
+    Raises:
+        UserError: If a pixel lies outside, or no layer can be traced, or
+            layers work side by side.
+    """
+    check_task(model.cfg, SEGMENTOR)
+    sample = Segmenter(model).prepare(image)
+    height, width = sample.picture.shape[:2]
+    for x, y in pixels:
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(
+                f'Pixel ({x}, {y}) lies outside the picture: x must be '
+                f'0 to {width - 1} and y 0 to {height - 1}.'
+            )
+    calls, size, meta = _record(model, sample, layers)
+    align = model.align_corners
+
+    def grid(shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
+        left, right, top, bottom = meta.get(
+            'img_padding_size', meta.get('padding_size', (0, 0, 0, 0))
+        )
+        return (
+            _cells(height, size[0], (top, bottom), shape[0], align),
+            _cells(width, size[1], (left, right), shape[1], align),
+        )
+
+    maps = []
+    for x, y in pixels:
+        for loops in range(1, len(calls) + 1):
+            shape = calls[loops - 1][1].shape[2:]
+            rows, columns = grid(shape)
+            maps.append(trace(calls[:loops], (rows[y], columns[x])))
+    cells = torch.stack(maps).unflatten(0, (len(pixels), len(calls)))
+    if cells.min() < -1e-4 * cells.max():
+        raise UserError(
+            'The attention has negative weights, as EfficientAttention has '
+            "with normalization='scaling': they are no shares to be shown."
+        )
+    cells = cells.clamp(min=0).float().cpu().numpy()
+    return AttentionMaps(cells, *grid(cells.shape[2:]))
+
+
+@torch.no_grad()
+def trace(
+    calls: Sequence[tuple[nn.Module, Tensor]], cell: tuple[int, ...]
+) -> Tensor:
+    """Trace one output cell of the last call back to the first call's input.
+
+    Args:
+        calls: Each layer with its input
+            (1, C, *spatial), in the order of their run; one layer may
+            occur many times. Sizes may differ between calls.
+        cell: Index of the output cell.
+
+    Returns:
+        (*spatial), how much each cell of the first input counts.
+        The sum is 1.
+    """
+    weight = torch.zeros_like(calls[-1][1][:, 0])
+    weight[(0, *cell)] = 1
+    for layer, x in reversed(calls):
+        if weight.shape[1:] != x.shape[2:]:
+            total = weight.sum()
+            weight = nn.functional.interpolate(
+                weight[None], size=x.shape[2:], mode='bilinear'
+            )[0]
+            weight = weight * (total / weight.sum())
+        weight = layer.trace_attention(x, weight)
+    return weight[0]
+
+
+def _record(
+    model: nn.Module, sample: Sample, layers: str
+) -> tuple[list[tuple[nn.Module, Tensor]], tuple[int, int], dict]:
+    """Run the model on the whole picture and keep the layers' inputs."""
+    found = {
+        module: name
+        for name, module in model.named_modules()
+        if hasattr(module, 'trace_attention') and name.startswith(layers)
+    }
+    if not found:
+        where = f' whose name begins with {layers!r}' if layers else ''
+        raise UserError(
+            f'The model has no attention layer{where} that has a map: looked '
+            'for modules with a method `trace_attention`, such as '
+            'CrissCrossAttention in CCHead, in '
+            f'{", ".join(n for n, _ in model.named_children())}.'
+        )
+    calls, marks = [], []
+
+    def keep(module, args):
+        calls.append((module, args[0]))
+
+    def mark(module, args, out):
+        """Let the autograd graph tell what comes of this output."""
+        marks.append(out.new_zeros((), requires_grad=True))
+        return out + marks[-1]
+
+    several = len(found) > 1
+    hooks = [module.register_forward_pre_hook(keep) for module in found]
+    if several:
+        hooks += [module.register_forward_hook(mark) for module in found]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    data = dict(
+        inputs=[sample.data['inputs']],
+        data_samples=[sample.data['data_samples']],
+    )
+    try:
+        for parameter in parameters:  # of which no graph is needed
+            parameter.requires_grad_(False)
+        data = model.data_preprocessor(data, False)
+        with torch.set_grad_enabled(several):
+            model(**data, mode='tensor')
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in parameters:
+            parameter.requires_grad_()
+    for module, x in calls:
+        if x.ndim != 4:
+            raise UserError(
+                f'{type(module).__name__} attends over {x.ndim - 2} '
+                'dimensions; maps can be shown of two.'
+            )
+    if not calls:
+        raise UserError(
+            f'None of the attention layers {", ".join(found.values())} ran.'
+        )
+    for index, marked in enumerate(marks[:-1]):
+        (one, _), (other, x) = calls[index : index + 2]
+        if not _depends(x, marked):
+            raise UserError(
+                f'{found[one]} and {found[other]} work side by side, not one '
+                'after the other; choose one with --layers.'
+            )
+    calls = [(module, x.detach()) for module, x in calls]
+    size = tuple(data['inputs'].shape[-2:])
+    return calls, size, data['data_samples'][0].metainfo
+
+
+def _depends(x: Tensor, leaf: Tensor) -> bool:
+    """Whether x was computed from a leaf of the autograd graph."""
+    seen, waiting = set(), [x.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, 'variable', None) is leaf:
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def _cells(
+    length: int, size: int, padding: tuple[int, int], cells: int, align: bool
+) -> np.ndarray:
+    """The cell of each picture row, as the logits are enlarged to it."""
+
+    def scale(position, old, new):
+        if align:
+            return position * (new - 1) / max(old - 1, 1)
+        return (position + 0.5) * new / old - 0.5
+
+    inner = size - sum(padding)
+    position = scale(np.arange(length), length, inner) + padding[0]
+    cell = np.floor(scale(position, size, cells) + 0.5).astype(int)
+    return cell.clip(0, cells - 1)

@@ -1,0 +1,59 @@
+# Copyright (c) mmseg_attn contributors.
+"""``compare``: train all methods under one budget."""
+
+import argparse
+from pathlib import Path
+
+from ..progress import quiet_imports
+from . import options
+
+STOPPED = 'Stopped. The same command goes on from here.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    options.add_trials(parser)
+    options.add_device(parser)
+    add = parser.add_argument
+    add(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/compare'),
+        help='folder for all output (default: %(default)s); run the same '
+        'command again to go on where it stopped',
+    )
+    add(
+        '--methods',
+        nargs='+',
+        metavar='METHOD',
+        help='such as fcn ccnet-r2; by default all. The first one is the '
+        'baseline',
+    )
+    add(
+        '--seeds',
+        type=int,
+        default=3,
+        help='trainings of each method (default: %(default)s)',
+    )
+    add(
+        '--jobs',
+        type=int,
+        default=1,
+        help='trainings at a time, which share the cores (default: '
+        '%(default)s)',
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the comparison."""
+    with quiet_imports():
+        from ..trials.comparison import run_comparison
+        from ..trials.trial import Setting
+
+    run_comparison(
+        Setting(args.images, args.masks, args.device, args.iters),
+        args.work_dir,
+        chosen=args.methods,
+        seeds=args.seeds,
+        jobs=args.jobs,
+    )

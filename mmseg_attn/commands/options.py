@@ -1,0 +1,105 @@
+# Copyright (c) mmseg_attn contributors.
+"""Options that several commands have, with one wording."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config, as ``config``."""
+    parser.add_argument(
+        'config', help='config file, or name of a packaged config'
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the weights, as ``checkpoint``."""
+    parser.add_argument('checkpoint', help='trained weights, a file or URL')
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        '--device',
+        metavar='NAME',
+        help='cpu, cuda or cuda:N (default: the best there is)',
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
+    """Add ``--out``.
+
+    Args:
+        parser: The parser.
+        default: File or folder.
+        what: What is written there.
+    """
+    parser.add_argument(
+        '-o',
+        '--out',
+        type=Path,
+        default=Path(default),
+        metavar='PATH',
+        help=f'{what} (default: %(default)s)',
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--overwrite``.
+
+    Args:
+        parser: The parser.
+        what: What it does here.
+    """
+    parser.add_argument('--overwrite', action='store_true', help=what)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, to be read by :func:`read_options`."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='change entries of the config, such as '
+        'test_dataloader.dataset.data_root=data/mine or key="[1,2]"',
+    )
+
+
+def read_options(texts: Sequence[str]) -> dict:
+    """Read the values of ``--cfg-options``.
+
+    Args:
+        texts: Of the form ``key=value``.
+
+    Returns:
+        Values by their keys, as mmengine's ``DictAction`` reads them.
+
+    Raises:
+        UserError: A text has another form.
+    """
+    # Only now: importing it takes longer than all of --help.
+    from mmengine.config import DictAction
+
+    for text in texts:
+        if not text.partition('=')[0] or '=' not in text:
+            raise UserError(
+                f'--cfg-options got {text!r}, expected KEY=VALUE, such as '
+                'train_cfg.max_iters=100.'
+            )
+    if not texts:
+        return {}
+    parser = argparse.ArgumentParser()
+    parser.add_argument('options', nargs='+', action=DictAction)
+    return parser.parse_args(list(texts)).options
+
+
+def add_trials(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what runs trials, without ``--device``."""
+    add = parser.add_argument
+    add('--images', type=Path, help='your own pictures instead of scenes')
+    add('--masks', type=Path, help='their masks, of the same names')
+    add('--iters', type=int, help='training iterations of each model')

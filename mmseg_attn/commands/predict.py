@@ -1,0 +1,139 @@
+# Copyright (c) mmseg_attn contributors.
+"""``predict``: segment pictures or videos, detect, match pairs."""
+
+import argparse
+from pathlib import Path
+
+from ..configs import load_config
+from ..progress import quiet_imports
+from . import options
+
+STOPPED = 'Stopped. The same command goes on from here.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    options.add_config(parser)
+    options.add_checkpoint(parser)
+    add = parser.add_argument
+    add(
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help='picture, video, folder (searched with its subfolders) or glob',
+    )
+    options.add_out(
+        parser, 'predictions', 'folder for overlay/ and mask/ or instances/'
+    )
+    add(
+        '--save',
+        nargs='+',
+        choices=['overlay', 'mask', 'instances', 'pfm', 'png', 'depth'],
+        help='what to write: pictures, and class maps of a segmentor, boxes '
+        'and masks of a detector as JSON, or disparities of a stereo network '
+        'as PFM and as 16-bit PNG, and depth (default: all there are; of '
+        'videos the overlay)',
+    )
+    add('--overlay-format', choices=['jpg', 'png'], default='jpg')
+    add(
+        '--opacity',
+        type=float,
+        default=0.5,
+        help='of the colours, 0 to 1 (default: %(default)s)',
+    )
+    add(
+        '--score',
+        type=float,
+        default=0.3,
+        help='show and save instances of at least this score, 0 to 1 '
+        '(default: %(default)s)',
+    )
+    add(
+        '--legend',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='class names beside the overlay',
+    )
+    add(
+        '--classes',
+        type=lambda text: [name.strip() for name in text.split(',')],
+        metavar='A,B,...',
+        help="class names (default: the checkpoint's, else the config's)",
+    )
+    add(
+        '--right',
+        type=Path,
+        help='of a stereo network: the right picture, or the folder of the '
+        "right pictures, which have the left ones' names",
+    )
+    add(
+        '--calibration',
+        type=Path,
+        metavar='FILE',
+        help="of a stereo network, for depth: Middlebury's calib.txt, or a "
+        'file with lines focal=PIXELS, baseline=LENGTH and perhaps '
+        'doffs=PIXELS',
+    )
+    options.add_device(parser)
+    add(
+        '--batch-size',
+        type=int,
+        default=1,
+        help='pictures at a time (default: %(default)s)',
+    )
+    add(
+        '--tta',
+        action='store_true',
+        help="average over the flips and scales of the config's tta_pipeline",
+    )
+    add(
+        '--slide',
+        type=int,
+        nargs='?',
+        const=0,
+        metavar='PIXELS',
+        help='predict in overlapping windows, which bounds the memory that '
+        "large pictures take (default size: the config's)",
+    )
+    options.add_overwrite(
+        parser, 'redo what is there already instead of going on from it'
+    )
+    add(
+        '--stop-on-error',
+        action='store_true',
+        help='stop at the first input that fails instead of going on',
+    )
+    options.add_cfg_options(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Predict all inputs; 1 if any failed."""
+    with quiet_imports():
+        from ..apis.outputs import Look
+        from ..apis.prediction_files import predict_files
+
+    found = predict_files(
+        load_config(args.config, options.read_options(args.cfg_options)),
+        args.checkpoint,
+        args.inputs,
+        args.out,
+        look=Look(args.opacity, args.score, args.legend),
+        save=args.save,
+        overlay_format=args.overlay_format,
+        right=args.right,
+        calibration=args.calibration,
+        classes=args.classes,
+        device=args.device,
+        slide=args.slide,
+        tta=args.tta,
+        batch_size=args.batch_size,
+        overwrite=args.overwrite,
+        stop_on_error=args.stop_on_error,
+    )
+    above = ' (see above)' if found.failed else ''
+    print(
+        f'{found.done} of {found.inputs} inputs done in {found.seconds:.1f} '
+        f's, {found.earlier} were done before, {found.failed} failed{above}. '
+        f'Results: {args.out}'
+    )
+    return 1 if found.failed else 0

@@ -1,0 +1,75 @@
+# Copyright (c) mmseg_attn contributors.
+"""``zoo``: list, download and check trained models."""
+
+import argparse
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..progress import make_console, quiet_imports
+
+STOPPED = 'Stopped. The same command goes on from here.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    actions = parser.add_subparsers(dest='action', required=True)
+    add = actions.add_parser('list', help='show what there is').add_argument
+    add('--method', default='', help='part of its name, such as ccnet')
+    add('--dataset', default='', help='part of its name, such as voc')
+    action = actions.add_parser('download', help='fetch, check, then name')
+    add = action.add_argument
+    add('config', nargs='+', help='name of a config of the list')
+    add(
+        '--dest',
+        type=Path,
+        default=Path(),
+        help='folder for config and checkpoint (default: this one)',
+    )
+    add('--retries', type=int, default=4, help='(default: %(default)s)')
+    add(
+        '--timeout',
+        type=float,
+        default=30,
+        help='seconds to wait for the server (default: %(default)s)',
+    )
+    add = actions.add_parser('verify', help='check a file').add_argument
+    add('file', type=Path, help='checkpoint')
+    add('--config', help='what it is of, if its name does not tell')
+
+
+def main(args: argparse.Namespace) -> None:
+    """List, download or check."""
+    with quiet_imports():
+        from ..apis import zoo
+
+    if args.action == 'list':
+        _print_list(zoo.list_checkpoints(args.method, args.dataset))
+    elif args.action == 'verify':
+        found = zoo.verify_checkpoint(args.file, args.config)
+        print(f'{args.file}: {found}')
+    else:
+        # All names first, before anything is fetched.
+        for row in [zoo.find_row(name) for name in args.config]:
+            path, found = zoo.download(
+                row, args.dest, retries=args.retries, timeout=args.timeout
+            )
+            print(f'{path}: {found}')
+
+
+def _print_list(rows: list) -> None:
+    from rich.table import Table
+
+    table = Table(caption='mIoU in per cent, as the source says')
+    table.add_column('config', no_wrap=True, overflow='fold')
+    for title in ('dataset', 'backbone', 'mIoU', 'source'):
+        table.add_column(title, overflow='fold')
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.dataset,
+            row.backbone,
+            '-' if row.miou is None else f'{row.miou:.2f}',
+            urlsplit(row.url).netloc or 'file',
+        )
+    # Into a file or a pipe, lines are as long as they need to be.
+    make_console(200).print(table)
