@@ -23,6 +23,7 @@ def __getattr__(name: str) -> object:
             return importlib.import_module(f'{__name__}.{name}')
         for room in _ROOMS:
             module = importlib.import_module(f'{__name__}.{room}')
-            if name in module.__all__:
-                return getattr(module, name)
+            found = getattr(module, name, None)
+            if str(getattr(found, '__module__', None)).startswith(__name__):
+                return found
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -2,19 +2,17 @@
 """Test a model of MMSegmentation or MMDetection."""
 
 import argparse
-import copy
 import os
 import sys
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.configs import is_detector, is_of_clips, is_stereo
-from mmseg_attn.engine.data_checks import check_output_folder
-from mmseg_attn.engine.runner import build_runner, end_processes
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.progress import quiet_imports
 
-# Scales of MMSegmentation's own test-time augmentation.
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+with quiet_imports():
+    from mmseg_attn.apis.tasks import task_of
+    from mmseg_attn.engine.runner import build_runner, end_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -96,138 +94,26 @@ def main() -> None:
     if args.work_dir:
         cfg.work_dir = args.work_dir
     cfg.load_from, cfg.resume = args.checkpoint, False
-    detection = is_detector(cfg)
+    task = task_of(cfg)
     if args.show or args.show_dir:
-        draw(cfg, args, detection)
-    if args.slide and (detection or is_stereo(cfg)):
-        raise UserError('--slide is for segmentors.')
+        task.draw_tests(cfg, args.show_dir)
+        if args.show:
+            hook = cfg.default_hooks.visualization
+            hook.update(show=True, wait_time=args.wait_time)
     if args.slide:
+        if not task.slides:
+            raise UserError('--slide is for segmentors.')
         cfg.model.test_cfg = ConfigDict(
             mode='slide', crop_size=args.slide[0], stride=args.slide[1]
         )
     if args.tta:
-        add_tta(cfg, detection)
-    if args.out and not detection:
-        save_masks(cfg, args.out)
+        task.add_tta(cfg)
+    if args.out:
+        task.save_tests(cfg, args.out)
     runner = build_runner(cfg, train=False)
-    if args.out and detection:
-        dump_detections(runner, args.out)
     runner.test()
     del runner
     end_processes()
-
-
-def draw(cfg: Config, args: argparse.Namespace, detection: bool) -> None:
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if not hook:
-        raise UserError(
-            '--show and --show-dir need a visualization hook: default_hooks='
-            "dict(visualization=dict(type='SegVisualizationHook')), for "
-            "MMDetection type='DetVisualizationHook'."
-        )
-    if is_of_clips(cfg):
-        hook.type = 'mmseg_attn.ClipVisualizationHook'
-    hook.update(draw=True, interval=1)
-    if args.show:
-        hook.update(show=True, wait_time=args.wait_time)
-    if args.show_dir:
-        check_output_folder(cfg, args.show_dir)
-        if detection:
-            hook.test_out_dir = os.path.abspath(args.show_dir)
-        else:
-            cfg.visualizer.save_dir = args.show_dir
-
-
-def add_tta(cfg: Config, detection: bool) -> None:
-    """Wrap model and pipeline for test-time augmentation."""
-    loader = cfg.test_dataloader.dataset
-    while 'dataset' in loader:
-        loader = loader.dataset
-    if 'tta_model' not in cfg:
-        cfg.tta_model = ConfigDict(type='SegTTAModel')
-        if detection:
-            nms = dict(type='nms', iou_threshold=0.5)
-            cfg.tta_model = ConfigDict(
-                type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100)
-            )
-    if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = default_tta_pipeline(loader.pipeline, detection)
-    loader.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def default_tta_pipeline(pipeline: list, detection: bool) -> list:
-    """Make variants of a test pipeline: its size in SCALES, and a flip."""
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
-    types = [step['type'].split('.')[-1] for step in pipeline]
-    if 'Resize' not in types:
-        raise UserError(
-            '--tta needs tta_pipeline in the config: one could not be made '
-            'from a test pipeline without Resize.'
-        )
-    place = types.index('Resize')
-    head, tail = pipeline[:place], pipeline[place + 1 :]
-    resize = pipeline[place]
-    if detection:
-        # Boxes are merged by score, so that one scale is the usual choice.
-        pack = dict(tail[-1])
-        keys = pack.get(
-            'meta_keys',
-            ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-        )
-        pack['meta_keys'] = (*keys, 'flip', 'flip_direction')
-        variants = [[resize], flips, *([step] for step in tail[:-1]), [pack]]
-    else:
-        for flip in flips:
-            flip['direction'] = 'horizontal'
-        sizes = [scaled(resize, ratio) for ratio in SCALES]
-        variants = [sizes, flips, *([step] for step in tail)]
-    return [*head, dict(type='TestTimeAug', transforms=variants)]
-
-
-def scaled(resize: dict, ratio: float) -> dict:
-    resize = copy.deepcopy(resize)
-    if resize.get('scale') is not None:
-        scale = resize['scale']
-        sides = [scale] * 2 if isinstance(scale, int) else scale
-        resize['scale'] = tuple(round(side * ratio) for side in sides)
-    else:
-        factor = resize.get('scale_factor', 1.0)
-        sides = [factor] * 2 if isinstance(factor, (int, float)) else factor
-        resize['scale_factor'] = tuple(side * ratio for side in sides)
-    return resize
-
-
-def save_masks(cfg: Config, folder: str) -> None:
-    check_output_folder(cfg, folder)
-    evaluators = cfg.test_evaluator
-    if isinstance(evaluators, dict):
-        evaluators = [evaluators]
-    savers = [item for item in evaluators if saves_masks(item.type)]
-    if not savers:
-        raise UserError(
-            '--out needs a test_evaluator that can save masks, such as '
-            f'IoUMetric, got {", ".join(item.type for item in evaluators)}.'
-        )
-    for evaluator in savers:
-        evaluator.output_dir = folder
-        evaluator.keep_results = True
-
-
-def saves_masks(name: str) -> bool:
-    from mmseg.evaluation import CityscapesMetric, IoUMetric
-    from mmseg.registry import METRICS
-
-    kind = METRICS.get(name)
-    return kind is not None and issubclass(kind, (IoUMetric, CityscapesMetric))
-
-
-def dump_detections(runner, path: str) -> None:
-    from mmdet.evaluation import DumpDetResults
-
-    if not path.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out needs a .pkl file for detections, got {path}.')
-    runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
 
 
 if __name__ == '__main__':

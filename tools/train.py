@@ -7,8 +7,11 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from mmseg_attn.engine.runner import build_runner, end_processes
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.engine.runner import build_runner, end_processes
 
 
 def parse_args() -> argparse.Namespace:

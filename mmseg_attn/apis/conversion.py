@@ -1,7 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 """What the converters of the authors' checkpoints share."""
 
-import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,35 +105,27 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return found
 
 
-def arguments(doc: str) -> argparse.ArgumentParser:
-    """A parser with the two files that each converter has."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('source', type=Path, help="the authors' checkpoint")
-    parser.add_argument('out', type=Path, help='checkpoint to write')
-    return parser
-
-
 def convert_file(
-    args: argparse.Namespace,
+    source: Path,
+    out: Path,
     convert: Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Report]],
     read: Callable[[Path], dict[str, Tensor]] = read_weights,
 ) -> None:
     """Read, convert, write and report.
 
     Args:
-        args: With ``source`` and ``out``.
+        source: The authors' checkpoint.
+        out: Checkpoint to write.
         convert: Weights -> converted weights and the report.
         read: Path -> weights.
 
     Raises:
         UserError: The file to write exists, or what the others raise.
     """
-    if args.out.exists():
-        raise UserError(f'{args.out} exists; give another name')
-    converted, report = convert(read(args.source))
-    with whole(args.out) as partial:
+    if out.exists():
+        raise UserError(f'{out} exists; give another name')
+    converted, report = convert(read(source))
+    with whole(out) as partial:
         torch.save({'state_dict': converted, 'meta': {}}, partial)
     print(report)
-    print(f'{args.out}: {len(converted)} tensors')
+    print(f'{out}: {len(converted)} tensors')

@@ -44,7 +44,9 @@ def predict(
         UserError: A file is no picture, or not what the model takes.
     """
     if batch_size < 1:
-        raise UserError(f'batch size must be 1 or more, got {batch_size}.')
+        raise UserError(
+            f'batch_size (--batch-size) must be 1+, got {batch_size}.'
+        )
     single = not isinstance(images, list)
     images = [images] if single else images
     pairs = task_of(model.cfg).takes_pairs

@@ -113,7 +113,9 @@ def predict_files(
         if not 0 <= value <= 1:
             raise UserError(f'{name} must be 0 to 1, got {value}.')
     if batch_size < 1:
-        raise UserError(f'batch size must be 1 or more, got {batch_size}.')
+        raise UserError(
+            f'batch_size (--batch-size) must be 1+, got {batch_size}.'
+        )
     out, checkpoint = Path(out), str(checkpoint)
     config = load_config(config)
     check_installed(config)
@@ -318,7 +320,7 @@ class _Run:
             endings = self.output.endings(self.output.look)
             folders = {}
             for kind, folder in job.data.items():
-                _check_frames(folder, endings[kind])
+                check_frames(folder, endings[kind])
                 folders[kind] = stack.enter_context(whole(folder))
                 folders[kind].mkdir()
             listed, count = set(), 0
@@ -383,8 +385,16 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _check_frames(folder: Path, ending: str) -> None:
-    """Refuse to replace a folder that holds more than a video's results."""
+def check_frames(folder: Path, ending: str) -> None:
+    """Refuse to replace a folder that holds more than a video's results.
+
+    Args:
+        folder: Where the results of a video's frames are to go.
+        ending: Of their files, such as ``.png``.
+
+    Raises:
+        UserError: There is another file.
+    """
     for path in folder.glob('*'):
         if not re.fullmatch(rf'\d{{6}}\{ending}', path.name):
             raise UserError(

@@ -73,7 +73,7 @@ class Predictor:
                 _drop_label_loading(step)
         self.load, self.steps = steps[0], Compose(steps[1:])
         self._take = LoadImageFromNDArray(
-            to_float32=getattr(self._load, 'to_float32', False)
+            to_float32=getattr(self.load, 'to_float32', False)
         )
         self.model = model
         self._runs = model

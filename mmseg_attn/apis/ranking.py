@@ -102,7 +102,7 @@ def worst(
             read, there is no such class, or nothing is labelled.
     """
     if number < 1:
-        raise UserError(f'the number must be 1 or more, got {number}.')
+        raise UserError(f'number (--number) must be 1 or more, got {number}.')
     cfg = model.cfg
     check_task(cfg, SEGMENTOR)
     check_paths(cfg, f'{split}_dataloader')

@@ -68,23 +68,26 @@ class LabelReport:
     problems: list[str] = field(default_factory=list)
 
     def absent(self) -> list[str]:
-        """Names of the classes that no map has.
-
-        Returns:
-            In the order of the classes.
-        """
+        """Name the classes that no map has, in the order of the classes."""
         return [
             name
             for index, name in enumerate(self.classes)
             if not self.pixels[index]
         ]
 
-    def table(self) -> Table:
-        """Say how often each value occurs.
+    def summary(self) -> str:
+        """Say what was read, in a line."""
+        return f'{self.title}: {self.maps} label maps'
 
-        Returns:
-            To be printed.
-        """
+    def remarks(self) -> list[str]:
+        """Name the classes that no map has."""
+        absent = self.absent()
+        if absent and self.maps:
+            return [f'No map has {", ".join(absent)}.']
+        return []
+
+    def table(self) -> Table:
+        """Say how often each value occurs."""
         table = Table()
         for name in ('value', 'class', '% of pixels', 'maps'):
             table.add_column(name, justify='left' if 'c' in name else 'right')

@@ -64,8 +64,8 @@ def attention_maps(
             'img_padding_size', meta.get('padding_size', (0, 0, 0, 0))
         )
         return (
-            _cells(height, size[0], (top, bottom), shape[0], align),
-            _cells(width, size[1], (left, right), shape[1], align),
+            cells_of(height, size[0], (top, bottom), shape[0], align),
+            cells_of(width, size[1], (left, right), shape[1], align),
         )
 
     maps = []
@@ -196,10 +196,21 @@ def _depends(x: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _cells(
+def cells_of(
     length: int, size: int, padding: tuple[int, int], cells: int, align: bool
 ) -> np.ndarray:
-    """The cell of each picture row, as the logits are enlarged to it."""
+    """Find the cell of each row of a picture, as the logits are enlarged.
+
+    Args:
+        length: Rows, or columns, of the picture.
+        size: Those of the network's input.
+        padding: How many of these are padding, before and behind.
+        cells: Rows, or columns, of the map.
+        align: The ``align_corners`` of the enlargement.
+
+    Returns:
+        (length,) indices of cells.
+    """
 
     def scale(position, old, new):
         if align:

@@ -103,3 +103,20 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
     add('--images', type=Path, help='your own pictures instead of scenes')
     add('--masks', type=Path, help='their masks, of the same names')
     add('--iters', type=int, help='training iterations of each model')
+
+
+def conversion_parser(doc: str) -> argparse.ArgumentParser:
+    """Make a parser with the two files that each converter has.
+
+    Args:
+        doc: What the converter says of itself.
+
+    Returns:
+        It gives ``source`` and ``out``.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, help="the authors' checkpoint")
+    parser.add_argument('out', type=Path, help='checkpoint to write')
+    return parser

@@ -10,13 +10,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.attention_maps import (
-    _cells,
-    attention_maps,
-    draw,
-    trace,
-)
-from mmseg_attn.apis.inference import load_model
+from mmseg_attn.apis import attention_maps, draw_attention, load_model
+from mmseg_attn.apis.tracing import cells_of, trace
 from mmseg_attn.errors import UserError
 from mmseg_attn.layers import CrissCrossAttention
 
@@ -100,7 +95,7 @@ def test_cell_of_a_pixel(length, size, cells, padding, align):
     share = interpolate(
         grown, (length, 1), mode='bilinear', align_corners=align
     )[:, 0, :, 0]
-    found = _cells(length, size, padding, cells, align)
+    found = cells_of(length, size, padding, cells, align)
     own = share[found, torch.arange(length)]
     assert (own >= share.max(0).values - 0.1).all()  # but for near ties
     assert found[0] < found[-1] and (np.diff(found) >= 0).all()
@@ -209,7 +204,7 @@ def test_every_head_with_an_attention_that_has_a_map(trained, name):
     weight[0, int(11 * height / 48), int(70 * width / 100)] = 1
     expected = layer.trace_attention(x, weight)[0]
     np.testing.assert_allclose(maps.cells[0, 0], expected, atol=1e-6)
-    figure = draw(image, [(70, 11), (3, 40)], maps)
+    figure = draw_attention(image, [(70, 11), (3, 40)], maps)
     assert 'attention: ' in figure.axes[1].get_title()
 
 

@@ -65,9 +65,9 @@ def test_both_families(hosts_folder):
     """Both families: info says so and says what to run."""
     family = 'original' if hosts.installed(hosts.ORIGINAL) else 'onedl'
     other = 'onedl-mmcv' if family == 'original' else 'mmcv'
-    assert info.collect()['hosts']['family'] == family
+    assert info.collect_info()['hosts']['family'] == family
     add_distribution(hosts_folder, other, '9.9.9')
-    report = info.collect()
+    report = info.collect_info()
     assert report['hosts']['family'] == 'original and onedl'
     assert report['hosts']['distributions'][other] == '9.9.9'
     text = info.as_text(report)

@@ -19,9 +19,10 @@ from tiny_segmentor import CLASSES, PALETTE, picture
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import outputs as outputs_module
-from mmseg_attn.apis.inference import Segmenter, load_model
+from mmseg_attn.apis.loading import load_model
 from mmseg_attn.apis.jobs import find_jobs
-from mmseg_attn.apis.predict import _check_frames
+from mmseg_attn.apis.prediction_files import check_frames
+from mmseg_attn.apis.predictors import Segmenter
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 
@@ -300,7 +301,9 @@ def test_interrupted_overwrite_leaves_no_mixture(
 
     monkeypatch.setattr(outputs_module, 'save_mask', interrupted)
     options = [tmp_path / 'in', '--opacity', '1']
-    assert predict(*options, '--overwrite') == 130
+    with pytest.raises(SystemExit) as end:
+        predict(*options, '--overwrite')
+    assert end.value.code == 130
     now = stamps(tmp_path / 'out')  # whole files only, old or new
     assert set(now) == set(before)
     assert {n for n in now if now[n] != before[n]} == {
@@ -528,7 +531,9 @@ def test_interrupted_video_leaves_nothing(predict, tmp_path, monkeypatch):
         return prepare(self, image)
 
     monkeypatch.setattr(Segmenter, 'prepare', interrupted)
-    assert predict(tmp_path / 'clip.mp4', '--save', 'overlay', 'mask') == 130
+    with pytest.raises(SystemExit) as end:
+        predict(tmp_path / 'clip.mp4', '--save', 'overlay', 'mask')
+    assert end.value.code == 130
     assert files(tmp_path / 'out') == []
 
 
@@ -695,8 +700,8 @@ def test_bad_models(predict, trained, tmp_path):
 
 def test_folder_of_a_videos_masks_keeps_what_is_not_its_own(tmp_path):
     (tmp_path / '000000.png').touch()
-    _check_frames(tmp_path, '.png')
-    _check_frames(tmp_path / 'missing', '.png')
+    check_frames(tmp_path, '.png')
+    check_frames(tmp_path / 'missing', '.png')
     (tmp_path / 'notes.txt').touch()
     with pytest.raises(UserError, match='notes.txt'):
-        _check_frames(tmp_path, '.png')
+        check_frames(tmp_path, '.png')

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.inference import load_model, make_predictor
+from mmseg_attn.apis import load_model, make_predictor
 from mmseg_attn.datasets.scenes.clips import write_clips
 from mmseg_attn.errors import UserError
 from mmseg_attn.video import read_frame, write_video

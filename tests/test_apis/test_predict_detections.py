@@ -18,8 +18,9 @@ from PIL import Image
 
 from mmseg_attn import hosts
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.inference import Detector, load_model, make_predictor
-from mmseg_attn.apis.outputs import InstancePainter
+from mmseg_attn.apis import load_model, make_predictor
+from mmseg_attn.apis.predictors import Detector
+from mmseg_attn.visualization.instances import InstancePainter
 from mmseg_attn.datasets.scenes import make_scenes, render
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError, run_command

@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.disparities import Calibration, read_calibration
+from mmseg_attn.apis.calibration import Calibration, read_calibration
 from mmseg_attn.datasets.disparity_files import read_disparity, write_pfm
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError

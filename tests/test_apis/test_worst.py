@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_segmentor import CLASSES, write_dataset
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.inference import Segmenter, load_model
+from mmseg_attn.apis.loading import load_model
+from mmseg_attn.apis.predictors import Segmenter
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_nothing_is_replaced_unasked(trained, folder):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (('-n', '0'), '--number must be 1 or more, got 0'),
+        (('-n', '0'), r'\(--number\) must be 1 or more, got 0'),
         (('--class', 'horse'), "'horse' is none of ground, disc"),
         (('--split', 'val'), 'val_dataloader has 0 datasets'),
     ],

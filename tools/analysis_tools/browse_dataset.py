@@ -10,8 +10,6 @@ resized along.
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -23,20 +21,19 @@ from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from mmseg_attn.configs import find_config, is_detector
-from mmseg_attn.engine.samples import load_sample
+from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
-from mmseg_attn.progress import quiet_hosts
-from mmseg_attn.visualization.overlay import Legend, overlay
+from mmseg_attn.progress import quiet_hosts, quiet_imports
 
-with quiet_hosts(), redirect_stdout(StringIO()):
-    from mmseg_attn.apis.inference import (
-        as_bgr8,
-        check_segmentor,
-        make_palette,
+with quiet_imports():
+    from mmseg_attn.apis.tasks import (
+        CLIPS,
+        DETECTOR,
+        SEGMENTOR,
+        check_task,
+        task_of,
     )
-    from mmseg_attn.apis.outputs import InstancePainter
     from mmseg_attn.engine.config_errors import check_installed
     from mmseg_attn.engine.data_checks import (
         check_instances,
@@ -44,6 +41,14 @@ with quiet_hosts(), redirect_stdout(StringIO()):
         check_paths,
     )
     from mmseg_attn.engine.runner import build_dataset
+    from mmseg_attn.engine.samples import load_sample
+    from mmseg_attn.visualization.instances import InstancePainter
+    from mmseg_attn.visualization.overlay import (
+        Legend,
+        as_bgr8,
+        make_palette,
+        overlay,
+    )
 
 SOFTWARE = 'mmseg_attn browse_dataset'  # how a PNG is known as its own
 SMALLEST = 384  # height of what is shown, so that a legend fits
@@ -93,11 +98,8 @@ def main() -> int:
     cfg = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    detector = is_detector(cfg)
-    if detector:
-        check_installed(cfg)
-    else:
-        check_segmentor(cfg, clips=True)
+    check_task(cfg, SEGMENTOR, CLIPS, DETECTOR)
+    check_installed(cfg)
     check_output_folder(cfg, args.out)
     loader = f'{args.split}_dataloader'
     check_paths(cfg, loader)
@@ -115,7 +117,8 @@ def main() -> int:
     }
     for path in targets.values():
         check_own(path)
-    painter = (Instances if detector else Labels)(dataset.metainfo)
+    draw = Instances if task_of(cfg) is DETECTOR else Labels
+    painter = draw(dataset.metainfo)
     failed = 0
     for index, path in targets.items():
         try:

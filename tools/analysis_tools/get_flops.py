@@ -3,21 +3,20 @@
 
 import argparse
 import sys
-from contextlib import redirect_stdout
-from io import StringIO
 
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmseg_attn.apis.complexity import segmentor_flops
 from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError, run_command
-from mmseg_attn.progress import quiet_hosts
+from mmseg_attn.progress import quiet_hosts, quiet_imports
 
-with quiet_hosts(), redirect_stdout(StringIO()):
-    from mmseg_attn.apis.inference import check_segmentor, load_model
+with quiet_imports():
+    from mmseg_attn.apis.complexity import segmentor_flops
+    from mmseg_attn.apis.loading import load_model
+    from mmseg_attn.apis.tasks import CLIPS, SEGMENTOR, check_task
 
 NOTE = """\
 GFLOPs are 1e9 operations in matrix products and convolutions alone, a
@@ -55,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(find_config(args.config))
-    check_segmentor(cfg, clips=True)
+    check_task(cfg, SEGMENTOR, CLIPS)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     with quiet_hosts():

@@ -24,9 +24,12 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from mmseg_attn.datasets.colours import colours_to_index
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.datasets.colours import colours_to_index
 
 SPLITS = ('train', 'val', 'test')
 VOID = 255

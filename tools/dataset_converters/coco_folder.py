@@ -16,12 +16,16 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.apis.inference import make_palette
-from mmseg_attn.configs import find_config, is_detector
-from mmseg_attn.datasets.coco import CocoReport, check_coco, read_coco
-from mmseg_attn.engine.runner import build_runner
+from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.apis.tasks import DETECTOR, check_task
+    from mmseg_attn.datasets.coco import CocoReport, check_coco, read_coco
+    from mmseg_attn.engine.runner import build_runner
+    from mmseg_attn.visualization.overlay import make_palette
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,8 +87,7 @@ def main() -> None:
         raise UserError(f'--size must be 32 or more, got {args.size}.')
     cfg = Config.fromfile(find_config(args.config))
     cfg.merge_from_dict(args.cfg_options or {})
-    if not is_detector(cfg):
-        raise UserError(f'{args.config} is no detector of MMDetection.')
+    check_task(cfg, DETECTOR)
     for path in (args.out / 'config.py', args.out / 'annotations'):
         if path.exists():
             raise UserError(f'{path} exists: name another folder.')

@@ -24,10 +24,13 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from mmseg_attn.datasets.colours import colours_to_index
-from mmseg_attn.datasets.gid15 import GID15Dataset
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.datasets.colours import colours_to_index
+    from mmseg_attn.datasets.gid15 import GID15Dataset
 
 SPLITS = ('train', 'val', 'test')
 PALETTE = GID15Dataset.METAINFO['palette']

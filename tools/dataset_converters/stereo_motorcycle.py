@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmseg_attn.datasets.disparity_files import write_pfm
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.datasets.disparity_files import write_pfm
 
 # As scikit-image's documentation of stereo_motorcycle() gives it; baseline in
 # millimetres.

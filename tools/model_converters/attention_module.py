@@ -14,18 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg_attn.apis.conversion import (
-    Report,
-    arguments,
-    convert_file,
-    difference,
-)
+from mmseg_attn.commands.options import conversion_parser
 from mmseg_attn.errors import UserError, run_command
-from mmseg_attn.layers import (
-    ChannelLinearAttention,
-    EfficientAttention,
-    LinearAttention,
-)
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.apis.conversion import (
+        Report,
+        convert_file,
+        difference,
+    )
+    from mmseg_attn.layers import (
+        ChannelLinearAttention,
+        EfficientAttention,
+        LinearAttention,
+    )
 
 LAYERS = ('EfficientAttention', 'LinearAttention', 'ChannelLinearAttention')
 
@@ -137,13 +140,15 @@ def convert(
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = conversion_parser(__doc__)
     parser.add_argument('layer', choices=LAYERS)
     parser.add_argument('--prefix', default='', help="of the module's names")
     parser.add_argument('--num-heads', type=int, default=1)
     args = parser.parse_args()
     convert_file(
-        args, lambda w: convert(w, args.layer, args.prefix, args.num_heads)
+        args.source,
+        args.out,
+        lambda w: convert(w, args.layer, args.prefix, args.num_heads),
     )
 
 

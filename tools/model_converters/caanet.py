@@ -21,14 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmseg_attn.apis.conversion import (
-    Report,
-    arguments,
-    convert_file,
-    difference,
-)
+from mmseg_attn.commands.options import conversion_parser
 from mmseg_attn.errors import UserError, run_command
-from mmseg_attn.layers import ChannelizedAxialAttention
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.apis.conversion import (
+        Report,
+        convert_file,
+        difference,
+    )
+    from mmseg_attn.layers import ChannelizedAxialAttention
 
 BLOCK = 'seg_head/ca_blocks/0/'
 ATTENTION = 'decode_head.attention.'
@@ -227,8 +230,8 @@ def compare(block: dict[str, Tensor]) -> float:
 
 
 def main() -> None:
-    args = arguments(__doc__).parse_args()
-    convert_file(args, convert, read_variables)
+    args = conversion_parser(__doc__).parse_args()
+    convert_file(args.source, args.out, convert, read_variables)
 
 
 if __name__ == '__main__':

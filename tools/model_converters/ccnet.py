@@ -10,15 +10,18 @@ import re
 import torch
 from torch import Tensor
 
-from mmseg_attn.apis.conversion import (
-    Report,
-    arguments,
-    convert_file,
-    difference,
-    plain_norms,
-)
+from mmseg_attn.commands.options import conversion_parser
 from mmseg_attn.errors import UserError, run_command
-from mmseg_attn.layers import CrissCrossAttention
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.apis.conversion import (
+        Report,
+        convert_file,
+        difference,
+        plain_norms,
+    )
+    from mmseg_attn.layers import CrissCrossAttention
 
 # The authors' name -> ours, by the beginning of the name.
 NAMES = {
@@ -136,14 +139,14 @@ def compare(weights: dict[str, Tensor]) -> float:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = conversion_parser(__doc__)
     parser.add_argument(
         '--plain-norm',
         action='store_true',
         help='trained with ordinary batch norm instead of In-Place ABN',
     )
     args = parser.parse_args()
-    convert_file(args, lambda w: convert(w, args.plain_norm))
+    convert_file(args.source, args.out, lambda w: convert(w, args.plain_norm))
 
 
 if __name__ == '__main__':

@@ -13,16 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_attn.apis.conversion import (
-    Report,
-    arguments,
-    convert_file,
-    difference,
-    plain_norms,
-)
+from mmseg_attn.commands.options import conversion_parser
 from mmseg_attn.errors import UserError, run_command
-from mmseg_attn.layers import InterlacedSparseAttention
-from mmseg_attn.layers.interlaced import from_official
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.apis.conversion import (
+        Report,
+        convert_file,
+        difference,
+        plain_norms,
+    )
+    from mmseg_attn.layers import InterlacedSparseAttention
+    from mmseg_attn.layers.interlaced import from_official
 
 # The official name -> ours, by the beginning of the name. A norm is wrapped
 # once more where it is not in-place.
@@ -210,7 +213,8 @@ def _self_attention(weights, prefix, x, slope):
 
 
 def main() -> None:
-    convert_file(arguments(__doc__).parse_args(), convert)
+    args = conversion_parser(__doc__).parse_args()
+    convert_file(args.source, args.out, convert)
 
 
 if __name__ == '__main__':

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from mmseg_attn import __version__
-from mmseg_attn.apis.zoo import check_structure, sha256sum
 from mmseg_attn.configs import find_config
-from mmseg_attn.engine.checkpoint import load_checkpoint
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.apis.zoo import check_structure, sha256sum
+    from mmseg_attn.engine.checkpoint import load_checkpoint
 
 
 def slim(checkpoint: dict, name: str) -> dict:
