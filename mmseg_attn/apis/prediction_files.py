@@ -111,7 +111,9 @@ def predict_files(
     look = look or Look()
     for name, value in (('opacity', look.opacity), ('score', look.score)):
         if not 0 <= value <= 1:
-            raise UserError(f'{name} must be 0 to 1, got {value}.')
+            raise UserError(
+                f'{name} (--{name}) must be 0 to 1, got {value:g}.'
+            )
     if batch_size < 1:
         raise UserError(
             f'batch_size (--batch-size) must be 1+, got {batch_size}.'

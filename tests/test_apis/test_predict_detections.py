@@ -20,10 +20,10 @@ from mmseg_attn import hosts
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import load_model, make_predictor
 from mmseg_attn.apis.predictors import Detector
-from mmseg_attn.visualization.instances import InstancePainter
 from mmseg_attn.datasets.scenes import make_scenes, render
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.visualization.instances import InstancePainter
 
 CONFIG = Path(__file__).parents[2] / (
     'configs/demo/mask-rcnn_r18_fpn_1xb4-1k_demo-instances-96x96.py'
@@ -152,7 +152,7 @@ def test_score_leaves_out(detector, tmp_path):
     [
         (('--save', 'mask'), '--save mask: this model gives overlay, inst'),
         (('--slide', '64'), 'only segmentors predict in windows'),
-        (('--score', '2'), '--score must be 0 to 1, got 2'),
+        (('--score', '2'), r'\(--score\) must be 0 to 1, got 2'),
         (('--classes', 'a,b'), 'Got 2 class names for a model of 6 classes'),
     ],
 )

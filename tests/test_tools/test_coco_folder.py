@@ -174,7 +174,7 @@ def test_picture_of_another_size(scenes, tmp_path):
 def test_no_detector(scenes, tmp_path):
     name = 'fcn_r18-s4_1xb8-1k_demo-scenes-96x96'
     done = convert(scenes, tmp_path / 'out', config=name)
-    assert 'is no detector of MMDetection' in done.stderr
+    assert 'is of a segmentor, expected a detector' in done.stderr
 
 
 def test_nothing_to_validate_with(scenes, tmp_path):

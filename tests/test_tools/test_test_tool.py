@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
 
+from mmseg_attn.apis.testing import add_segmentation_tta
 from mmseg_attn.engine.runner import build_runner
 
 
@@ -124,13 +125,15 @@ def test_flip_and_scales(tool, tmp_path):
 
 
 def test_pipeline_made_for_test_time_augmentation():
-    tools = runpy.run_path(str(ROOT / 'tools/test.py'))
     load, pack = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')
     resize = dict(type='Resize', scale=(2048, 512), keep_ratio=True)
     annotations = dict(type='LoadAnnotations')
-    made = tools['default_tta_pipeline'](
-        [load, resize, annotations, pack], False
-    )
+    pipeline = [load, resize, annotations, pack]
+    cfg = Config(dict(model={}))
+    cfg.test_dataloader = dict(dataset=dict(pipeline=pipeline))
+    add_segmentation_tta(cfg)
+    made = cfg.tta_pipeline
+    assert cfg.test_dataloader.dataset.pipeline == made
     assert made[0] == load
     sizes, flips, *rest = made[1]['transforms']
     assert [size['scale'] for size in sizes] == [
