@@ -262,7 +262,7 @@ def test_stopping_ends_all_processes(tmp_path):
     wait_for(lambda: list(work.glob('*.log')) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert 'Stopped. The same command goes on from here.' in err
     assert is_free(work / 'comparison.lock')
     assert not read_runs(work)
