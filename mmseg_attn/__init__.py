@@ -21,8 +21,11 @@ def __getattr__(name: str) -> object:
     if not name.startswith('_'):
         if importlib.util.find_spec(f'{__name__}.{name}'):
             return importlib.import_module(f'{__name__}.{name}')
+        from .progress import quiet_imports
+
         for room in _ROOMS:
-            module = importlib.import_module(f'{__name__}.{room}')
+            with quiet_imports():
+                module = importlib.import_module(f'{__name__}.{room}')
             found = getattr(module, name, None)
             if str(getattr(found, '__module__', None)).startswith(__name__):
                 return found

@@ -27,13 +27,16 @@ def quiet_hosts() -> Iterator[None]:
     Yields:
         Nothing; the warnings come back afterwards.
     """
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
+            # What this package itself has to say stays.
+            warnings.filterwarnings('default', module=r'mmseg_attn\b')
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def quiet_imports() -> Iterator[None]:
     """Hide what the host packages print and warn while they are imported.
 
     Yields:
-        None: Both come back afterwards.
+        Nothing; both come back afterwards.
     """
     with quiet_hosts(), redirect_stdout(StringIO()):
         yield

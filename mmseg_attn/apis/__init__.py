@@ -34,7 +34,10 @@ __all__ = list(_PLACES)
 def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    module = importlib.import_module(f'mmseg_attn.{_PLACES[name]}')
+    from ..progress import quiet_imports
+
+    with quiet_imports():
+        module = importlib.import_module(f'mmseg_attn.{_PLACES[name]}')
     return getattr(module, name)
 
 

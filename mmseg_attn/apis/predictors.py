@@ -103,6 +103,8 @@ class Predictor:
     def _read(self, path: Path) -> dict:
         try:
             results = self.load({'img_path': str(path)})
+        except FileNotFoundError as error:
+            raise UserError(f'{path} does not exist.') from error
         except (AssertionError, ValueError, cv2.error):
             results = None
         if results is None:  # also by a loader's ignore_empty

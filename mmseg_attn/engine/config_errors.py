@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Words for mistakes in a config."""
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,10 +10,13 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 
 from ..errors import UserError, near
 from ..hosts import HostError, missing_for
+from ..progress import quiet_imports
 
 
 def check_installed(cfg: Config) -> None:
     """Refuse a config whose host is not there, or not whole.
+
+    Its host is imported here, without what it prints then.
 
     Args:
         cfg: The config.
@@ -20,9 +24,14 @@ def check_installed(cfg: Config) -> None:
     Raises:
         UserError: It says what to install.
     """
-    problem = missing_for(cfg.get('default_scope'))
+    scope = cfg.get('default_scope')
+    problem = missing_for(scope)
     if problem:
         raise UserError(problem)
+    if scope in ('mmseg', 'mmdet'):
+        with quiet_imports():
+            importlib.import_module(f'{scope}.datasets')
+            importlib.import_module(f'{scope}.models')
 
 
 @contextmanager

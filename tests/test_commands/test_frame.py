@@ -1,0 +1,136 @@
+# Copyright (c) mmseg_attn contributors.
+"""What all commands have in common: options, errors, and how they start."""
+
+import argparse
+import errno
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmseg_attn import __main__, commands
+from mmseg_attn.commands import options
+from mmseg_attn.errors import UserError, run_command
+
+FILES = {
+    path.stem
+    for path in Path(commands.__file__).parent.glob('*.py')
+    if path.stem not in ('__init__', 'options')
+}
+# Arguments that parse, of each command.
+ARGUMENTS = {
+    'info': [],
+    'scenes': ['out'],
+    'demo': [],
+    'compare': [],
+    'labels': ['a.py'],
+    'zoo': ['list'],
+    'predict': ['a.py', 'b.pth', 'c.png'],
+    'worst': ['a.py', 'b.pth'],
+    'attention': ['a.py', 'b.pth', 'c.png', '--pixel', '1', '2'],
+}
+
+
+def test_each_file_is_a_command():
+    assert set(__main__.COMMANDS) == FILES
+    assert set(ARGUMENTS) == FILES
+
+
+def test_help_imports_no_library():
+    """Else it takes seconds. All in one process, for the sake of time."""
+    code = (
+        'import contextlib, io, sys\n'
+        'from mmseg_attn.__main__ import COMMANDS, main\n'
+        'for name in COMMANDS:\n'
+        '    with contextlib.redirect_stdout(io.StringIO()) as out:\n'
+        '        try:\n'
+        "            main([name, '--help'])\n"
+        '        except SystemExit as end:\n'
+        '            assert end.code == 0\n'
+        "    assert 'usage' in out.getvalue()\n"
+        "slow = {'torch', 'numpy', 'mmengine', 'mmcv', 'matplotlib', 'cv2'}\n"
+        'assert not slow & set(sys.modules), slow & set(sys.modules)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('name', sorted(FILES))
+def test_ctrl_c_and_errors_of_every_command(name, monkeypatch, capsys):
+    module = importlib.import_module(f'mmseg_attn.commands.{name}')
+    full = OSError(errno.ENOSPC, 'No space left on device', 'out.png')
+    for error, code, line in (
+        (KeyboardInterrupt(), 130, ''),
+        (UserError('a is\n b: do c.'), 'Error: a is b: do c.', ''),
+        (FileNotFoundError(2, 'No such file', 'x'), None, 'No such file'),
+        (full, None, "left on device: 'out.png'. Free some space"),
+    ):
+
+        def fail(args, error=error):
+            raise error
+
+        monkeypatch.setattr(module, 'main', fail)
+        with pytest.raises(SystemExit) as end:
+            __main__.main([name, *ARGUMENTS[name]])
+        if code:
+            assert end.value.code == code
+        else:
+            assert end.value.code.startswith('Error: ')
+            assert line in end.value.code
+            assert '\n' not in end.value.code
+        said = capsys.readouterr().err
+        assert said.startswith('Stopped.') == (code == 130)
+    monkeypatch.setattr(module, 'main', lambda args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        __main__.main([name, *ARGUMENTS[name]])
+
+
+def test_tools_have_the_same_frame(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run_command(interrupted)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == 'Stopped.\n'
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: 3)
+    assert end.value.code == 3
+
+
+def test_options_have_one_wording():
+    """Of one name, one help text in all commands that have it."""
+    texts = {}
+    for name in FILES:
+        parser = argparse.ArgumentParser()
+        module = importlib.import_module(f'mmseg_attn.commands.{name}')
+        module.add_arguments(parser)
+        for action in parser._actions:
+            for flag in action.option_strings:
+                texts.setdefault(flag, {})[name] = action.help
+    for flag in ('--device', '--cfg-options', '--images', '--masks'):
+        assert len(texts[flag]) > 1
+        assert len(set(texts[flag].values())) == 1, texts[flag]
+
+
+@pytest.mark.parametrize(
+    'texts, expected',
+    [
+        ([], {}),
+        (['a.b=1', 'c=x'], {'a.b': 1, 'c': 'x'}),
+        (['a=[1,2]', 'b=True'], {'a': [1, 2], 'b': True}),
+        (['a=b=c'], {'a': 'b=c'}),
+    ],
+)
+def test_config_options_are_read(texts, expected):
+    assert options.read_options(texts) == expected
+
+
+@pytest.mark.parametrize('text', ['a.b', '=3'])
+def test_config_options_that_are_none(text):
+    with pytest.raises(UserError, match='expected KEY=VALUE'):
+        options.read_options(['c=1', text])
