@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from .hosts import missing_mmdet
+from .hosts import missing_host
 
 
 class UserError(ValueError):
@@ -59,9 +59,9 @@ def one_line_errors(stopped: str = 'Stopped.') -> Iterator[None]:
             hint = '. Free some space, then run the same command again'
         raise SystemExit(f'Error: {error}{hint}') from error
     except ModuleNotFoundError as error:
-        if not missing_mmdet(error):
+        if not missing_host(error):
             raise
-        raise SystemExit(f'Error: {missing_mmdet(error)}') from error
+        raise SystemExit(f'Error: {missing_host(error)}') from error
     except KeyboardInterrupt as error:
         print(stopped, file=sys.stderr)
         raise SystemExit(130) from error

@@ -141,15 +141,20 @@ def missing_for(scope: str | None) -> str | None:
     return missing_ops()
 
 
-def missing_mmdet(error: ModuleNotFoundError) -> str | None:
-    """Return what to do if it is MMDetection that was not found, else None.
-
-    The configs of detectors are based on its own, which are read first.
+def missing_host(error: ModuleNotFoundError) -> str | None:
+    """Return what to do if it is a host that was not found, else None.
 
     Args:
-        error: What an import or the reading of a config raised.
+        error: Of an import, or of a config whose bases are a host's.
     """
-    return _without_mmdet() if error.name == 'mmdet' else None
+    if error.name not in ONEDL:
+        return None
+    if error.name == 'mmdet':
+        return _without_mmdet()
+    return (
+        f'{error.name} is not installed, which all but the operators and '
+        'layers needs: pip install "mmseg_attn[onedl]"'
+    )
 
 
 def _without_mmdet() -> str:

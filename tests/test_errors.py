@@ -22,3 +22,22 @@ def test_all_of_a_message_comes_as_one_line(text):
     with pytest.raises(SystemExit) as end:
         run_command(main)
     assert end.value.code == 'Error: a.png is broken'
+
+
+@pytest.mark.parametrize('name', ['mmengine', 'mmcv', 'mmseg', 'mmdet'])
+def test_a_missing_host_is_one_line_that_says_what_to_install(name):
+    def main():
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    assert 'is not installed' in end.value.code
+    assert 'pip install "mmseg_attn[' in end.value.code
+
+
+def test_another_missing_module_keeps_its_traceback():
+    def main():
+        raise ModuleNotFoundError("No module named 'own'", name='own')
+
+    with pytest.raises(ModuleNotFoundError):
+        run_command(main)
