@@ -159,8 +159,8 @@ def benchmark_table() -> str:
         out.
 
     Raises:
-        UserError: A config of a benchmark or backbone without a title here,
-            or of a folder that is not in ``model-index.yml``.
+        UserError: A config of a benchmark or backbone without a title here, or
+            of a folder that is not in ``model-index.yml``.
     """
     titles = method_titles()
     found, methods = {}, set()

@@ -23,8 +23,8 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
         cutoff: How alike they must be, from 0 to 1.
 
     Returns:
-        A sentence after a space, to be appended to a message; empty where
-        none is near.
+        A sentence after a space, to be appended to a message; empty where none
+        is near.
     """
     found = difflib.get_close_matches(name, list(names), cutoff=cutoff)
     return f' Did you mean {" or ".join(found)}?' if found else ''
@@ -42,7 +42,7 @@ def one_line_errors(stopped: str = 'Stopped.') -> Iterator[None]:
         stopped: What to say after Ctrl-C.
 
     Yields:
-        None: While a command runs.
+        While a command runs.
 
     Raises:
         SystemExit: Instead of these errors.

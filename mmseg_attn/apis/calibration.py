@@ -27,8 +27,8 @@ class Calibration:
     Args:
         focal: Focal length in pixels.
         baseline: Distance of the cameras; depth is in its unit.
-        doffs: How far right the right camera's principal point is of
-            the left one's, in pixels; added to disparities.
+        doffs: How far right the right camera's principal point is of the left
+            one's, in pixels; added to disparities.
         width: Of the pictures that it is for, in pixels.
         height: Of the pictures that it is for, in pixels.
     """
@@ -46,8 +46,8 @@ class Calibration:
             disparity: In pixels.
 
         Returns:
-            Float32 in the unit of the baseline; infinite where
-            the disparity is 0 or less.
+            Float32 in the unit of the baseline; infinite where the disparity
+            is 0 or less.
 
         Raises:
             UserError: The calibration is for pictures of another size.
@@ -71,17 +71,16 @@ def read_calibration(path: str | Path) -> Calibration:
     """Read a calibration.
 
     Args:
-        path: Lines of ``name=value``: ``focal`` and
-            ``baseline``, or ``cam0=[f 0 cx; ...]`` and ``baseline`` as
-            Middlebury's calib.txt has them, and perhaps ``doffs``,
-            ``width`` and ``height``.
+        path: Lines of ``name=value``: ``focal`` and ``baseline``, or ``cam0=[f
+            0 cx; ...]`` and ``baseline`` as Middlebury's calib.txt has them,
+            and perhaps ``doffs``, ``width`` and ``height``.
 
     Returns:
         The numbers.
 
     Raises:
-        UserError: The file is missing, a number is none, or a needed one
-            is missing or not positive.
+        UserError: The file is missing, a number is none, or a needed one is
+            missing or not positive.
     """
     try:
         text = Path(path).read_text(encoding='utf-8-sig')

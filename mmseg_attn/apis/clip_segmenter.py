@@ -44,10 +44,10 @@ class ClipSegmenter(Segmenter):
         """Read a picture and the frames around it.
 
         Args:
-            image: Path, whose neighbours are found
-                by the number that ends their names, beside it or, for the
-                config's test pictures, in their ``frame_path``; or a frame
-                for itself, (H, W, 3) uint8 in BGR order.
+            image: Path, whose neighbours are found by the number that ends
+                their names, beside it or, for the config's test pictures, in
+                their ``frame_path``; or a frame for itself, (H, W, 3) uint8 in
+                BGR order.
 
         Returns:
             What :meth:`__call__` takes.

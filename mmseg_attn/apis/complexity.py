@@ -21,8 +21,8 @@ def count_flops(run: Callable, *args) -> int:
     formula would have it.
 
     Args:
-        run: A module or function on tensors of the CPU: the
-            kernels of a GPU hide their products.
+        run: A module or function on tensors of the CPU: the kernels of a GPU
+            hide their products.
         *args: Its arguments.
 
     Returns:
@@ -37,15 +37,15 @@ def segmentor_flops(
     """Count the operations of a segmentor on one picture, up to its logits.
 
     Args:
-        model: A segmentor of mmseg; its training mode is kept.
-            From a GPU it is copied, since it runs on the CPU.
+        model: A segmentor of mmseg; its training mode is kept. From a GPU it
+            is copied, since it runs on the CPU.
         height: Of the picture, in pixels.
         width: Of the picture, in pixels.
 
     Returns:
-        As of :func:`count_flops`, of ``backbone``, of
-        ``neck`` where there is one, and of ``decode_head``, which is all the
-        rest. Their sum is that of the segmentor.
+        As of :func:`count_flops`, of ``backbone``, of ``neck`` where there is
+        one, and of ``decode_head``, which is all the rest. Their sum is that
+        of the segmentor.
 
     Raises:
         UserError: The size is not positive.

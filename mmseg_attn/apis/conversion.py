@@ -23,9 +23,8 @@ class Report:
     Attributes:
         read: Weights in the file.
         left_out: Name -> why it is not in the result.
-        compared: Largest difference between the result's
-            output and that of the authors' formulas, relative to the
-            largest output.
+        compared: Largest difference between the result's output and that of
+            the authors' formulas, relative to the largest output.
         notes: What a config needs for the result.
     """
 
@@ -77,8 +76,8 @@ def plain_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         weights: A state dict.
 
     Returns:
-        With norms' weights changed: those that have a
-        running mean beside them.
+        With norms' weights changed: those that have a running mean beside
+        them.
     """
     return {
         name: value.abs() + ABN_EPS

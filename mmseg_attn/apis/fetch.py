@@ -40,13 +40,13 @@ def fetch(
     Args:
         url: ``http(s)://`` or ``file://``.
         part: The file to write. It is complete only if this returns.
-        retries: Further tries after a broken connection, with longer
-            and longer waits. Defaults to 4.
-        timeout: Seconds to wait for an answer. Defaults to 30.
+        retries: Further tries after a broken connection, with longer and
+            longer waits.
+        timeout: Seconds to wait for an answer.
 
     Raises:
-        UserError: There is no such file, no connection, no room, or a web
-            page in the file's place.
+        UserError: There is no such file, no connection, no room, or a web page
+            in the file's place.
     """
     with make_progress() as progress:
         name = urlsplit(url).path.split('/')[-1]

@@ -45,11 +45,11 @@ def collect_info() -> dict:
     """Gather the report.
 
     Returns:
-        ``mmseg_attn``, ``python`` and ``platform`` (strings),
-            ``torch`` (version, error, cuda, devices, triton), ``hosts``
-            (family, distributions, modules with their import errors,
-            compiled_ops, warning) and ``backends`` (operator -> backend ->
-            None if it runs here, else the reason why it does not).
+        ``mmseg_attn``, ``python`` and ``platform`` (strings), ``torch``
+        (version, error, cuda, devices, triton), ``hosts`` (family,
+        distributions, modules with their import errors, compiled_ops, warning)
+        and ``backends`` (operator -> backend -> None if it runs here, else the
+        reason why it does not).
     """
     return {
         'mmseg_attn': __version__,

@@ -22,11 +22,10 @@ class Job:
 
     Attributes:
         source: Picture or video; of a pair the left picture.
-        name: Its path below the folder it was found in, without
-            ending.
+        name: Its path below the folder it was found in, without ending.
         overlay: Picture or video to be written.
-        data: The prediction itself, kind -> file, or for a
-            video the folder of them.
+        data: The prediction itself, kind -> file, or for a video the folder of
+            them.
         right: The right picture of a pair.
     """
 
@@ -56,13 +55,13 @@ def find_jobs(
 
     Args:
         inputs: Files, folders and globs.
-        out: Folder of the results. Paths below an input folder are
-            kept below it.
-        save: ``'overlay'`` and kinds of predictions.
-            None means all of a picture and the overlay of a video.
+        out: Folder of the results. Paths below an input folder are kept below
+            it.
+        save: ``'overlay'`` and kinds of predictions. None means all of a
+            picture and the overlay of a video.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
-        endings: What the predictions themselves are
-            called, and their folder -> the ending of their files.
+        endings: What the predictions themselves are called, and their folder
+            -> the ending of their files.
 
     Returns:
         In the order of the inputs, sorted within a folder.
@@ -109,9 +108,8 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
 
     Args:
         jobs: Of the left pictures.
-        right: A picture, for one job, or a folder with
-            pictures of the left ones' names, in subfolders of theirs,
-            whatever their endings.
+        right: A picture, for one job, or a folder with pictures of the left
+            ones' names, in subfolders of theirs, whatever their endings.
 
     Returns:
         The same, with ``right``.

@@ -36,17 +36,17 @@ def load_model(
         config: Path or name of a config (see
             :func:`~mmseg_attn.apis.find_config`), or a loaded one.
         checkpoint: Path of the weights; None leaves them random.
-        device: Such as ``'cpu'`` or ``'cuda:1'``; by default
-            the best there is.
-        classes: Names of the classes. By default
-            those of the checkpoint, else those of the config's dataset.
-        slide: Predict in overlapping windows
-            of this size (height, width) in pixels; 0 takes the size from the
-            config. None keeps the config's way. Of segmentors only.
+        device: Such as ``'cpu'`` or ``'cuda:1'``; by default the best there
+            is.
+        classes: Names of the classes. By default those of the checkpoint, else
+            those of the config's dataset.
+        slide: Predict in overlapping windows of this size (height, width) in
+            pixels; 0 takes the size from the config. None keeps the config's
+            way. Of segmentors only.
 
     Returns:
-        The model in eval mode, with ``cfg`` and ``dataset_meta``
-        (classes and palette) set.
+        The model in eval mode, with ``cfg`` and ``dataset_meta`` (classes and
+        palette) set.
 
     Raises:
         UserError: If there is no such config or checkpoint, if they do not

@@ -24,8 +24,7 @@ class Look:
     Attributes:
         opacity: Of the colours over a picture, 0 to 1.
         score: Instances below it are left out, 0 to 1.
-        legend: Whether classes are named, or a scale stands, beside a
-            picture.
+        legend: Whether classes are named, or a scale stands, beside a picture.
         calibration: Of a stereo network, to give depth.
     """
 

@@ -26,19 +26,19 @@ def predict(
     Args:
         model: As from :func:`~mmseg_attn.apis.load_model`.
         images: A path; a picture, (H, W, 3) uint8 in BGR order; for a stereo
-            network a tuple of the left and the right path; or a list of
-            these. Those of different sizes may stand in one list.
+            network a tuple of the left and the right path; or a list of these.
+            Those of different sizes may stand in one list.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
         batch_size: Pictures of one size at a time.
 
     Returns:
         What the model's predictor gives of a picture, or a list of it: of a
-        segmentor the class of each pixel, (H, W) uint8, or uint16 beyond
-        256 classes; of a detector mmengine's ``InstanceData`` with
-        ``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels, ``labels`` (N,),
-        ``scores`` (N,) and perhaps ``masks`` (N, H, W); of a stereo network
-        disparities, (H, W) float32, in pixels.
+        segmentor the class of each pixel, (H, W) uint8, or uint16 beyond 256
+        classes; of a detector mmengine's ``InstanceData`` with ``bboxes`` (N,
+        4) as x1, y1, x2, y2 in pixels, ``labels`` (N,), ``scores`` (N,) and
+        perhaps ``masks`` (N, H, W); of a stereo network disparities, (H, W)
+        float32, in pixels.
 
     Raises:
         UserError: A file is no picture, or not what the model takes.

@@ -81,14 +81,14 @@ def predict_files(
         config: Path or name of a config (see
             :func:`~mmseg_attn.apis.find_config`), or a loaded one.
         checkpoint: Path of the weights.
-        inputs: Pictures, videos, folders (with their subfolders) and globs;
-            of a stereo network the left pictures.
+        inputs: Pictures, videos, folders (with their subfolders) and globs; of
+            a stereo network the left pictures.
         out: Folder for ``overlay/`` and ``mask/``, ``instances/`` or the
             disparities, and for ``predict.json``, which says what made them.
         look: How results are to look; by default as :class:`Look` says.
         save: ``'overlay'`` and kinds of predictions (``'mask'``;
-            ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``). By default
-            all that there are; of videos the overlay.
+            ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``). By default all
+            that there are; of videos the overlay.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
         right: Of a stereo network: the right picture, or the folder of the
             right pictures, which have the left ones' names.

@@ -45,8 +45,7 @@ class Predictor:
         steps: The other steps.
 
     Args:
-        model: With ``cfg`` set, as from
-            :func:`~mmseg_attn.apis.load_model`.
+        model: With ``cfg`` set, as from :func:`~mmseg_attn.apis.load_model`.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
 
@@ -84,8 +83,7 @@ class Predictor:
         """Read a picture and run the test pipeline on it.
 
         Args:
-            image: Path, or the picture as
-                (H, W, 3) uint8 in BGR order.
+            image: Path, or the picture as (H, W, 3) uint8 in BGR order.
 
         Returns:
             What :meth:`__call__` takes.
@@ -147,13 +145,11 @@ class Segmenter(Predictor):
         """Predict the class of every pixel.
 
         Args:
-            samples: Pictures whose network inputs have
-                equal sizes.
+            samples: Pictures whose network inputs have equal sizes.
 
         Returns:
-            One (H, W) map of class indices for each
-            picture, at the picture's size; uint8, or uint16 beyond 256
-            classes.
+            One (H, W) map of class indices for each picture, at the picture's
+            size; uint8, or uint16 beyond 256 classes.
         """
         return [
             self.class_map(sample, result)
@@ -181,9 +177,9 @@ class Detector(Predictor):
             samples: Pictures.
 
         Returns:
-            Of each picture ``bboxes`` (N, 4) as x1, y1,
-            x2, y2 in pixels of the picture, ``labels`` (N,), ``scores`` (N,)
-            and of a model with masks ``masks`` (N, H, W) bool.
+            Of each picture ``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels of
+            the picture, ``labels`` (N,), ``scores`` (N,) and of a model with
+            masks ``masks`` (N, H, W) bool.
         """
         return [result.pred_instances.cpu() for result in self._run(samples)]
 
@@ -218,8 +214,7 @@ class StereoMatcher(Predictor):
             samples: Pairs of one size.
 
         Returns:
-            One (H, W) map of each pair, float32, in pixels
-            of the picture.
+            One (H, W) map of each pair, float32, in pixels of the picture.
         """
         return [
             result.pred_disparity.data[0].cpu().numpy()

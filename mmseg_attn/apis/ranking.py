@@ -29,9 +29,9 @@ class Ranking:
     """The pictures of a dataset, the worst first.
 
     Attributes:
-        rows: Of each picture its value, by which they are ordered and which
-            is NaN where nothing counts, its path, the IoU of each class and
-            the mIoU, in per cent.
+        rows: Of each picture its value, by which they are ordered and which is
+            NaN where nothing counts, its path, the IoU of each class and the
+            mIoU, in per cent.
         worst: The first of them, with their maps.
         classes: Names of the classes.
         palette: (red, green, blue) of each class.
@@ -153,16 +153,16 @@ def score_pictures(
     Args:
         model: A segmentor, as from
             :func:`~mmseg_attn.apis.inference.load_model`.
-        dataset: A dataset of MMSegmentation whose pipeline gives
-            the label map in the picture's own size.
+        dataset: A dataset of MMSegmentation whose pipeline gives the label map
+            in the picture's own size.
         ignore_index: The label of pixels that count for nothing.
 
     Yields:
         Of each picture, in their order.
 
     Raises:
-        UserError: A file cannot be read, or a label map has another size or
-            a label that is no class.
+        UserError: A file cannot be read, or a label map has another size or a
+            label that is no class.
     """
     classes = len(model.dataset_meta['classes'])
     for index in range(len(dataset)):

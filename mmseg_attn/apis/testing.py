@@ -163,8 +163,8 @@ def save_masks(cfg: Config, folder: str) -> None:
         folder: Where to.
 
     Raises:
-        UserError: No evaluator of the test can save masks, or a dataset
-            reads from the folder.
+        UserError: No evaluator of the test can save masks, or a dataset reads
+            from the folder.
     """
     check_output_folder(cfg, folder)
     evaluators = _evaluators(cfg)

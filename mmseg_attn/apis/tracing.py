@@ -33,12 +33,11 @@ def attention_maps(
     Args:
         model: A segmentor with ``cfg`` set, as from
             :func:`~mmseg_attn.apis.load_model`.
-        image: Path, or the picture as (H, W, 3)
-            uint8 in BGR order.
-        pixels: (x, y) of each pixel, counted
-            from the upper left corner of the picture.
-        layers: Use only layers whose name in the model begins so, such
-            as ``'decode_head'``. By default all.
+        image: Path, or the picture as (H, W, 3) uint8 in BGR order.
+        pixels: (x, y) of each pixel, counted from the upper left corner of the
+            picture.
+        layers: Use only layers whose name in the model begins so, such as
+            ``'decode_head'``. By default all.
 
     Returns:
         The weights of all pixels after 1, 2, … loops.
@@ -91,14 +90,13 @@ def trace(
     """Trace one output cell of the last call back to the first call's input.
 
     Args:
-        calls: Each layer with its input
-            (1, C, *spatial), in the order of their run; one layer may
-            occur many times. Sizes may differ between calls.
+        calls: Each layer with its input (1, C, *spatial), in the order of
+            their run; one layer may occur many times. Sizes may differ between
+            calls.
         cell: Index of the output cell.
 
     Returns:
-        (*spatial), how much each cell of the first input counts.
-        The sum is 1.
+        (*spatial), how much each cell of the first input counts. The sum is 1.
     """
     weight = torch.zeros_like(calls[-1][1][:, 0])
     weight[(0, *cell)] = 1

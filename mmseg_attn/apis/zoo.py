@@ -120,8 +120,8 @@ def download(
     Args:
         row: Which.
         folder: The folder, made where it is not there.
-        retries: Further tries after a broken connection. Defaults to 4.
-        timeout: Seconds to wait for an answer. Defaults to 30.
+        retries: Further tries after a broken connection.
+        timeout: Seconds to wait for an answer.
 
     Returns:
         The checkpoint, and what was found in checking it.
@@ -187,8 +187,8 @@ def check_structure(path: Path, config: Path) -> int:
 
     Args:
         path: The checkpoint. It is loaded with ``weights_only``.
-        config: The config. Its model is built on the CPU, and nothing
-            is downloaded for it.
+        config: The config. Its model is built on the CPU, and nothing is
+            downloaded for it.
 
     Returns:
         The number of tensors.

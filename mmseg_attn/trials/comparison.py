@@ -75,8 +75,8 @@ class _Run:
     Attributes:
         method: Beginning of its config's name.
         seed: Of the training.
-        stem: Folder of the training; with suffixes its config, its
-            log and its result.
+        stem: Folder of the training; with suffixes its config, its log and its
+            result.
         cfg: As it is run.
         settings: All that the result depends on, as JSON has it.
     """

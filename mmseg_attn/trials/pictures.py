@@ -58,14 +58,14 @@ def prepare_pictures(
     Args:
         images: Folder of pictures, searched to any depth.
         masks: Folder of masks with the same names.
-        out: Folder to write ``images``, ``masks`` and
-            ``dataset.json`` to. Nothing else is written.
+        out: Folder to write ``images``, ``masks`` and ``dataset.json`` to.
+            Nothing else is written.
         seed: Seed of the split.
 
     Returns:
-        Remarks to be shown, and the IoU
-        in per cent of calling every pixel the largest class, with the keys
-        of :class:`~mmseg_attn.evaluation.GroupIoUMetric`.
+        Remarks to be shown, and the IoU in per cent of calling every pixel the
+        largest class, with the keys of
+        :class:`~mmseg_attn.evaluation.GroupIoUMetric`.
 
     Raises:
         UserError: If the pictures or masks cannot be used; says which.

@@ -32,10 +32,10 @@ def draw_sheet(
 
     Args:
         path: File to write.
-        data: Dataset folder with ``dataset.json``; pictures of its
-            validation split are shown.
-        models: Config and checkpoint of each
-            model. The attention of the last one is shown.
+        data: Dataset folder with ``dataset.json``; pictures of its validation
+            split are shown.
+        models: Config and checkpoint of each model. The attention of the last
+            one is shown.
         scores: mIoU of each model, in per cent.
     """
     about = json.loads((data / 'dataset.json').read_text(encoding='utf-8'))

@@ -29,11 +29,11 @@ class Result:
     Attributes:
         metrics: In per cent, of the validation pictures.
         parameters: How many the model has.
-        gflops: Operations on one training crop, 1e9, up to the
-            logits; a multiplication and an addition being two.
+        gflops: Operations on one training crop, 1e9, up to the logits; a
+            multiplication and an addition being two.
         seconds: Time of the training.
-        peak_memory_mb: Most memory the process held, on the GPU if
-            it used one.
+        peak_memory_mb: Most memory the process held, on the GPU if it used
+            one.
     """
 
     metrics: dict[str, float]
@@ -50,8 +50,7 @@ class Data:
     Attributes:
         folder: Where it lies.
         pattern: Name of the configs for it, with ``{}`` for the method.
-        floor: Metrics of one who sees nothing, in per
-            cent.
+        floor: Metrics of one who sees nothing, in per cent.
         floor_name: What to call that one.
         notes: What to tell the user.
     """
@@ -228,8 +227,8 @@ def run_trial(
 
     Args:
         name: What to call it in its bar.
-        config: A file that :func:`trial_config`'s result was dumped
-            to; the log is written beside it.
+        config: A file that :func:`trial_config`'s result was dumped to; the
+            log is written beside it.
         environment: Environment variables of the process.
         progress: Gets a bar.
         on_start: Called with the process.

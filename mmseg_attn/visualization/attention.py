@@ -15,11 +15,10 @@ class AttentionMaps:
     """Where pixels look, on the grid of cells that the attention sees.
 
     Attributes:
-        cells: (pixels, loops, h, w) float32. Entry
-            ``[p, r - 1]`` says how much each cell of the first loop's input
-            counts for pixel p after r loops; it sums to 1, or to less where
-            zeros beside the map take part. An attention that runs once is
-            one loop.
+        cells: (pixels, loops, h, w) float32. Entry ``[p, r - 1]`` says how
+            much each cell of the first loop's input counts for pixel p after r
+            loops; it sums to 1, or to less where zeros beside the map take
+            part. An attention that runs once is one loop.
         rows: (H,) The row of cells of each row of the picture.
         columns: (W,) The same for columns.
     """
@@ -32,8 +31,8 @@ class AttentionMaps:
         """Spread the cells over the picture.
 
         Returns:
-            (pixels, loops, H, W), each pixel with the weight of
-            the cell that it lies in: nothing is smoothed.
+            (pixels, loops, H, W), each pixel with the weight of the cell that
+            it lies in: nothing is smoothed.
         """
         return self.cells[..., self.rows[:, None], self.columns]
 

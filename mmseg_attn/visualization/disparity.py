@@ -91,14 +91,12 @@ class DisparityVisualizer(Visualizer):
         Args:
             name: Of the picture.
             image: (H, W, 3) uint8, RGB.
-            data_sample: With ``pred_disparity``
-                and perhaps ``gt_disparity``.
+            data_sample: With ``pred_disparity`` and perhaps ``gt_disparity``.
             draw_gt: Whether to draw the true disparities.
             draw_pred: Whether to draw the predicted ones.
             show: Open a window.
             wait_time: Seconds that it stays open; 0: until closed.
-            out_file: Write it here instead of handing it to
-                the backends.
+            out_file: Write it here instead of handing it to the backends.
             step: Of the training.
             **kwargs: What is for other kinds of results.
         """

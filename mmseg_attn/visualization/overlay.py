@@ -68,8 +68,8 @@ class Legend:
 
         Args:
             picture: (H, W, 3) uint8, BGR.
-            present: Indices of the classes to be listed;
-                those that do not fit into the height are counted.
+            present: Indices of the classes to be listed; those that do not fit
+                into the height are counted.
 
         Returns:
             (H, W + panel, 3) uint8, BGR.
@@ -107,8 +107,8 @@ def save_mask(
 
     Args:
         path: Where to.
-        mask: (H, W) class indices. uint8 is saved with the
-            palette; uint16 (more than 256 classes) in 16-bit grey.
+        mask: (H, W) class indices. uint8 is saved with the palette; uint16
+            (more than 256 classes) in 16-bit grey.
         palette: (red, green, blue) of each class.
     """
     image = Image.fromarray(mask)
@@ -140,8 +140,8 @@ def as_bgr8(image: np.ndarray) -> np.ndarray:
     """Make a loaded picture of any depth and channel count showable.
 
     Args:
-        image: (H, W) or (H, W, channels); the first channel is
-            shown where there are not three.
+        image: (H, W) or (H, W, channels); the first channel is shown where
+            there are not three.
 
     Returns:
         (H, W, 3) uint8; values beyond 0 to 255 are rescaled.

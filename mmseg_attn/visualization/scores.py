@@ -25,8 +25,7 @@ class PictureScore:
         truth: (H, W) class indices.
         prediction: (H, W) class indices.
         intersection: (classes,) Pixels of both.
-        union: (classes,) Pixels of either; ignored ones count
-            for nothing.
+        union: (classes,) Pixels of either; ignored ones count for nothing.
     """
 
     path: str

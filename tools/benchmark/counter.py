@@ -40,8 +40,8 @@ class Call(NamedTuple):
         read, written: Bytes.
         flops: Of its products, 2 per multiply-add.
         kind: Of the products: 'product', 'attention' (torch's fused ones) or
-            'kernel' (ours), with the dtype behind; 'kernel tf32x3' for fp32
-            by three products in TF32.
+            'kernel' (ours), with the dtype behind; 'kernel tf32x3' for fp32 by
+            three products in TF32.
     """
 
     name: str

@@ -17,8 +17,8 @@ def setup(args):
     """Apply the options of all tools, and measure the machine.
 
     Returns:
-        The dtype of the maps, the measured peaks in the dtype of the
-        products, and a description of the machine.
+        The dtype of the maps, the measured peaks in the dtype of the products,
+        and a description of the machine.
     """
     info = prepare(args)
     peaks = machine_peaks(args.device, getattr(torch, args.amp or args.dtype))

@@ -52,13 +52,12 @@ class Contestant:
         parameters: Tensors inside of the function that get gradients, by
             default those of a module.
         work: (floating point operations, bytes) of the forward, if known.
-        has_relu: Rounding then flips signs around 0, and with each a
-            gradient changes wholly: it is compared as a whole, and less
-            tightly.
+        has_relu: Rounding then flips signs around 0, and with each a gradient
+            changes wholly: it is compared as a whole, and less tightly.
         is_formula: Whether it is published code of PyTorch's own operators,
             which torch.compile may fuse.
-        graphs: On a GPU, kind -> graph; None until they are captured. An
-            empty dict if they shall not be.
+        graphs: On a GPU, kind -> graph; None until they are captured. An empty
+            dict if they shall not be.
     """
 
     def __init__(
@@ -160,8 +159,8 @@ def verify(contestant, expected, tolerance):
         contestant: A Contestant.
         expected: The results() of another one.
         tolerance: Largest error of a result, as a part of its largest value.
-            One that is all rounding (scores of a single key have gradient
-            0) is measured by the largest of all results.
+            One that is all rounding (scores of a single key have gradient 0)
+            is measured by the largest of all results.
     """
     largest = max(want.abs().max() for want in expected)
     pairs = zip(contestant.results(), expected, strict=True)

@@ -54,8 +54,8 @@ def train(losses, pictures, masks, batch, steps, amp=None):
         amp: Dtype of autocast. Under float16 the loss is scaled.
 
     Returns:
-        Mean losses of the tenths of the steps, seconds, and the last scale
-        of the loss.
+        Mean losses of the tenths of the steps, seconds, and the last scale of
+        the loss.
     """
     device = next(losses.parameters()).device
     generator = torch.Generator().manual_seed(0)

@@ -58,8 +58,7 @@ class Trial(NamedTuple):
         label: What is tried.
         ours, theirs: In the dtype that is tried.
         exact: In float64.
-        loss: How many times their error the output's and a gradient's may
-            be.
+        loss: How many times their error the output's and a gradient's may be.
         floor: Added to the bound, as a part of the largest value.
     """
 

@@ -94,10 +94,10 @@ def void_to_ignored(index: np.ndarray) -> np.ndarray:
     """Turn SegNet's index mask (11 = void) into ours (255 = void).
 
     Args:
-        index (np.ndarray): (H, W) uint8.
+        index: (H, W) uint8.
 
     Returns:
-        np.ndarray: (H, W) uint8, 0-10 and 255.
+        (H, W) uint8, 0-10 and 255.
 
     Raises:
         UserError: If a value is neither 0-11 nor 255.
@@ -116,11 +116,11 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     """Read the frames' names of each split from its list.
 
     Args:
-        folder (Path): With train.txt, val.txt and test.txt; a line begins
-            with the frame's name or path.
+        folder: With train.txt, val.txt and test.txt; a line begins with the
+            frame's name or path.
 
     Returns:
-        dict[str, list[str]]: Names without ending.
+        Names without ending.
 
     Raises:
         UserError: If a list is missing or empty.
@@ -147,12 +147,12 @@ def find_pairs(
     """Find each split's pictures and label maps.
 
     Args:
-        source (Path): Folder in one of the two layouts.
-        splits (Path, optional): Folder of the lists, ``source`` if None.
+        source: Folder in one of the two layouts.
+        splits: Folder of the lists, ``source`` if None.
 
     Returns:
-        tuple: For each split its (picture, label map) pairs, and whether the
-        label maps are colours.
+        For each split its (picture, label map) pairs, and whether the label
+        maps are colours.
 
     Raises:
         UserError: If the layout is neither, or a file is missing.
@@ -199,12 +199,12 @@ def write(path: Path, content: bytes, overwrite: bool) -> bool:
     """Write a file at once or not at all.
 
     Args:
-        path (Path): The file.
-        content (bytes): What it shall hold.
-        overwrite (bool): Whether a file with another content may go.
+        path: The file.
+        content: What it shall hold.
+        overwrite: Whether a file with another content may go.
 
     Returns:
-        bool: Whether something was written.
+        Whether something was written.
 
     Raises:
         UserError: If the file exists with another content.
@@ -231,17 +231,17 @@ def convert(
     """Convert CamVid.
 
     Args:
-        source (Path): Folder in one of the two layouts.
-        out (Path): Folder to write.
-        splits (Path, optional): Folder of the lists for the original layout.
-        overwrite (bool): Whether files with another content may be replaced.
+        source: Folder in one of the two layouts.
+        out: Folder to write.
+        splits: Folder of the lists for the original layout.
+        overwrite: Whether files with another content may be replaced.
 
     Returns:
-        dict[str, int]: Frames of each split.
+        Frames of each split.
 
     Raises:
-        UserError: If something is wrong with the source, or a file is
-            in the way; it names the file.
+        UserError: If something is wrong with the source, or a file is in the
+            way; it names the file.
     """
     pairs, coloured = find_pairs(source, splits)
     written = 0

@@ -142,11 +142,11 @@ def read(path: Path) -> dict:
     """Read an annotation file, and add what pycocotools asks beyond it.
 
     Args:
-        path (Path): The file.
+        path: The file.
 
     Returns:
-        dict: Its content. Annotations are numbered from 1 and have iscrowd,
-        which not all programs write.
+        Its content. Annotations are numbered from 1 and have iscrowd, which
+        not all programs write.
     """
     content = read_coco(path)
     for number, item in enumerate(content['annotations'], start=1):
@@ -158,12 +158,12 @@ def split(content: dict, share: float, seed: int) -> dict[str, dict]:
     """Draw pictures to validate with.
 
     Args:
-        content (dict): Of an annotation file.
-        share (float): Of the pictures, 0 to 1.
-        seed (int): Seed of the draw.
+        content: Of an annotation file.
+        share: Of the pictures, 0 to 1.
+        seed: Seed of the draw.
 
     Returns:
-        dict[str, dict]: 'train' and 'val', each as an annotation file.
+        'train' and 'val', each as an annotation file.
 
     Raises:
         UserError: There are fewer than two pictures.
@@ -201,13 +201,12 @@ def fill(
     """Put data and classes into a detector's config, in place.
 
     Args:
-        cfg (Config): The config.
-        out (Path): Folder with ``annotations``.
-        folders (dict[str, Path]): Folder of the pictures of 'train' and
-            'val'.
-        classes (tuple[str, ...]): Names of the classes.
-        size (int | None): Longer side of the resized pictures, in pixels;
-            None keeps the config's.
+        cfg: The config.
+        out: Folder with ``annotations``.
+        folders: Folder of the pictures of 'train' and 'val'.
+        classes: Names of the classes.
+        size: Longer side of the resized pictures, in pixels; None keeps the
+            config's.
     """
     meta = dict(
         classes=tuple(classes),

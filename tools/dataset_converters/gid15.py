@@ -44,11 +44,11 @@ def find_pairs(images: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     """Find each picture's label picture, whose name begins with its own.
 
     Args:
-        images (Path): Folder of pictures.
-        labels (Path): Folder of label pictures.
+        images: Folder of pictures.
+        labels: Folder of label pictures.
 
     Returns:
-        dict[str, tuple[Path, Path]]: Name -> (picture, label picture).
+        Name -> (picture, label picture).
 
     Raises:
         UserError: There is no picture, or not one label picture for each.
@@ -87,11 +87,11 @@ def patch_places(
     """List patches: name of the picture, row and column of the patch.
 
     Args:
-        pairs (dict[str, tuple[Path, Path]]): From :func:`find_pairs`.
-        size (int): Side of a patch in pixels.
+        pairs: From :func:`find_pairs`.
+        size: Side of a patch in pixels.
 
     Yields:
-        tuple[str, int, int]: In the order of names, rows and columns.
+        In the order of names, rows and columns.
 
     Raises:
         UserError: A picture and its labels differ in size.
@@ -117,13 +117,13 @@ def split(
     """Draw the split of each patch.
 
     Args:
-        patches (list[tuple[str, int, int]]): From :func:`patch_places`.
-        shares (tuple[float, ...]): Of train, val and test, together 1.
-        seed (int): Of the drawing.
-        by_picture (bool): Whether all patches of a picture stay together.
+        patches: From :func:`patch_places`.
+        shares: Of train, val and test, together 1.
+        seed: Of the drawing.
+        by_picture: Whether all patches of a picture stay together.
 
     Returns:
-        dict[tuple[str, int, int], str]: Patch -> split.
+        Patch -> split.
     """
     units = sorted({p[0] for p in patches} if by_picture else patches)
     random.Random(seed).shuffle(units)

@@ -37,12 +37,12 @@ def build(weights: dict[str, Tensor], layer: str, heads: int) -> nn.Module:
     """Build the layer that the shapes of the weights tell of.
 
     Args:
-        weights (dict[str, Tensor]): By the official names.
-        layer (str): One of ``LAYERS``.
-        heads (int): Of efficient attention; shapes do not tell.
+        weights: By the official names.
+        layer: One of ``LAYERS``.
+        heads: Of efficient attention; shapes do not tell.
 
     Returns:
-        nn.Module: With the weights, in float64.
+        With the weights, in float64.
 
     Raises:
         UserError: The weights are not of this module.
@@ -109,13 +109,13 @@ def convert(
     """Take the weights below a prefix and check them.
 
     Args:
-        weights (dict[str, Tensor]): All of the checkpoint.
-        layer (str): One of ``LAYERS``.
-        prefix (str): Of the module's weights.
-        heads (int): Of efficient attention.
+        weights: All of the checkpoint.
+        layer: One of ``LAYERS``.
+        prefix: Of the module's weights.
+        heads: Of efficient attention.
 
     Returns:
-        tuple[dict[str, Tensor], Report]: A state dict of the layer.
+        A state dict of the layer.
 
     Raises:
         UserError: The weights are not of this module.

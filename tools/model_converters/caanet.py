@@ -70,10 +70,10 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
     """Read TensorFlow variables by their names.
 
     Args:
-        path (Path): An ``.npz``, or a checkpoint's prefix.
+        path: An ``.npz``, or a checkpoint's prefix.
 
     Returns:
-        dict[str, np.ndarray]: Without what only training needs.
+        Without what only training needs.
 
     Raises:
         UserError: There is no such file, it cannot be read, or TensorFlow is
@@ -133,11 +133,11 @@ def convert(
     """Convert the variables of the head.
 
     Args:
-        variables (dict[str, np.ndarray]): From :func:`read_variables`.
+        variables: From :func:`read_variables`.
 
     Returns:
-        tuple[dict[str, Tensor], Report]: Weights of ``decode_head`` and
-        ``auxiliary_head``, and what became of each variable.
+        Weights of ``decode_head`` and ``auxiliary_head``, and what became of
+        each variable.
 
     Raises:
         UserError: A part of CAA's head is missing.
@@ -175,10 +175,10 @@ def compare(block: dict[str, Tensor]) -> float:
     """Our layer against the authors' equations, with the 5-D tensor.
 
     Args:
-        block (dict[str, Tensor]): Its converted weights.
+        block: Its converted weights.
 
     Returns:
-        float: As of :func:`mmseg_attn.apis.conversion.difference`.
+        As of :func:`mmseg_attn.apis.conversion.difference`.
     """
     block = {k: v.double() for k, v in block.items()}
     value = block['value_convbnrelu.conv.weight']

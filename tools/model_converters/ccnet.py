@@ -57,14 +57,13 @@ def convert(
     is subtracted from the running mean.
 
     Args:
-        weights (dict[str, Tensor]): The authors' state dict.
-        plain_norm (bool): Whether it was trained with ordinary batch norm.
-            Default: False.
+        weights: The authors' state dict.
+        plain_norm: Whether it was trained with ordinary batch norm. Default:
+            False.
 
     Returns:
-        tuple[dict[str, Tensor], Report]: A state dict for ``EncoderDecoder``
-        with ``mmseg_attn.DeepStemResNet`` and ``mmseg_attn.CCHead``, and
-        what became of each weight.
+        A state dict for ``EncoderDecoder`` with ``mmseg_attn.DeepStemResNet``
+        and ``mmseg_attn.CCHead``, and what became of each weight.
 
     Raises:
         UserError: If a name is none of theirs, or the attention is missing.
@@ -111,10 +110,10 @@ def compare(weights: dict[str, Tensor]) -> float:
     """Our layer with the authors' weights against their formula, dense.
 
     Args:
-        weights (dict[str, Tensor]): Of the attention, by their names.
+        weights: Of the attention, by their names.
 
     Returns:
-        float: As of :func:`mmseg_attn.apis.conversion.difference`.
+        As of :func:`mmseg_attn.apis.conversion.difference`.
     """
     weights = {k: v.double() for k, v in weights.items()}
     channels = len(weights['value_conv.weight'])

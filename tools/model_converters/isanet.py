@@ -70,11 +70,11 @@ def convert(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
     front of a norm goes into its mean.
 
     Args:
-        weights (dict[str, Tensor]): The official state dict.
+        weights: The official state dict.
 
     Returns:
-        tuple[dict[str, Tensor], Report]: A state dict for ``EncoderDecoder``
-        with ``mmseg_attn.ISAHead``, and what became of each weight.
+        A state dict for ``EncoderDecoder`` with ``mmseg_attn.ISAHead``, and
+        what became of each weight.
 
     Raises:
         UserError: It is not of openseg's ISANet.
@@ -141,11 +141,11 @@ def compare(official: dict[str, Tensor], in_place_norm: bool) -> float:
     """Our layer with a block's weights against the formulas of openseg.
 
     Args:
-        official (dict[str, Tensor]): Weights of one block, by their names.
-        in_place_norm (bool): Whether its activation is leaky.
+        official: Weights of one block, by their names.
+        in_place_norm: Whether its activation is leaky.
 
     Returns:
-        float: As of :func:`mmseg_attn.apis.conversion.difference`.
+        As of :func:`mmseg_attn.apis.conversion.difference`.
     """
     official = {k: v.double() for k, v in official.items()}
     slope = 0.01 if in_place_norm else 0.0

@@ -30,18 +30,18 @@ def slim(checkpoint: dict, name: str) -> dict:
     """Keep what a published checkpoint needs.
 
     Args:
-        checkpoint (dict): As mmengine saves it.
-        name (str): Its name in messages.
+        checkpoint: As mmengine saves it.
+        name: Its name in messages.
 
     Returns:
-        dict: ``state_dict``, tensors on the CPU, and ``meta``: the version
-        of this package, and where the checkpoint has them the config's text
-        (``cfg``) and the names and colours of the classes
-        (``dataset_meta``), all of plain types.
+        ``state_dict``, tensors on the CPU, and ``meta``: the version of this
+        package, and where the checkpoint has them the config's text (``cfg``)
+        and the names and colours of the classes (``dataset_meta``), all of
+        plain types.
 
     Raises:
-        UserError: There is no state dict, or a weight that is no tensor or
-            not finite.
+        UserError: There is no state dict, or a weight that is no tensor or not
+            finite.
     """
     weights = checkpoint.get('state_dict')
     if not isinstance(weights, dict):
@@ -75,12 +75,12 @@ def publish(content: dict, prefix: Path, config: str | None) -> Path:
     """Write a checkpoint under a name that holds its hash.
 
     Args:
-        content (dict): From :func:`slim`.
-        prefix (Path): Folder and name, to which ``-XXXXXXXX.pth`` is added.
-        config (str | None): A config whose model it must fit fully.
+        content: From :func:`slim`.
+        prefix: Folder and name, to which ``-XXXXXXXX.pth`` is added.
+        config: A config whose model it must fit fully.
 
     Returns:
-        Path: The file.
+        The file.
 
     Raises:
         UserError: The file exists, or the checkpoint does not fit.
@@ -104,12 +104,12 @@ def row(path: Path, config: str | None) -> str:
     """Write what a metafile says of a published file.
 
     Args:
-        path (Path): The file.
-        config (str | None): Its config.
+        path: The file.
+        config: Its config.
 
     Returns:
-        str: Lines of YAML. The address is to be completed, and results and
-        where they are from are to be added.
+        Lines of YAML. The address is to be completed, and results and where
+        they are from are to be added.
     """
     file = Path(config or 'METHOD/CONFIG.py').resolve()
     return (
