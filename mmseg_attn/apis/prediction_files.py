@@ -3,8 +3,6 @@
 
 import errno
 import hashlib
-import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +26,7 @@ from .jobs import Job, find_jobs, pair_up
 from .loading import load_model
 from .outputs import Look, Output
 from .predictors import Predictor, Sample, input_size
+from .results import check_frames, open_folder
 from .tasks import Task, make_predictor, task_of
 
 # What one bad picture may raise; anything else is a bug and stops the run.
@@ -151,7 +150,7 @@ def predict_files(
     }
     if task.takes_pairs:
         content['right'] = str(Path(right).resolve())
-    todo = _open_out(out, jobs, content, overwrite)
+    todo = open_folder(out, jobs, content, overwrite)
     output = task.output(model.dataset_meta, look)
     run = _Run(predictor, output, batch_size, stop_on_error, len(todo))
     started = time.monotonic()
@@ -177,62 +176,6 @@ def _read(checkpoint: str) -> bytes:
     if '://' in checkpoint:
         return checkpoint.encode()
     return Path(checkpoint).read_bytes()
-
-
-def _open_out(
-    out: Path, jobs: list[Job], content: dict, overwrite: bool
-) -> list[Job]:
-    """Note in the output folder what made it; return what is to be done.
-
-    A result counts as done if it is younger than that note, which is
-    renewed when everything is to be redone. So an interrupted overwriting
-    never leaves results of two models taken for one.
-    """
-    note = out / 'predict.json'
-    earlier = {}
-    if note.is_file():
-        try:
-            earlier = json.loads(note.read_text('utf-8'))
-        except ValueError:
-            earlier = {'unreadable': True}
-    elif not overwrite:
-        for output in (o for job in jobs for o in job.outputs if o.exists()):
-            raise UserError(
-                f'{output} exists and was not written by this command; '
-                'choose another --out, or replace it with --overwrite.'
-            )
-    names = ('config', 'checkpoint')  # paths: the hashes tell
-    changed = [k for k in content if content[k] != earlier.get(k)]
-    changed = [k for k in changed if k not in names]
-    # A command of which every input failed has left nothing to protect.
-    results = any(path.is_file() for path in out.rglob('*/*'))
-    if earlier and changed and results and not overwrite:
-        raise UserError(
-            f'{out} holds results that were made with other settings '
-            f'({", ".join(changed)}); choose another --out, or redo them '
-            'with --overwrite.'
-        )
-    if not earlier or not results or overwrite:
-        with whole(note) as path:
-            earlier = content | {'overwrite': overwrite}
-            path.write_text(json.dumps(earlier, indent=1), 'utf-8')
-    since = note.stat().st_mtime_ns
-    for output in (o for job in jobs for o in job.outputs if o.exists()):
-        # Only an --overwrite leaves older results to be replaced.
-        if output.stat().st_mtime_ns < since and not earlier.get('overwrite'):
-            raise UserError(
-                f'{output} is older than {note}, so that this command did '
-                'not write it; choose another --out, or replace it with '
-                '--overwrite.'
-            )
-    return [
-        job
-        for job in jobs
-        if not all(
-            output.exists() and output.stat().st_mtime_ns >= since
-            for output in job.outputs
-        )
-    ]
 
 
 def _sha256(data: bytes) -> str:
@@ -385,21 +328,3 @@ def _is_out_of_memory(error: Exception) -> bool:
         isinstance(error, RuntimeError)
         and HostError.OUT_OF_MEMORY.found_in(error) is not None
     )
-
-
-def check_frames(folder: Path, ending: str) -> None:
-    """Refuse to replace a folder that holds more than a video's results.
-
-    Args:
-        folder: Where the results of a video's frames are to go.
-        ending: Of their files, such as ``.png``.
-
-    Raises:
-        UserError: There is another file.
-    """
-    for path in folder.glob('*'):
-        if not re.fullmatch(rf'\d{{6}}\{ending}', path.name):
-            raise UserError(
-                f'{folder} holds {path.name}, which is no result of a video: '
-                'move it away or name another folder with --out.'
-            )

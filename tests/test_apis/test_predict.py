@@ -21,8 +21,8 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.apis import outputs as outputs_module
 from mmseg_attn.apis.jobs import find_jobs
 from mmseg_attn.apis.loading import load_model
-from mmseg_attn.apis.prediction_files import check_frames
 from mmseg_attn.apis.predictors import Segmenter
+from mmseg_attn.apis.results import check_frames
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 

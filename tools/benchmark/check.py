@@ -28,6 +28,7 @@ from options import device, folder, positive, size
 from report import about, markdown, write
 from trials import SWITCHES, Job, Result, run
 
+from mmseg_attn.errors import run_command
 from mmseg_attn.ops.declare import OPERATORS
 
 SIZES = '2x97x97 1x128x256 1x256x512'
@@ -206,4 +207,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

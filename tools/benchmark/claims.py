@@ -21,6 +21,7 @@ from report import markdown, write
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
+from mmseg_attn.errors import run_command
 from mmseg_attn.ops.declare import OPERATORS, Case
 
 NOTE = """\
@@ -419,4 +420,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -29,6 +29,7 @@ from measure import Skipped, one_line
 from options import folder, positive, size
 from report import print_table, save_table
 
+from mmseg_attn.errors import run_command
 from mmseg_attn.ops.kernels import launch
 
 SIZES = '2x97x97 1x128x256 1x256x512'
@@ -243,4 +244,4 @@ def _print_calls(row, most):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -22,6 +22,7 @@ from options import parser
 from peers import plain_non_local
 from report import save_table
 
+from mmseg_attn.errors import run_command
 from mmseg_attn.ops import non_local_attention
 
 SIDES = [4, 6, 8, 12, 16, 24, 32, 48, 64]
@@ -102,4 +103,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

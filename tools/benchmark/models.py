@@ -25,14 +25,18 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.models.decode_heads import cc_head
-from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from options import add_amp, parser, size
 from report import save_table
 from training import load, train
 
 from mmseg_attn.configs import find_config
+from mmseg_attn.errors import run_command
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg.models.decode_heads import cc_head
+    from mmseg.registry import MODELS
+    from mmseg.structures import SegDataSample
 
 CONFIGS = [
     'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024',
@@ -206,4 +210,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

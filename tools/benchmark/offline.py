@@ -28,6 +28,7 @@ import torch
 from options import folder, positive
 from report import save_table
 
+from mmseg_attn.errors import run_command
 from mmseg_attn.ops.core import device
 from mmseg_attn.ops.kernels import attention, delta, lines, residual, tiles
 
@@ -274,4 +275,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -22,11 +22,16 @@ import os
 import torch
 from machine import setup
 from measure import Contestant, as_it_is, time_in_turns, verify
-from mmcv.cnn.bricks import NonLocal2d, NonLocal3d
 from options import parser
 from report import save_table
 
-from mmseg_attn.layers import EfficientAttention
+from mmseg_attn.errors import run_command
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmcv.cnn.bricks import NonLocal2d, NonLocal3d
+
+    from mmseg_attn.layers import EfficientAttention
 
 # Least copies of the affinity that a step of mmcv's module holds at once:
 # product, softmax, and the gradient of either.
@@ -158,4 +163,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

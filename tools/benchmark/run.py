@@ -27,6 +27,8 @@ from measure import Skipped, one_line, time_in_turns, verify
 from options import add_amp, parser, size
 from report import about, header, lines, pixels, print_table, save
 
+from mmseg_attn.errors import run_command
+
 SIZES = '1x32x32 1x64x64 1x97x97 2x97x97 1x128x128 1x128x256 1x256x512'
 # Largest error as a part of the largest value, by the dtype of the products.
 TOLERANCE = {
@@ -219,4 +221,4 @@ def _draw(rows, info, out):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -28,6 +28,7 @@ from report import save_table
 from run import TOLERANCE
 from trials import deterministic
 
+from mmseg_attn.errors import run_command
 from mmseg_attn.ops.kernels import tiles
 from mmseg_attn.ops.kernels.tiles import Tile
 
@@ -223,4 +224,4 @@ def _firsts(rows):
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
