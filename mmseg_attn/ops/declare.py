@@ -114,6 +114,9 @@ class Operator:
             cases.
         loss: How many times the reference's own error in a narrower dtype
             the output's and a gradient's may be.
+        plain: Whether its torch backend is plain steps with autograd's own
+            backward. Such a one must be differentiable any number of times,
+            and is not held to what the others cost on a GPU.
     """
 
     function: Callable
@@ -131,6 +134,7 @@ class Operator:
     )
     tolerance: float = 1e-12
     loss: tuple[float, float] = (2.0, 3.0)
+    plain: bool = False
 
     @property
     def name(self) -> str:

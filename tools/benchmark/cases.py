@@ -58,10 +58,11 @@ def _copies(name, function, ours, parameters=()):
     return Contestant(name, function, copies(ours.inputs), to_nchw, parameters)
 
 
-def criss_cross(*sizes, **kwargs):
-    ours = _ours('criss_cross_attention', sizes, kwargs)
+def _with_formulas(operator, *sizes, **kwargs):
+    ours = _ours(operator, sizes, kwargs)
     yield ours
-    yield _nchw('einsum (mmcv formula)', peers.einsum_criss_cross, ours)
+    for name, formula in peers.FORMULAS[operator].items():
+        yield _nchw(name, formula, ours)
 
 
 def criss_cross_layer(batch, height, width, channels, **kwargs):
@@ -202,12 +203,6 @@ def _linear(feature_map, *sizes, **kwargs):
     yield _nchw('einsum (official)', einsum, ours)
 
 
-def channel_linear(*sizes, **kwargs):
-    ours = _ours('channel_linear_attention', sizes, kwargs)
-    yield ours
-    yield _nchw('einsum (official)', peers.einsum_channel_linear, ours)
-
-
 def non_local(batch, height, width, channels, **kwargs):
     """torch's scaled_dot_product_attention, the yardstick."""
     sizes = (batch, height, width, channels)
@@ -222,7 +217,10 @@ def non_local(batch, height, width, channels, **kwargs):
 
 
 CASES = {
-    'criss_cross': criss_cross,
+    name.removesuffix('_attention'): partial(_with_formulas, name)
+    for name in peers.FORMULAS
+}
+CASES |= {
     'criss_cross_layer': criss_cross_layer,
     'axial': axial,
     'channelized_axial': channelized_axial,
@@ -232,6 +230,5 @@ CASES = {
     'efficient_8_heads': partial(_efficient, 8),
     'linear': partial(_linear, 'taylor'),
     'linear_softplus': partial(_linear, 'softplus'),
-    'channel_linear': channel_linear,
     'non_local': non_local,
 }

@@ -9,6 +9,7 @@ otherwise; "copies" take ours' layout (B, H, W, heads, dim).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,22 @@ from torch import nn
 
 from mmseg_attn import ops
 
+# Operator -> name of a formula -> it, for those whose case is no more than
+# ours and these. They take the operator's tensors as maps (B, C, H, W).
+FORMULAS: dict[str, dict[str, Callable]] = {}
 
+
+def formula(operator: str, name: str) -> Callable:
+    """Have an operator compared with the decorated formula."""
+
+    def add(function: Callable) -> Callable:
+        FORMULAS.setdefault(operator, {})[name] = function
+        return function
+
+    return add
+
+
+@formula('criss_cross_attention', 'einsum (mmcv formula)')
 def einsum_criss_cross(query, key, value):
     """The formulation of mmcv's layer and the authors' pure PyTorch code.
 
@@ -219,6 +235,7 @@ def einsum_linear(query, key, value, *, softplus=False, eps=1e-6):
     return (out / norm.unsqueeze(1)).view_as(value)
 
 
+@formula('channel_linear_attention', 'einsum (official)')
 def einsum_channel_linear(value, *, eps=1e-6):
     """The channel form as the authors' code computes it."""
     x = value.flatten(2)
