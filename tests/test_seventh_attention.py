@@ -20,7 +20,7 @@ BLOCKS = {
     for kind, place, text in BLOCK.findall(PAGE.read_text(encoding='utf-8'))
 }
 COPIED = ('mmseg_attn', 'configs', 'tools', 'tests')
-FILES = ('pyproject.toml', 'model-index.yml', 'README.md')
+FILES = ('pyproject.toml', 'model-index.yml')
 # The tests that know no attention by its name.
 TESTS = (
     'tests/test_registrations.py',
