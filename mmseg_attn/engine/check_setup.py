@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, near
 from ..hosts import HostError
 from ..registry import HOOKS
 
@@ -35,6 +35,7 @@ class CheckSetupHook(Hook):
             if not isinstance(loop, BaseLoop):
                 continue
             dataset = loop.dataloader.dataset
+            check_groups(dataset)
             if hasattr(model, 'check_label_frame'):
                 model.check_label_frame(dataset)
             for name, head in _heads(model):
@@ -56,6 +57,27 @@ class CheckSetupHook(Hook):
         if num_classes < len(classes):
             raise UserError(f'{text}. Set them to the same number.')
         runner.logger.warning(f'{text}: some outputs stay unused.')
+
+
+def check_groups(dataset: Sized) -> None:
+    """Refuse groups of classes that name what is no class.
+
+    Args:
+        dataset: A dataset; one without groups is passed over.
+
+    Raises:
+        UserError: It says which name, and what there is.
+    """
+    about = getattr(dataset, 'metainfo', {})
+    classes = about.get('classes') or ()
+    for group, names in (about.get('groups') or {}).items():
+        unknown = [name for name in names if name not in classes]
+        if unknown:
+            raise UserError(
+                f'group {group!r} of {type(dataset).__name__} names the class '
+                f'{unknown[0]!r}, expected one of '
+                f'{", ".join(map(str, classes))}.{near(str(unknown[0]), map(str, classes))}'
+            )
 
 
 def check_channels(model: nn.Module) -> None:

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..hosts import HostError
 from .adapt import adapt
 from .checkpoint import match_weights
+from .config_checks import check_config
 from .config_errors import check_installed, model_mistakes, unknown_types
 from .data_checks import (
     add_annotation_checks,
@@ -88,6 +89,7 @@ def check(cfg: Config, train: bool) -> list[str]:
         UserError: It cannot run.
     """
     check_installed(cfg)
+    check_config(cfg, train)
     loaders = ('train_dataloader', 'val_dataloader')
     return [
         note
