@@ -77,7 +77,7 @@ class Predictor:
         self.model = model
         self._runs = model
         if tta:
-            self._runs = MODELS.build({**cfg.tta_model, 'module': model})
+            self._runs = MODELS.build({**tta_model(cfg), 'module': model})
 
     def prepare(self, image: str | Path | np.ndarray) -> Sample:
         """Read a picture and run the test pipeline on it.
@@ -260,6 +260,22 @@ def _test_pipeline(cfg: Config) -> list:
             '`test_pipeline`, one of which says how to read a picture.'
         )
     return pipeline
+
+
+def tta_model(cfg: Config) -> ConfigDict:
+    """Take the model of test-time augmentation out of a config.
+
+    Args:
+        cfg: With ``tta_model``.
+
+    Returns:
+        Its config, ours in place of MMSegmentation's, which is wrong for one
+        logit and the same for several.
+    """
+    config = copy.deepcopy(cfg.tta_model)
+    if config.type in ('SegTTAModel', 'mmseg.SegTTAModel'):
+        config.type = 'mmseg_attn.SegTTAModel'
+    return config
 
 
 def _drop_label_loading(step) -> None:

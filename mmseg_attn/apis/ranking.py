@@ -172,7 +172,7 @@ def score_pictures(
         if 'gt_sem_seg' not in result:
             raise UserError(f'{path} has no label map to compare with.')
         truth = result.gt_sem_seg.data.squeeze(0).cpu()
-        found = result.pred_sem_seg.data.squeeze(0).cpu()
+        found = result.pred_sem_seg.data.squeeze(0).cpu().long()
         if truth.shape != found.shape:
             raise UserError(
                 f'the label map of {path} has {tuple(truth.shape)} pixels, '

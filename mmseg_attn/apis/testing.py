@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..engine.data_checks import check_output_folder
 from ..errors import UserError
-from .predictors import test_dataset
+from .predictors import test_dataset, tta_model
 
 # Scales of MMSegmentation's own test-time augmentation.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -122,7 +122,7 @@ def add_detection_tta(cfg: Config) -> None:
 
 def _wrap(cfg: Config) -> None:
     test_dataset(cfg).pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.model = ConfigDict(**tta_model(cfg), module=cfg.model)
 
 
 def _flips(**options: str) -> list[dict]:

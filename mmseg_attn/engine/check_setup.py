@@ -69,14 +69,14 @@ def check_groups(dataset: Sized) -> None:
         UserError: It says which name, and what there is.
     """
     about = getattr(dataset, 'metainfo', {})
-    classes = about.get('classes') or ()
+    classes = [str(name) for name in about.get('classes') or ()]
     for group, names in (about.get('groups') or {}).items():
         unknown = [name for name in names if name not in classes]
         if unknown:
             raise UserError(
                 f'group {group!r} of {type(dataset).__name__} names the class '
                 f'{unknown[0]!r}, expected one of '
-                f'{", ".join(map(str, classes))}.{near(str(unknown[0]), map(str, classes))}'
+                f'{", ".join(classes)}.{near(str(unknown[0]), classes)}'
             )
 
 

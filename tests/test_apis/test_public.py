@@ -189,3 +189,60 @@ def test_config_options_change_a_config(trained):
 def test_flops_are_counted():
     layer = torch.nn.Linear(4, 8, bias=False)
     assert apis.count_flops(layer, torch.zeros(3, 4)) == 2 * 3 * 4 * 8
+
+
+@pytest.fixture
+def one_logit(trained):
+    """The tiny segmentor with one logit of the foreground, by its weights."""
+    cfg = Config.fromfile(trained.config)
+    saved = torch.load(trained.checkpoint, weights_only=False)
+    weights = saved['state_dict']
+    for name in ('weight', 'bias'):
+        both = weights[f'decode_head.conv_seg.{name}']
+        weights[f'decode_head.conv_seg.{name}'] = both[1:] - both[:1]
+    cfg.model.pop('auxiliary_head')
+    # The sigmoid of the difference is the softmax of two.
+    cfg.model.decode_head.update(out_channels=1, threshold=0.5)
+    model = mmseg_attn.load_model(cfg, None, device='cpu')
+    model.load_state_dict(
+        {k: v for k, v in weights.items() if not k.startswith('auxiliary')}
+    )
+    return model
+
+
+def test_one_logit_is_two_logits(one_logit, trained, tmp_path):
+    """Alone, averaged over views, and in a ranking."""
+    two = mmseg_attn.load_model(
+        trained.config, trained.checkpoint, device='cpu'
+    )
+    pictures = [picture(seed)[0] for seed in range(3)]
+    for model in (one_logit, two):
+        for kind in ('SegTTAModel', 'mmseg.SegTTAModel'):
+            model.cfg.tta_model = dict(type=kind)
+            model.cfg.tta_pipeline = [
+                dict(type='LoadImageFromFile'),
+                dict(
+                    type='TestTimeAug',
+                    transforms=[
+                        [
+                            dict(type='Resize', scale=(size, size))
+                            for size in (48, 64, 96)
+                        ],
+                        [
+                            dict(type='RandomFlip', prob=prob)
+                            for prob in (0.0, 1.0)
+                        ],
+                        [dict(type='PackSegInputs')],
+                    ],
+                ),
+            ]
+    for tta in (False, True):
+        found = mmseg_attn.predict(one_logit, pictures, tta=tta)
+        expected = mmseg_attn.predict(two, pictures, tta=tta)
+        for a, b in zip(found, expected, strict=True):
+            assert set(np.unique(b)) == {0, 1}
+            assert (a == b).mean() > 0.999
+    ranking = mmseg_attn.worst(one_logit)
+    expected = mmseg_attn.worst(two)
+    values = [[row[0] for row in r.rows] for r in (ranking, expected)]
+    np.testing.assert_allclose(*values, rtol=0, atol=0.1)

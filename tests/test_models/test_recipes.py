@@ -141,6 +141,19 @@ def test_ohem_keeps_the_hard_pixels_and_their_mean(min_kept):
     assert float(loss) == pytest.approx(float(sum(values) / len(values)), 1e-4)
 
 
+def test_ohem_of_one_logit_is_that_of_two():
+    """The sigmoid of a logit is the softmax of it and 0."""
+    torch.manual_seed(0)
+    logit = 3 * torch.randn(2, 1, 7, 5)
+    two = torch.cat([torch.zeros_like(logit), logit], 1)
+    label = torch.randint(0, 2, (2, 1, 7, 5))
+    label[0, 0, 2] = 255
+    sampler = OHEMPixelSampler(Context, thresh=0.6, min_kept=20)
+    found, expected = (sampler.sample(x, label) for x in (logit, two))
+    assert 0 < (expected > 0).sum() < (label != 255).sum()
+    assert torch.equal(found, expected)
+
+
 def test_ohem_inside_a_head_and_with_nothing_labelled():
     init_default_scope('mmseg')
     head = FCNHead(

@@ -50,7 +50,8 @@ class OHEMPixelSampler:
         """Weigh the pixels of a batch.
 
         Args:
-            seg_logit (Tensor): Logits (B, classes, H, W).
+            seg_logit: Logits (B, classes, H, W), or (B, 1, H, W) of the
+                foreground alone.
             seg_label (Tensor): Labels (B, 1, H, W).
 
         Returns:
@@ -63,7 +64,11 @@ class OHEMPixelSampler:
         if labelled == 0:
             return torch.zeros_like(valid, dtype=torch.float32)
         index = label.where(valid, torch.zeros_like(label)).unsqueeze(1)
-        prob = seg_logit.float().softmax(1).gather(1, index).squeeze(1)
+        if seg_logit.shape[1] == 1:  # of the foreground alone
+            front = seg_logit.float().sigmoid()
+            prob = torch.where(index == 1, front, 1 - front).squeeze(1)
+        else:
+            prob = seg_logit.float().softmax(1).gather(1, index).squeeze(1)
         thresh = self.thresh
         if self.min_kept:
             hardest = min(self.min_kept, labelled)

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
 from .clip_encoder_decoder import ClipEncoderDecoder
-from .mirror_tta import MirrorTTAModel
+from .tta import MirrorTTAModel, SegTTAModel
 
-__all__ = ['ClipEncoderDecoder', 'MirrorTTAModel']
+__all__ = ['ClipEncoderDecoder', 'MirrorTTAModel', 'SegTTAModel']

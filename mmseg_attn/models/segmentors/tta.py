@@ -1,10 +1,49 @@
 # Copyright (c) mmseg_attn contributors.
 from collections.abc import Sequence
 
-from mmseg.models import SegTTAModel
+import torch
+from mmengine.structures import PixelData
+from mmseg.models import SegTTAModel as HostTTAModel
 from mmseg.structures import SegDataSample
 
 from ...registry import MODELS
+
+
+@MODELS.register_module()
+class SegTTAModel(HostTTAModel):
+    """Test-time augmentation that is right for one logit, too.
+
+    The host takes the sigmoid of what it has made probabilities of already,
+    so that with ``out_channels=1`` every pixel is above the threshold.
+
+    Args:
+        **kwargs: As of ``mmseg.models.SegTTAModel``.
+    """
+
+    def merge_preds(
+        self, data_samples_list: list[list[SegDataSample]]
+    ) -> list[SegDataSample]:
+        """Average the probabilities of each picture's views.
+
+        Args:
+            data_samples_list: For each picture its views, with ``seg_logits``
+                turned back: logits (classes, H, W), or the probability of
+                the foreground (1, H, W).
+
+        Returns:
+            One sample per picture, with ``pred_sem_seg`` (H, W), or (1, H, W)
+            where there is one logit.
+        """
+        if self.module.out_channels > 1:
+            return super().merge_preds(data_samples_list)
+        merged = []
+        for views in data_samples_list:
+            maps = torch.stack([view.seg_logits.data for view in views])
+            found = maps.mean(0) > self.module.decode_head.threshold
+            sample = views[0]
+            sample.set_data({'pred_sem_seg': PixelData(data=found.to(maps))})
+            merged.append(sample)
+        return merged
 
 
 @MODELS.register_module()
