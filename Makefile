@@ -15,17 +15,19 @@ MADE_FROM := pyproject.toml setup.py requirements/constraints.txt \
 DEMO_ARGS := $(if $(IMAGES),--images "$(IMAGES)") \
 	$(if $(MASKS),--masks "$(MASKS)")
 
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test lint docs pages wheel clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo                         compare FCN and CCNet on drawn scenes'
 	@echo 'make demo IMAGES=dir MASKS=dir    the same on your own pictures'
-	@echo 'make test                         all tests (the first time, mmcv is compiled)'
-	@echo 'make test OPS=0                   without the tests that need compiled mmcv'
-	@echo 'make test ARGS="-k info"          arguments for pytest'
-	@echo 'make test JOBS=0                  in one process, for a debugger'
+	@echo 'make test OPS=0                   the tests, but for those that need compiled mmcv'
+	@echo 'make test                         all tests, as CI runs them (the first time, mmcv is compiled)'
+	@echo 'make test OPS=0 ARGS="-k info"    arguments for pytest'
+	@echo 'make test OPS=0 JOBS=0            in one process, for a debugger'
 	@echo 'make lint                         code style'
+	@echo 'make docs                         the site, in site/ (warnings are errors)'
+	@echo 'make pages OPS=0                  write anew what is generated in README.md and docs/'
 	@echo 'make wheel                        dist/mmseg_attn-*.whl and .tar.gz'
 	@echo 'make clean                        remove environments and builds (no results)'
 	@echo
@@ -45,6 +47,13 @@ lint: .venv-lint/.made
 	.venv-lint/bin/ruff check .
 	.venv-lint/bin/ruff format --check .
 
+docs: .venv-docs/.made
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --clean
+	@echo 'Open site/index.html.'
+
+pages: $(TEST_ENV)/.made
+	$(TEST_ENV)/bin/python docs/generate.py
+
 wheel: .venv-wheel/.made
 	.venv-wheel/bin/python -m build --outdir dist
 
@@ -53,5 +62,5 @@ wheel: .venv-wheel/.made
 	@touch $@
 
 clean:
-	rm -rf .venv-* build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv-* build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 # Make a virtual environment: environment.sh DIR KIND
 #   lint  ruff alone
 #   wheel what builds the package
+#   docs  what builds the site; it reads the package without importing it
 #   demo  torch and the onedl packages; nothing is compiled
 #   test  the same with mmdetection, pytest and mmcv's compiled operators
 #         (without these if OPS=0)
@@ -43,6 +44,7 @@ pip_install() {
 case $kind in
 lint) pip_install ruff; exit ;;
 wheel) pip_install build; exit ;;
+docs) pip_install mkdocs-material 'mkdocstrings[python]' ruff; exit ;;
 demo) packages='--editable .[onedl]' ;;
 test) packages='--editable .[onedl,onedl-det,test]' ;;
 mim) packages='onedl-mmengine onedl-mmsegmentation onedl-mim' ;;

@@ -11,7 +11,7 @@ are reached from here, too, and imported when they are first asked for.
 import importlib
 import importlib.util
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # Where a name is looked for, what needs least first.
 _ROOMS = ('ops', 'layers', 'apis', 'models')

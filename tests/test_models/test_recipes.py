@@ -169,7 +169,7 @@ def test_ohem_inside_a_head_and_with_nothing_labelled():
     sample = SegDataSample(gt_sem_seg=PixelData(data=label))
     losses = head.loss([torch.rand(1, 4, 8, 8)], [sample], {})
     losses['loss_ce'].backward()
-    assert float(losses['loss_ce']) == 0
+    assert losses['loss_ce'].item() == 0
     assert not head.conv_seg.weight.grad.any()
 
 

@@ -353,7 +353,7 @@ def test_onnx_runtime_agrees_at_other_sizes(name, device, tmp_path):
     inputs = [x.detach() for x in inputs_of(name, case, torch.float32)]
     path = tmp_path / 'operator.onnx'
     torch.onnx.export(
-        Module(name, case),
+        Module(name, case).eval(),
         tuple(inputs),
         path,
         dynamo=True,

@@ -71,7 +71,7 @@ def test_as_a_command(tmp_path):
     assert f'{name}, a picture of 64 x 48' in done.stdout
     assert 'a\nmultiply-add being 2' in done.stdout
     found = rows(done.stdout)
-    # As the table of `make demo` in the README has it.
+    # As the table of `make demo` in docs/start.md has it.
     assert found['all'][0] == 60_216
     backbone, head, total = (
         found[k] for k in ('backbone', 'decode_head', 'all')

@@ -1,0 +1,302 @@
+# Copyright (c) mmseg_attn contributors.
+"""Write what is generated in README.md and docs/: `python docs/generate.py`.
+
+A page says where by two comments on lines of their own, between which the
+text stands: `<!-- begin NAME -->` and `<!-- end NAME -->`. NAME is a function
+of this file, with its arguments behind it. tests/test_docs.py runs this and
+fails where a committed page would change.
+"""
+
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import yaml
+
+from mmseg_attn.__main__ import main as run
+from mmseg_attn.markdown import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'tools/benchmark/results'
+MARKED = re.compile(
+    r'^(<!-- begin ([^\n]*) -->\n).*?^(<!-- end \2 -->)$', re.M | re.S
+)
+# As the benchmark names a case -> as a reader does, where that differs.
+CASES = {
+    'criss_cross': 'criss-cross',
+    'criss_cross_layer': 'criss-cross layer',
+    'efficient_1_head': 'efficient, 1 head',
+    'efficient_8_heads': 'efficient, 8 heads',
+    'interlaced_layer': 'interlaced sparse layer',
+    'linear_softplus': 'linear, softplus',
+    'non_local': 'non-local',
+}
+# Folder of results -> case -> sizes and peer of the rows that are shown.
+EINSUM, SDPA = 'einsum (mmcv formula)', 'SDPA on copies'
+ISA, ISA_LAYER = 'mmseg ISAHead formula', 'mmseg ISAHead blocks'
+LOOP, OFFICIAL = 'loop over heads (official)', 'einsum (official)'
+SPEED = [
+    ('cpu_criss_cross', 'criss_cross', '2x97x97 1x128x256', EINSUM),
+    ('cpu_criss_cross', 'criss_cross_layer', '2x97x97 1x128x256', 'mmcv'),
+    (
+        'cpu_criss_cross_sweep',
+        'criss_cross',
+        '2x8x8 2x64x64 1x256x256',
+        EINSUM,
+    ),
+    (
+        'cpu_criss_cross_sweep',
+        'criss_cross_layer',
+        '2x8x8 2x64x64 1x256x256',
+        'mmcv',
+    ),
+    ('cpu_axial', 'axial', '1x32x32 1x64x64 1x97x97 1x256x512', SDPA),
+    ('cpu_axes', 'channelized_axial', '1x97x97', 'grouped (official)'),
+    ('cpu_axes', 'channelized_axial', '1x97x97', SDPA),
+    ('cpu_axes', 'interlaced_sparse', '1x32x32 1x97x97 1x128x256', ISA),
+    ('cpu_contexts', 'interlaced_layer', '1x97x97 1x128x256', ISA_LAYER),
+    ('cpu_contexts', 'efficient_1_head', '1x97x97 1x128x256', LOOP),
+    ('cpu_contexts', 'efficient_8_heads', '1x32x32 1x128x256', LOOP),
+    ('cpu_contexts', 'linear', '1x97x97 1x128x256', OFFICIAL),
+    ('cpu_contexts', 'channel_linear', '1x97x97', OFFICIAL),
+]
+SHORT = {
+    ('criss_cross_layer', '2x97x97'),
+    ('axial', '1x97x97'),
+    ('interlaced_layer', '1x97x97'),
+    ('efficient_1_head', '1x97x97'),
+    ('linear', '1x97x97'),
+}
+
+
+def operators(page: Path) -> str:
+    """The operators, from their declarations."""
+    return command('info', '--operators')
+
+
+def configs(page: Path) -> str:
+    """The configs of each benchmark, from their names."""
+    return relocated(command('info', '--configs'), ROOT / 'README.md', page)
+
+
+def zoo(page: Path) -> str:
+    """The published checkpoints, from the metafiles."""
+    head = ('config', 'data', 'backbone', 'mIoU', 'flip and scales', 'weights')
+    found = {}
+    for metafile in metafiles():
+        for model in yaml.safe_load(metafile.read_text())['Models'] or []:
+            found.setdefault(model['In Collection'], []).append(model)
+    parts = []
+    for method, models in found.items():
+        rows = []
+        for model in models:
+            metrics = model['Results']['Metrics']
+            rows.append(
+                (
+                    f'[{model["Name"]}]({link(ROOT / model["Config"], page)})',
+                    model['Results']['Dataset'],
+                    model['Metadata']['Architecture'][0],
+                    f'{metrics["mIoU"]:.2f}',
+                    f'{metrics.get("mIoU(ms+flip)", "")}',
+                    f'[{model["Weights"].split("/")[2]}]({model["Weights"]})',
+                )
+            )
+        parts.append(f'### {method}\n\n{markdown_table(head, rows)}')
+    return '\n\n'.join(parts)
+
+
+def speed(page: Path, extent: str) -> str:
+    """Times and memory on a CPU, from the benchmark's results."""
+    head = ['operator', 'B x H x W', 'ours', 'peer', 'its time']
+    head += ['our extra memory', 'its', 'from']
+    rows = []
+    for folder, case, sizes, peer in SPEED:
+        measured = {
+            (row['case'], row['size'], row['name']): row
+            for row in json.loads(
+                (RESULTS / folder / 'benchmark.json').read_text()
+            )['rows']
+        }
+        for size in sizes.split():
+            if extent == 'short' and (case, size) not in SHORT:
+                continue
+            ours = measured[case, size, 'ours']
+            other = measured[case, size, peer]
+            time, its = (row['total']['median'] for row in (ours, other))
+            source = link(RESULTS / folder / 'benchmark.md', page)
+            rows.append(
+                (
+                    title(case),
+                    size,
+                    f'{digits(time * 1e3)} ms',
+                    peer,
+                    f'{its / time:.2f} x',
+                    f'{digits(ours["extra"] / 2**20)} MiB',
+                    f'{other["extra"] / ours["extra"]:.2f} x',
+                    f'[{folder}]({source})',
+                )
+            )
+    return markdown_table(head, rows)
+
+
+def counted(page: Path) -> str:
+    """Costs on a GPU as counted: bf16 at 2x97x97."""
+    content = json.loads((RESULTS / 'counted/after/counted.json').read_text())
+    found = {}
+    for row in content['rows']:
+        shown = row['size'] == '2x97x97' and row['dtype'] == 'bfloat16'
+        if shown and 'seconds' in row:
+            found.setdefault(row['case'], []).append(row)
+    rows = []
+    for case, (ours, *peers) in found.items():
+        best = min(peers, key=lambda row: row['seconds'])
+        costs = [
+            f'{row["bytes"] / 1e6:.0f} MB, {sum(row["launches"])}'
+            for row in (ours, best)
+        ]
+        ratio = best['seconds'] / ours['seconds']
+        rows.append(
+            (title(case), costs[0], best['name'], costs[1], f'{ratio:.2f} x')
+        )
+    head = ('operator', 'ours', 'best peer', 'its', 'its predicted time')
+    return markdown_table(head, rows)
+
+
+def comparison(page: Path) -> str:
+    """All methods under one budget, from the results of two runs."""
+    scenes, horses = (
+        json.loads(
+            (ROOT / f'resources/compare/{name}/comparison.json').read_text()
+        )['methods']
+        for name in ('scenes', 'horses')
+    )
+
+    def cell(method: dict, metric: str) -> str:
+        mean, spread = method['mean'][metric], method['std'][metric]
+        return f'{mean:.1f} ± {spread:.1f}'
+
+    rows = [
+        (
+            method['title'],
+            cell(scenes[name], 'mIoU one hop'),
+            cell(scenes[name], 'mIoU two hops'),
+            cell(method, 'mIoU'),
+            f'{method["mean"]["parameters"]:,.0f}',
+        )
+        for name, method in horses.items()
+    ]
+    head = ['method', 'scenes, one hop', 'scenes, two hops', 'horses']
+    return markdown_table([*head, 'parameters'], rows)
+
+
+def papers(page: Path) -> str:
+    """What each method's README says of its paper and of the choices here."""
+    parts = []
+    for metafile in metafiles():
+        readme = metafile.with_name('README.md')
+        text = readme.read_text(encoding='utf-8')
+        cited = re.findall(r'^> (\[.*\]\(.*\))$', text, re.M)
+        name = re.search(r'^# (.*)$', text, re.M)[1]
+        sections = re.findall(r'^##+ (.*)\n((?:(?!##+ ).*\n?)*)', text, re.M)
+        told = [
+            f'#### {name}: {heading[0].lower()}{heading[1:]}\n\n'
+            + relocated(body, readme, page).strip()
+            for heading, body in sections
+            if heading == 'Configs' or 'paper' in heading.lower()
+        ]
+        whole = f'[Its page]({link(readme, page)}) · {" · ".join(cited)}'
+        parts += [f'### {name}', whole, *told]
+    text = '\n\n'.join(parts)
+    # For tests/test_docs.py: the commands take whole data sets.
+    marked = '<!-- not run: needs data or weights of others -->\n```shell'
+    return text.replace('```shell', marked)
+
+
+def api(page: Path, module: str) -> str:
+    """The public names of a module, for mkdocstrings."""
+    found = importlib.import_module(module)
+    names = getattr(found, '__all__', None) or [
+        name
+        for name, value in vars(found).items()
+        if inspect.isclass(value) and value.__module__.startswith(module)
+    ]
+    places = (getattr(found, name).__module__ for name in sorted(names))
+    return '\n\n'.join(
+        f'::: {place}.{name}'
+        for place, name in zip(places, sorted(names), strict=True)
+    )
+
+
+def command(*arguments: str) -> str:
+    """What ``python -m mmseg_attn`` prints."""
+    with redirect_stdout(io.StringIO()) as printed:
+        run(list(arguments))
+    return printed.getvalue().strip()
+
+
+def metafiles() -> list[Path]:
+    """Those of all methods, in the order of ``model-index.yml``."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    return [ROOT / name for name in index['Import']]
+
+
+def title(case: str) -> str:
+    return CASES.get(case, case.replace('_', ' '))
+
+
+def digits(value: float) -> str:
+    """Three significant ones, or the whole number."""
+    return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
+
+
+def link(target: Path, page: Path) -> str:
+    return Path(os.path.relpath(target, page.parent)).as_posix()
+
+
+def relocated(text: str, old: Path, new: Path) -> str:
+    """Text of one page for another: links lead where they led."""
+
+    def moved(found: re.Match) -> str:
+        path, mark, anchor = found[1].partition('#')
+        target = link(Path(os.path.normpath(old.parent / path)), new)
+        return f']({target}{mark}{anchor})'
+
+    return re.sub(r'\]\((?!https?:|#)([^)]+)\)', moved, text)
+
+
+TEXTS = (operators, configs, zoo, speed, counted, comparison, papers, api)
+
+
+def current(page: Path) -> str:
+    """A page with its generated parts made anew."""
+    makers = {maker.__name__: maker for maker in TEXTS}
+
+    def made(found: re.Match) -> str:
+        begin, called, end = found.groups()
+        name, *arguments = called.split()
+        return f'{begin}\n{makers[name](page, *arguments)}\n\n{end}'
+
+    return MARKED.sub(made, page.read_text(encoding='utf-8'))
+
+
+def pages() -> list[Path]:
+    """README.md and all pages of the site."""
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+
+
+def main() -> None:
+    for page in pages():
+        text = current(page)
+        if text != page.read_text(encoding='utf-8'):
+            page.write_text(text, encoding='utf-8')
+            print(f'{page.relative_to(ROOT)}: written')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
