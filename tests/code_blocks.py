@@ -3,7 +3,7 @@
 
 A block is run unless a comment in the line before its fence says why not:
 `<!-- not run: REASON -->`. Of such a block, each command is parsed by the
-program that it calls, without running it.
+program that it calls, without running it. A block with a title is a file.
 """
 
 import argparse
@@ -24,7 +24,9 @@ from mmseg_attn.configs import find_config
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(
-    r'^(?:<!-- not run: ([^\n]*) -->\n)?```(\w*)\n(.*?)^```$', re.M | re.S
+    r'^(?:<!-- not run: ([^\n]*) -->\n)?```(\w*)(?: title="([^"\n]*)")?\n'
+    r'(.*?)^```$',
+    re.M | re.S,
 )
 EXTRAS = set(
     re.findall(r'^([\w-]+) = \[', (ROOT / 'pyproject.toml').read_text(), re.M)
@@ -46,12 +48,14 @@ class Block:
         language: Behind its fence.
         text: What is in it.
         reason: Why it is not run; empty if it is.
+        title: The file that it is; empty for none.
     """
 
     place: str
     language: str
     text: str
     reason: str
+    title: str
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -60,9 +64,11 @@ def blocks_of(page: Path) -> list[Block]:
     name = page.relative_to(ROOT).as_posix()
     blocks = []
     for found in BLOCK.finditer(text):
-        line = text.count('\n', 0, found.start(3))  # of its fence, from 1
-        reason, language, code = found.groups()
-        blocks.append(Block(f'{name}:{line}', language, code, reason or ''))
+        reason, language, title, code = found.groups()
+        line = text.count('\n', 0, found.start(4))  # of its fence, from 1
+        blocks.append(
+            Block(f'{name}:{line}', language, code, reason or '', title or '')
+        )
     return blocks
 
 
