@@ -12,14 +12,9 @@ import code_blocks
 import pytest
 import yaml
 from code_blocks import ROOT, blocks_of, commands_in
-from mmengine.registry import (
-    DATASETS,
-    MODELS,
-    TRANSFORMS,
-    init_default_scope,
-)
 from mmseg.datasets import BaseSegDataset  # noqa: F401  (registers mmseg's)
 from mmseg.models import build_segmentor  # noqa: F401  (the same)
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 import mmseg_attn
 from mmseg_attn.__main__ import COMMANDS, main
@@ -95,7 +90,6 @@ def test_blocks_run(page, folder):
             for words in commands_in(block.text):
                 code_blocks.run(words, given)
     scope.pop('__builtins__', None)
-    init_default_scope('mmseg')
     for value in scope.values():
         for name in types_in(value) if isinstance(value, (dict, list)) else ():
             assert any(r.get(name) for r in (MODELS, DATASETS, TRANSFORMS)), (

@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from ..errors import UserError
 from ..ops.core import matmul
 
 
-def count_flops(run: Callable, *args) -> int:
+def count_flops(run: Callable, *args: Any) -> int:
     """Count the floating point operations of a call without gradients.
 
     Those of matrix products and convolutions, a multiplication and an

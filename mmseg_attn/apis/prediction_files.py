@@ -93,7 +93,9 @@ def predict_files(
             right pictures, which have the left ones' names.
         calibration: Of a stereo network: a file as of
             :func:`~mmseg_attn.apis.calibration.read_calibration`, for depth.
-        classes, device, slide: As of :func:`~mmseg_attn.apis.load_model`.
+        classes: As of :func:`~mmseg_attn.apis.load_model`.
+        device: As of :func:`~mmseg_attn.apis.load_model`.
+        slide: As of :func:`~mmseg_attn.apis.load_model`.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
         batch_size: Pictures at a time.

@@ -311,7 +311,9 @@ def download_checkpoint(
 
     Args:
         name: Name of its config, as :func:`list_checkpoints` has it.
-        folder, retries, timeout: As of :func:`download`.
+        folder: The folder, made where it is not there.
+        retries: Further tries after a broken connection.
+        timeout: Seconds to wait for an answer.
 
     Returns:
         The checkpoint; its config lies beside it.
