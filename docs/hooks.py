@@ -2,9 +2,10 @@
 """Puts pages of the repository outside of docs/ on the site, too.
 
 The README is its first page; the README of each method, the tables of the
-benchmark and the changelog are pages as well. Links are written so that they
-lead somewhere in the repository; here they are led to the same on the site,
-where a file that is no page is copied.
+benchmark and the changelog are pages as well, and so is each config and other
+Python file that one of them links. Links are written so that they lead
+somewhere in the repository; here they are led to the same on the site, where a
+file that is no page is copied.
 """
 
 import os
@@ -27,6 +28,18 @@ PLACES = {
 }
 LINK = re.compile(r'(\]\(|\b(?:href|src)=")(?!\w+:|#|/)([^)"#\s]+)')
 ROLE = re.compile(r':(?:func|class|meth|mod|attr):<code>~?([\w.]+)</code>')
+# The page of a file: it is not searched, since each page would find it.
+CODE = """---
+search:
+  exclude: true
+---
+# {}
+
+`{}`
+
+```python
+{}```
+"""
 # What a browser would fetch from another host when a page is opened.
 FETCHED = re.compile(
     r'<(?:script|img|iframe)\b[^>]*\bsrc="?https?:[^ >]*'
@@ -56,6 +69,18 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     ]
     for path in found:
         add(path.relative_to(ROOT).as_posix(), files, config)
+    linked = {
+        target
+        for file in files.documentation_pages()
+        for target in targets(file.content_string, file.src_uri)
+    }
+    for target in sorted(linked):
+        if target.endswith('.py') and (ROOT / target).is_file():
+            code = (ROOT / target).read_text(encoding='utf-8')
+            text = CODE.format(Path(target).name, target, code)
+            files.append(
+                File.generated(config, site_place(target), content=text)
+            )
 
 
 def on_page_markdown(
@@ -63,10 +88,9 @@ def on_page_markdown(
 ) -> str:
     """Lead links to their places on the site."""
     here = page.file.src_uri
-    home = posixpath.dirname(repository_place(here))
 
     def led(found: re.Match) -> str:
-        target = posixpath.normpath(posixpath.join(home, found[2]))
+        target = aim(found, here)
         if not (ROOT / target).is_file():
             return found[0]  # mkdocs names it: the build fails
         place = site_place(target)
@@ -100,9 +124,21 @@ def on_post_build(config: MkDocsConfig) -> None:
             raise PluginError(f'{path} fetches from elsewhere: {fetched[0]}')
 
 
+def targets(markdown: str, uri: str) -> list[str]:
+    """Where the links of a page lead in the repository."""
+    return [aim(found, uri) for found in LINK.finditer(markdown)]
+
+
+def aim(found: re.Match, uri: str) -> str:
+    """Where one of them leads."""
+    home = posixpath.dirname(repository_place(uri))
+    return posixpath.normpath(posixpath.join(home, found[2]))
+
+
 def site_place(place: str) -> str:
     """Where a file of the repository is on the site."""
-    return PLACES.get(place, place.removeprefix('docs/'))
+    place = PLACES.get(place, place.removeprefix('docs/'))
+    return f'{place}.md' if place.endswith('.py') else place
 
 
 def repository_place(uri: str) -> str:
