@@ -156,6 +156,8 @@ def test_named_commands_and_configs_exist():
     named = set(re.findall(r'python -m mmseg_attn`? ?`?([a-z]+)', text))
     assert named == set(COMMANDS), 'each command is on a page, and no other'
     configs = {path.stem for path in (ROOT / 'configs').rglob('*.py')}
+    for page in PAGES:  # and those that the page makes
+        configs.update(Path(block.title).stem for block in blocks_of(page))
     named = re.findall(r'\b[a-z][\w-]*_\dxb[\w-]+', text)
     assert named and set(named) <= configs
     makefile = (ROOT / 'Makefile').read_text()
