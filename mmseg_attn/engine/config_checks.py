@@ -57,6 +57,8 @@ READ = {
 # How alike a key must be to one that is read to be taken for it: a config may
 # have variables of any name.
 ALIKE = 0.9
+# The hosts' label of pixels that count for nothing.
+IGNORED = 255
 IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 
 
@@ -85,6 +87,7 @@ def check_config(cfg: Config, train: bool) -> None:
     for key in keys:
         for name, entry, kind in _entries(key, cfg.get(key), key):
             _check_entry(cfg, name, entry, kind)
+    _check_ignored(cfg, kinds)
 
 
 def place_of(cfg: Config, name: str) -> str:
@@ -169,6 +172,35 @@ def _check_values(cfg: Config, name: str, entry: dict, kind: type) -> None:
             f'{name}.{key}{place_of(cfg, key)} is {value!r}, expected '
             f'{expected}.'
         )
+
+
+def _check_ignored(cfg: Config, kinds: tuple[str, ...]) -> None:
+    """Refuse a segmentor whose parts do not ignore the same label."""
+    model = cfg.get('model') or {}
+    heads = model.get('decode_head')
+    if cfg.get('default_scope') != 'mmseg' or not heads:
+        return
+    head = heads[-1] if isinstance(heads, (list, tuple)) else heads
+    expected = head.get('ignore_index', IGNORED)
+    found = {}
+    for kind in kinds:
+        name = f'{kind}_evaluator'
+        for place, entry, registry_ in _entries(name, cfg.get(name), name):
+            metric = _class_of(cfg, entry, registry_)
+            if metric and 'ignore_index' in (arguments_of(metric) or ()):
+                key = f'{place}.ignore_index'
+                found[key] = entry.get('ignore_index', IGNORED)
+    # The masks of a test keep their size.
+    if 'train' in kinds and model.get('data_preprocessor'):
+        padding = model['data_preprocessor'].get('seg_pad_val', IGNORED)
+        found['model.data_preprocessor.seg_pad_val'] = padding
+    for key, value in found.items():
+        if value != expected:
+            raise UserError(
+                f'model.decode_head.ignore_index is {expected}, but {key} is '
+                f'{value}: pixels that one part ignores would count in the '
+                f'other. Set {key}={expected}'
+            )
 
 
 def _are_iou_metrics(value: object) -> bool:

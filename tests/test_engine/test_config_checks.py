@@ -85,6 +85,19 @@ WRONG = [
         },
         'Did you mean keep_ratio',
     ),
+    (
+        {'model.decode_head.ignore_index': 0},
+        r'decode_head\.ignore_index is 0, but val_evaluator\.ignore_index is '
+        r'255: .* Set val_evaluator\.ignore_index=0',
+    ),
+    (
+        {
+            'model.decode_head.ignore_index': 7,
+            'val_evaluator.ignore_index': 7,
+        },
+        r'data_preprocessor\.seg_pad_val is 255: .*seg_pad_val=7',
+    ),
+    ({'val_evaluator.ignore_index': 3}, r'is 255, but val_evaluator\.ig'),
     ({'train_dataloder': {}}, 'nothing reads. Did you mean train_dataloader'),
     ({'optim_wraper': {}}, 'Did you mean optim_wrapper'),
     ({'default_hook': {}}, 'Did you mean default_hooks'),
@@ -134,6 +147,9 @@ def test_what_is_right_passes(cfg):
             'custom_hooks': [{'type': 'EMAHook', 'momentum': 1e-3}],
             'optim_wrapper.accumulative_counts': 2,
             'my_own_variable': 3,
+            'model.decode_head.ignore_index': 254,
+            'val_evaluator.ignore_index': 254,
+            'model.data_preprocessor.seg_pad_val': 254,
             'train_pipeline_of_mine': [],
         }
     )
