@@ -13,7 +13,7 @@ from torch import nn
 
 from ..configs import load_config
 from ..engine.checkpoint import load_weights
-from ..engine.config_errors import check_installed, model_mistakes
+from ..engine.config_errors import check_installed, config_mistakes
 from ..errors import UserError
 from ..visualization.overlay import make_palette
 from .predictors import test_dataset
@@ -63,7 +63,7 @@ def load_model(
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))
-    with model_mistakes():
+    with config_mistakes('the model'):
         model = MODELS.build(config.model)
     task = task_of(config)
     if _outputs(model) is None and task.has_classes:

@@ -111,8 +111,8 @@ def task_of(config: Config) -> Task:
     """
     if config.get('default_scope') == 'mmdet':
         return DETECTOR
-    name = (config.get('model') or {}).get('type')
-    kind = name
+    model = config.get('model')
+    name = kind = model.get('type') if isinstance(model, dict) else None
     if isinstance(name, str):
         with MODELS.switch_scope_and_registry('mmseg_attn') as registry:
             kind = registry.get(name)

@@ -5,11 +5,11 @@ mmengine builds hooks, evaluators and loops late, and some take every argument
 and use it later still: a misspelt one costs the whole training.
 """
 
-import ast
 import inspect
+import logging
 import re
-import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine import registry
@@ -18,6 +18,8 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from ..errors import UserError, near
+from .arguments import arguments_of
+from .config_errors import unknown_types
 
 # What stands at a key of the config, or in a list there.
 KINDS = {
@@ -35,6 +37,7 @@ KINDS = {
     'vis_backends': registry.VISBACKENDS,
     'log_processor': registry.LOG_PROCESSORS,
     'optim_wrapper': registry.OPTIM_WRAPPERS,
+    'optimizer': registry.OPTIMIZERS,
     'dataset': registry.DATASETS,
     'datasets': registry.DATASETS,
     'sampler': registry.DATA_SAMPLERS,
@@ -42,6 +45,8 @@ KINDS = {
     'pipeline': registry.TRANSFORMS,
     'transforms': registry.TRANSFORMS,
 }
+# Parts of layers that mmcv builds.
+PARTS = ('norm_cfg', 'act_cfg', 'conv_cfg')
 # What mmengine takes out of a config before it builds.
 TAKEN = {
     *('type', '_scope_', '_delete_'),
@@ -59,6 +64,7 @@ READ = {
 ALIKE = 0.9
 # The hosts' label of pixels that count for nothing.
 IGNORED = 255
+SCOPES = ('mmengine', 'mmseg', 'mmdet', 'mmseg_attn')
 IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 
 
@@ -75,12 +81,16 @@ def check_config(cfg: Config, train: bool) -> None:
             expected.
     """
     _check_top(cfg)
+    _check_shapes(cfg)
+    _check_model(cfg, cfg.model)
     kinds = ('train', 'val') if train else ('test',)
     keys = [
         f'{kind}_{part}'
         for kind in kinds
         for part in ('dataloader', 'cfg', 'evaluator')
     ]
+    for kind in kinds:
+        _check_complete(cfg, kind)
     keys += ['default_hooks', 'custom_hooks', 'visualizer', 'log_processor']
     if train:
         keys += ['param_scheduler', 'optim_wrapper']
@@ -121,6 +131,71 @@ def _check_top(cfg: Config) -> None:
             )
 
 
+def _check_shapes(cfg: Config) -> None:
+    scope = cfg.get('default_scope')
+    if scope and not find_spec(scope):
+        raise UserError(
+            f'default_scope{place_of(cfg, "default_scope")} is {scope!r}, and '
+            f'no such package is installed.{near(scope, SCOPES)}'
+        )
+    if cfg.get('log_level', 'INFO') not in logging.getLevelNamesMapping():
+        raise UserError(
+            f'log_level{place_of(cfg, "log_level")} is {cfg.log_level!r}, '
+            'expected DEBUG, INFO, WARNING or ERROR.'
+        )
+    if not cfg.get('model'):
+        raise UserError(
+            f'{cfg.filename} has no `model`: expected the config of a '
+            'segmentor, a detector or another model.'
+        )
+    for key in ('model', *KINDS):
+        value = cfg.get(key)
+        if key == 'default_hooks' and isinstance(value, dict):
+            found = {f'{key}.{name}': hook for name, hook in value.items()}
+        elif isinstance(value, (list, tuple)) and key != 'model':
+            found = {f'{key}[{i}]': item for i, item in enumerate(value)}
+        else:
+            found = {key: value}
+        for name, item in found.items():
+            if not (item is None or isinstance(item, dict)):
+                raise UserError(
+                    f'{name}{place_of(cfg, key)} is {item!r}, expected a '
+                    "dict, such as dict(type='...')."
+                )
+
+
+def _check_model(cfg: Config, value: object) -> None:
+    """Refuse unknown norms and the like, of which mmcv says "find None"."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _check_model(cfg, item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            kind = item.get('type') if isinstance(item, dict) else None
+            there = key not in PARTS or not isinstance(kind, str)
+            if not there and _lookup(cfg, kind, registry.MODELS) is None:
+                raise _unknown(cfg, kind, registry.MODELS)
+            _check_model(cfg, item)
+
+
+def _check_complete(cfg: Config, kind: str) -> None:
+    """mmengine wants all parts of a loop, or none."""
+    parts = [f'{kind}_dataloader', f'{kind}_cfg']
+    parts.append('optim_wrapper' if kind == 'train' else f'{kind}_evaluator')
+    missing = [name for name in parts if cfg.get(name) is None]
+    if 0 < len(missing) < len(parts):
+        there = [name for name in parts if name not in missing]
+        raise UserError(
+            f'the config has {" and ".join(there)}, but no '
+            f'{" and no ".join(missing)}: expected all of them or none.'
+        )
+    if kind != 'val' and missing:
+        raise UserError(
+            f'the config has no {", no ".join(missing)}, which a '
+            f'{"training" if kind == "train" else "test"} needs.'
+        )
+
+
 def _entries(
     name: str, value: object, key: str
 ) -> Iterator[tuple[str, dict, Registry]]:
@@ -134,7 +209,8 @@ def _entries(
         for inner, item in value.items():
             # default_hooks has names of its own between it and its hooks.
             below = key if key == 'default_hooks' else inner
-            if below in KINDS:
+            foreign = str(value.get('type')).endswith('Albu')
+            if below in KINDS and not foreign:
                 yield from _entries(f'{name}.{inner}', item, below)
 
 
@@ -143,7 +219,7 @@ def _check_entry(
 ) -> None:
     kind = _class_of(cfg, entry, registry_)
     if kind is None:
-        return  # building it says so
+        return
     given = set(entry) - TAKEN
     allowed = arguments_of(kind, entry)
     for argument in given if allowed is not None else ():
@@ -157,13 +233,16 @@ def _check_entry(
 
 
 def _check_values(cfg: Config, name: str, entry: dict, kind: type) -> None:
-    least = dict.fromkeys(('max_iters', 'max_epochs', 'val_interval'), 1)
+    least = ('max_iters', 'max_epochs', 'val_interval')
     for key, value in entry.items():
         number = isinstance(value, (int, float))
-        if key in least and number and value < least[key]:
-            expected = 'at least 1'
+        if key in least and not (isinstance(value, int) and value >= 1):
+            expected = 'a whole number of at least 1'
         elif key == 'interval' and number and (value == 0 or value < -1):
             expected = 'at least 1, or -1 for never'
+        elif key == 'metainfo' and _is_text(value):
+            key, value = 'metainfo.classes', value['classes']
+            expected = f'a tuple of names, such as ({value!r},)'
         elif key == 'iou_metrics' and not _are_iou_metrics(value):
             expected = f'a list of {", ".join(IOU_METRICS)}'
         else:
@@ -203,6 +282,12 @@ def _check_ignored(cfg: Config, kinds: tuple[str, ...]) -> None:
             )
 
 
+def _is_text(metainfo: object) -> bool:
+    """Whether classes are one text, which is no file of names either."""
+    classes = isinstance(metainfo, dict) and metainfo.get('classes')
+    return isinstance(classes, str) and not Path(classes).is_file()
+
+
 def _are_iou_metrics(value: object) -> bool:
     return isinstance(value, (list, tuple)) and set(value) <= set(IOU_METRICS)
 
@@ -219,77 +304,32 @@ def _class_of(cfg: Config, entry: dict, registry_: Registry) -> type | None:
         name = 'EpochBasedTrainLoop' if epochs else 'IterBasedTrainLoop'
     if isinstance(name, type):
         return name
-    scope = cfg.get('default_scope')
-    with registry_.switch_scope_and_registry(scope) as found:
-        kind = found.get(str(name))
+    kind = _lookup(cfg, str(name), registry_)
+    if kind is None and registry_ is registry.METRICS:  # of several metrics
+        kind = _lookup(cfg, str(name), registry.EVALUATOR)
+    if kind is None:
+        raise _unknown(cfg, str(name), registry_)
     return kind if isinstance(kind, type) else None
 
 
-def arguments_of(kind: type, entry: dict | None = None) -> set[str] | None:
-    """Find the names of a class' arguments, those of its parents included.
-
-    Args:
-        kind: The class.
-        entry: Its config, for classes that build another with what they do
-            not take themselves.
-
-    Returns:
-        The names, or None if the class may take any.
-    """
-    names = set()
-    for parent in kind.__mro__:
-        init = parent.__dict__.get('__init__')
-        if init is None or parent is object:
-            continue
-        parameters = inspect.signature(init).parameters.values()
-        names |= {p.name for p in parameters}
-        rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
-        if not rest:
-            return names
-        use = _use_of(init, rest[0])
-        if use == 'saved':  # mmengine's hook hands them on when it saves
-            more = inspect.signature(Runner.save_checkpoint).parameters
-            return names | set(more)
-        if use == 'resize':
-            built = _resize(entry or {})
-            more = arguments_of(built) if built else None
-            return None if more is None else names | more
-        if use == 'any':
-            return None
-    return names
+def _lookup(cfg: Config, name: str, registry_: Registry) -> object:
+    """What is registered of a name, as building would look for it."""
+    scope = cfg.get('default_scope')
+    with registry_.switch_scope_and_registry(scope) as found, unknown_types():
+        return found.get(name)
 
 
-def _use_of(init: object, rest: str) -> str:
-    """What becomes of the arguments that have no name of their own."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
-    except (OSError, TypeError, SyntaxError):
-        return 'any'
-    if rest == 'resize_kwargs':
-        return 'resize'
-    uses = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and node.id == rest
-    ]
-    handed = [
-        keyword.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func).startswith('super()')
-        for keyword in node.keywords
-        if keyword.arg is None
-    ]
-    if all(use in handed for use in uses):
-        return 'parents'  # or nobody's, if there are none
-    if re.search(rf'self\.args = {rest}\b', ast.unparse(tree)):
-        return 'saved'
-    return 'any'
-
-
-def _resize(entry: dict) -> type | None:
-    name = entry.get('resize_type', 'Resize')
-    return registry.TRANSFORMS.get(name)
+def _unknown(cfg: Config, name: str, registry_: Registry) -> UserError:
+    scope = cfg.get('default_scope')
+    names = {
+        (f'{child}.' if child != scope else '') + one
+        for child, of in [*registry_.children.items(), (scope, registry_)]
+        for one in of.module_dict
+    }
+    return UserError(
+        f'the config asks for type={name!r}{place_of(cfg, name)}, which '
+        f'nothing provides.{near(name, names)}'
+    )
 
 
 def _list(names: set[str]) -> str:

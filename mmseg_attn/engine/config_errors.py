@@ -2,6 +2,7 @@
 """Words for mistakes in a config."""
 
 import importlib
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,13 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from ..errors import UserError, near
 from ..hosts import HostError, missing_for
 from ..progress import quiet_imports
+
+MISTAKES = (
+    *(TypeError, ValueError, AssertionError, KeyError, IndexError),
+    AttributeError,
+)
+# Characters of a host's message; some hold the whole config.
+LONGEST = 400
 
 
 def check_installed(cfg: Config) -> None:
@@ -35,22 +43,31 @@ def check_installed(cfg: Config) -> None:
 
 
 @contextmanager
-def model_mistakes() -> Iterator[None]:
-    """Name what is wrong in the config of a model.
+def config_mistakes(what: str) -> Iterator[None]:
+    """Say in one line what of a config cannot be built, and why.
+
+    Building takes nothing but the config, so that what it raises is the
+    config's.
+
+    Args:
+        what: What is built, such as ``'the model'``.
 
     Yields:
-        Nothing, while the model is built.
+        Nothing, while it is built.
 
     Raises:
         UserError: Instead of what its parts or the registry raise.
     """
-    with unknown_types():
-        try:
+    try:
+        with unknown_types():
             yield
-        except (TypeError, ValueError, AssertionError) as error:
-            if not str(error):
-                raise
-            raise UserError(f'the model cannot be built: {error}') from error
+    except UserError:
+        raise
+    except MISTAKES as error:
+        if not str(error):
+            raise
+        reason = textwrap.shorten(str(error), LONGEST)
+        raise UserError(f'{what} cannot be built: {reason}') from error
 
 
 @contextmanager

@@ -2,15 +2,15 @@
 """Build mmengine's Runner with what keeps a training safe."""
 
 import copy
+import functools
 import gc
 import os
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
@@ -18,7 +18,7 @@ from ..hosts import HostError
 from .adapt import adapt
 from .checkpoint import match_weights
 from .config_checks import check_config
-from .config_errors import check_installed, model_mistakes, unknown_types
+from .config_errors import check_installed, config_mistakes
 from .data_checks import (
     add_annotation_checks,
     check_data,
@@ -114,7 +114,7 @@ def build(cfg: Config) -> Runner:
         # Two runners of one second share mmengine's name of the scope, and
         # the second would keep what was set in between.
         init_default_scope(cfg.default_scope)
-    with unknown_types():
+    with config_mistakes('a training or test of this config'):
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
         return _Runner.from_cfg(cfg)
@@ -142,12 +142,38 @@ def build_dataset(cfg: Config, loader: str) -> Sized:
     return _Runner.build_dataloader(cfg[loader]).dataset
 
 
+def _in_words(what: str, build: Callable) -> Callable:
+    """A method that builds, with words for mistakes in the config."""
+
+    @functools.wraps(build)
+    def method(*args, **kwargs) -> object:
+        with config_mistakes(what):
+            return build(*args, **kwargs)
+
+    return method
+
+
 class _Runner(Runner):
     """mmengine's Runner, with words for mistakes in the config."""
 
-    def build_model(self, model: object) -> nn.Module:
-        with model_mistakes():
-            return super().build_model(model)
+    # It builds these when they are needed, after the runner itself.
+    build_model = _in_words('the model', Runner.build_model)
+    build_evaluator = _in_words('an evaluator', Runner.build_evaluator)
+    build_optim_wrapper = _in_words(
+        'the optimizer (optim_wrapper)', Runner.build_optim_wrapper
+    )
+    build_param_scheduler = _in_words(
+        'param_scheduler', Runner.build_param_scheduler
+    )
+    build_train_loop = _in_words(
+        'the training loop (train_cfg)', Runner.build_train_loop
+    )
+    build_val_loop = _in_words(
+        'the validation loop (val_cfg)', Runner.build_val_loop
+    )
+    build_test_loop = _in_words(
+        'the test loop (test_cfg)', Runner.build_test_loop
+    )
 
     def dump_config(self) -> None:
         source = self.cfg.filename
@@ -160,14 +186,14 @@ class _Runner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: object, **kwargs) -> DataLoader:
-        try:
-            with unknown_types():
+        with config_mistakes('a dataloader'):
+            try:
                 loader = Runner.build_dataloader(dataloader, **kwargs)
-            empty = not len(loader.dataset)
-        except ValueError as error:
-            if not HostError.NO_SAMPLE.found_in(error):
-                raise
-            empty = True
+                empty = not len(loader.dataset)
+            except ValueError as error:
+                if not HostError.NO_SAMPLE.found_in(error):
+                    raise
+                empty = True
         if empty:
             # An infinite sampler would look for a sample for ever.
             raise no_sample(dataloader)

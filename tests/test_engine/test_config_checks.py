@@ -11,13 +11,9 @@ from mmengine.registry import HOOKS, METRICS, init_default_scope
 from mmseg.evaluation import IoUMetric
 
 from mmseg_attn.configs import find_config, list_configs
+from mmseg_attn.engine.arguments import arguments_of
 from mmseg_attn.engine.check_setup import check_groups
-from mmseg_attn.engine.config_checks import (
-    KINDS,
-    arguments_of,
-    check_config,
-    place_of,
-)
+from mmseg_attn.engine.config_checks import KINDS, check_config, place_of
 from mmseg_attn.errors import UserError
 
 DEMO = 'ccnet-r2_r18-s4_1xb8-1k_demo-scenes-96x96'
@@ -56,7 +52,7 @@ WRONG = [
     ({'param_scheduler': [{'type': 'PolyLR', 'powr': 1}]}, 'mean power'),
     ({'train_cfg.max_iter': 10}, 'Did you mean max_iters'),
     ({'train_cfg.max_iters': 0}, r'train_cfg\.max_iters is 0'),
-    ({'train_cfg.max_iters': -5}, 'is -5, expected at least 1'),
+    ({'train_cfg.max_iters': -5}, 'is -5, expected a whole number'),
     ({'train_cfg.val_interval': 0}, 'val_interval is 0'),
     ({'visualizer.alfa': 1}, r'visualizer: .* Did you mean alpha'),
     ({'optim_wrapper.clip_gradd': {}}, 'Did you mean clip_grad'),
@@ -98,6 +94,43 @@ WRONG = [
         r'data_preprocessor\.seg_pad_val is 255: .*seg_pad_val=7',
     ),
     ({'val_evaluator.ignore_index': 3}, r'is 255, but val_evaluator\.ig'),
+    ({'model': [1]}, r'model is \[1\], expected a dict, such as'),
+    ({'model': None}, 'has no `model`'),
+    ({'custom_hooks': ['EMAHook']}, r"custom_hooks\[0\] is 'EMAHook', exp"),
+    ({'default_hooks.logger': 'x'}, r"logger is 'x', expected"),
+    (
+        {'param_scheduler': 'poly'},
+        "is 'poly', expected a dict",
+    ),
+    ({'log_level': 'LOUD'}, 'expected DEBUG, INFO, WARNING or ERROR'),
+    ({'default_scope': 'mmsegg'}, 'no such package.* Did you mean mmseg'),
+    ({'train_cfg': None}, 'but no train_cfg: expected all of them or none'),
+    ({'val_evaluator': None}, 'but no val_evaluator'),
+    (
+        {
+            'train_dataloader': None,
+            'train_cfg': None,
+            'optim_wrapper': None,
+        },
+        'no optim_wrapper, which a training needs',
+    ),
+    ({'train_cfg.max_iters': 'many'}, "is 'many', expected a whole number"),
+    ({'train_cfg.max_iters': 2.5}, 'is 2.5, expected a whole number'),
+    (
+        {'train_dataloader.dataset.metainfo': {'classes': 'ab'}},
+        r"metainfo\.classes is 'ab', expected a tuple of names",
+    ),
+    (
+        {'optim_wrapper.optimizer.type': 'AdmW'},
+        "type='AdmW', which nothing provides. Did you mean AdamW",
+    ),
+    ({'optim_wrapper.optimizer.momentm': 1}, 'AdamW has no argument'),
+    ({'train_cfg.type': 'IterLoop'}, "type='IterLoop', which nothing"),
+    ({'val_evaluator.type': 'IoUMetrc'}, 'Did you mean IoUMetric'),
+    (
+        {'model.decode_head.norm_cfg': {'type': 'BNN'}},
+        "type='BNN', which nothing provides",
+    ),
     ({'train_dataloder': {}}, 'nothing reads. Did you mean train_dataloader'),
     ({'optim_wraper': {}}, 'Did you mean optim_wrapper'),
     ({'default_hook': {}}, 'Did you mean default_hooks'),

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 from mmseg_attn.engine.config_errors import (
     check_installed,
-    model_mistakes,
+    config_mistakes,
     unknown_types,
 )
 from mmseg_attn.errors import UserError, near
@@ -57,7 +57,7 @@ def test_module_that_cannot_be_imported(tmp_path, monkeypatch):
     (tmp_path / 'parts').mkdir()
     (tmp_path / 'parts' / 'broken.py').write_text('1 / 0')
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError) as error, model_mistakes():
+    with pytest.raises(UserError) as error, config_mistakes('the model'):
         MODELS.build(dict(type='parts.broken.Head'))
     assert str(error.value) == (
         "the config asks for type='parts.broken.Head', whose module cannot be "
@@ -69,10 +69,16 @@ def test_other_errors_pass():
     """Also from within the building of a model."""
     with pytest.raises(KeyError, match='width'), unknown_types():
         {}['width']
-    with pytest.raises(RuntimeError, match='broken'), model_mistakes():
+    with (
+        pytest.raises(RuntimeError, match='broken'),
+        config_mistakes('the model'),
+    ):
         raise RuntimeError('broken')
     # An assertion without words would say nothing to a user.
-    with pytest.raises(AssertionError), model_mistakes():
+    with pytest.raises(AssertionError), config_mistakes('the model'):
         raise AssertionError
-    with pytest.raises(UserError, match='built: too wide'), model_mistakes():
+    with (
+        pytest.raises(UserError, match='built: too wide'),
+        config_mistakes('the model'),
+    ):
         raise AssertionError('too wide')

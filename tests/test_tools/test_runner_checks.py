@@ -115,6 +115,10 @@ def test_ignore_index_is_the_heads(cfg, data):
     cv2.imwrite(str(path), np.full((48, 48), 9, np.uint8))
     assert 'holds label 9' in refusal(cfg)
     cfg.model.decode_head.ignore_index = 9
+    assert 'Set val_evaluator.ignore_index=9' in refusal(cfg)
+    cfg.val_evaluator.ignore_index = 9
+    assert 'Set model.data_preprocessor.seg_pad_val=9' in refusal(cfg)
+    cfg.model.data_preprocessor.seg_pad_val = 9
     build_runner(cfg).train()
 
 
