@@ -5,6 +5,8 @@ import copy
 import os
 
 from mmengine.config import Config, ConfigDict
+from mmseg.evaluation import CityscapesMetric, IoUMetric
+from mmseg.registry import METRICS
 
 from ..engine.data_checks import check_output_folder
 from ..errors import UserError
@@ -176,13 +178,11 @@ def save_masks(cfg: Config, folder: str) -> None:
         )
     for evaluator in savers:
         evaluator.output_dir = folder
-        evaluator.keep_results = True
+        if issubclass(METRICS.get(evaluator.type), CityscapesMetric):
+            evaluator.keep_results = True
 
 
 def _saves_masks(name: str) -> bool:
-    from mmseg.evaluation import CityscapesMetric, IoUMetric
-    from mmseg.registry import METRICS
-
     kind = METRICS.get(name)
     return kind is not None and issubclass(kind, (IoUMetric, CityscapesMetric))
 

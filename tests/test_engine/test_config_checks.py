@@ -94,7 +94,7 @@ WRONG = [
         r'data_preprocessor\.seg_pad_val is 255: .*seg_pad_val=7',
     ),
     ({'val_evaluator.ignore_index': 3}, r'is 255, but val_evaluator\.ig'),
-    ({'model': [1]}, r'model is \[1\], expected a dict, such as'),
+    ({'model': [1]}, r'model .*is \[1\], expected a dict, such'),
     ({'model': None}, 'has no `model`'),
     ({'custom_hooks': ['EMAHook']}, r"custom_hooks\[0\] is 'EMAHook', exp"),
     ({'default_hooks.logger': 'x'}, r"logger is 'x', expected"),
