@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .errors import UserError, near
 from .markdown import markdown_table
@@ -92,15 +92,63 @@ def load_config(
         The config; with options one that was read already is changed.
 
     Raises:
-        UserError: There is no such config.
+        UserError: There is no such config, or it is YAML that cannot be read.
     """
+    import yaml
     from mmengine.config import Config
 
     if not isinstance(config, Config):
-        config = Config.fromfile(find_config(str(config)))
+        path = find_config(str(config))
+        _read_yaml_as_data()
+        try:
+            config = Config.fromfile(path)
+        except yaml.YAMLError as error:
+            problem = getattr(error, 'problem', None) or error
+            mark = getattr(error, 'problem_mark', None)
+            line = f', line {mark.line + 1}' if mark else ''
+            raise UserError(f'config {path}{line}: {problem}.') from error
     if options:
         config.merge_from_dict(options)
     return config
+
+
+@functools.cache
+def _read_yaml_as_data() -> None:
+    """Let mmengine read YAML without running what is in it.
+
+    Its own loader makes any Python object that a file names. This one makes
+    plain values, and tuples, which mmengine writes itself. It stays in place
+    for this process: bases, lists of classes and annotation files are read by
+    it too, and whoever needs objects can name yaml.Loader.
+    """
+    import yaml
+    from mmengine.fileio import register_handler
+    from mmengine.fileio.handlers import YamlHandler
+
+    class Loader(yaml.SafeLoader):
+        """Plain values and tuples."""
+
+        def tuple_of(self, node: yaml.Node) -> tuple:
+            return tuple(self.construct_sequence(node, deep=True))
+
+        def refuse(self, node: yaml.Node) -> None:
+            tag = node.tag.replace('tag:yaml.org,2002:', '!!')
+            raise yaml.constructor.ConstructorError(
+                problem=f'{tag} could run code; expected plain values (text, '
+                'numbers, lists, mappings). A .py config can hold programs',
+                problem_mark=node.start_mark,
+            )
+
+    Loader.add_constructor('tag:yaml.org,2002:python/tuple', Loader.tuple_of)
+    Loader.add_constructor(None, Loader.refuse)
+
+    @register_handler(['yaml', 'yml'])
+    class Handler(YamlHandler):
+        """mmengine's, with that loader."""
+
+        def load_from_fileobj(self, file: TextIO, **kwargs) -> object:
+            kwargs.setdefault('Loader', Loader)
+            return super().load_from_fileobj(file, **kwargs)
 
 
 def list_configs() -> list[Path]:

@@ -5,8 +5,9 @@ import argparse
 import os
 import sys
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import ConfigDict, DictAction
 
+from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.progress import quiet_imports
 
@@ -85,12 +86,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     args = parse_args()
-    if not os.path.isfile(args.config):
-        raise UserError(f'config {args.config} does not exist.')
-    cfg = Config.fromfile(args.config)
+    cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     cfg.load_from, cfg.resume = args.checkpoint, False

@@ -7,6 +7,7 @@ import sys
 
 from mmengine.config import Config, DictAction
 
+from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.progress import quiet_imports
 
@@ -63,12 +64,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not os.path.isfile(args.config):
-        raise UserError(f'config {args.config} does not exist.')
-    cfg = Config.fromfile(args.config)
+    cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     if args.resume:

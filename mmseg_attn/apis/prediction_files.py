@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..configs import load_config
 from ..engine.config_errors import check_installed
+from ..engine.data_checks import check_output_folder
 from ..errors import UserError
 from ..files import set_aside, whole
 from ..hosts import HostError
@@ -122,6 +123,7 @@ def predict_files(
     out, checkpoint = Path(out), str(checkpoint)
     config = load_config(config)
     check_installed(config)
+    check_output_folder(config, out)
     task = task_of(config)
     if not task.takes_pairs and (right or calibration):
         raise UserError(

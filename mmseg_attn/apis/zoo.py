@@ -8,7 +8,6 @@ nothing of what it downloads; here nothing gets its name before it is checked.
 import hashlib
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,9 +16,9 @@ import yaml
 
 from .. import configs
 from ..errors import UserError, near
+from ..fetch import discard, fetch
 from ..files import whole
 from ..progress import quiet_hosts
-from .fetch import discard, fetch
 
 # A published file's name ends in the first 8 digits of its sha256. Not so
 # here: MMSegmentation's publish_model.py takes them from the file it is given,
@@ -167,16 +166,10 @@ def check(path: Path, row: Row | None, config: Path | None = None) -> str:
     Raises:
         UserError: It is not good, with the reason.
     """
-    from ..engine.checkpoint import check_file
+    from ..engine.checkpoint_files import check_file
 
-    check_file(str(path))
+    check_file(str(path), str(path))
     found = _check_hash(path, row)
-    # torch reads damaged numbers without a word.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise UserError(f'{path} is damaged: {damaged} has a wrong sum.')
     config = config or row.config
     count = check_structure(path, config)
     return f'{found}; its {count} weights are those of {config.stem}'
@@ -197,12 +190,11 @@ def check_structure(path: Path, config: Path) -> int:
         UserError: They do not belong together.
     """
     with quiet_hosts():
-        from mmengine.config import Config
         from mmengine.registry import MODELS, init_default_scope
 
         from ..engine.checkpoint import load_checkpoint, match_weights
 
-        cfg = Config.fromfile(config)
+        cfg = configs.load_config(config)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         model = MODELS.build(cfg.model)
     surplus = match_weights(model, load_checkpoint(path), str(path))
@@ -260,9 +252,7 @@ def _check_hash(path: Path, row: Row | None) -> str:
 def _write_config(row: Row, folder: Path) -> None:
     """Write a config without bases, so that it works alone."""
     with quiet_hosts():
-        from mmengine.config import Config
-
-        text = Config.fromfile(row.config).pretty_text
+        text = configs.load_config(row.config).pretty_text
     path = folder / f'{row.name}.py'
     if not path.exists():
         with whole(path) as partial:

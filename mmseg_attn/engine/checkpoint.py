@@ -1,46 +1,33 @@
 # Copyright (c) mmseg_attn contributors.
-"""Load checkpoints without running what is in them, and say what is wrong."""
+"""Load checkpoints into models, or say why they do not fit."""
 
-import os
-import pickle
 import re
-import tarfile
 import warnings
 from collections import OrderedDict
-from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from ..errors import UserError, near
-from ..hosts import HostError
+from ..errors import UserError
+from .pretrained import read_checkpoint
 
 
 def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
     """Load a checkpoint with ``weights_only`` and explain what fails.
 
     Args:
-        path: A file, or a URL that mmengine can load.
+        path: As of :func:`~mmseg_attn.engine.pretrained.read_checkpoint`.
         map_location: Device of the tensors.
 
     Returns:
         The checkpoint: a state dict, or a dict that holds one.
 
     Raises:
-        UserError: The file is missing, empty, cut off, a web page, refused
-            by ``weights_only``, or otherwise no checkpoint.
+        UserError: It is missing, damaged, refused by ``weights_only``, or
+            holds no weights or such that are not finite.
     """
-    path = str(path)
-    if '://' in path:
-        allow_openmmlab_types()
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location)
-    else:
-        check_file(path)
-        checkpoint = _load_file(path, map_location)
+    checkpoint = read_checkpoint(path, map_location)
     if not isinstance(checkpoint, dict) or not any(
         isinstance(value, torch.Tensor)
         for value in _weights(checkpoint).values()
@@ -150,134 +137,6 @@ def match_weights(
         f'{name} is a checkpoint of another model: of {len(own)} weights '
         f'{fitting} fit; ' + ', '.join(parts) + '. Use the config it was '
         'trained with (its number of classes and its channels included).'
-    )
-
-
-def allow_openmmlab_types() -> None:
-    """Let ``weights_only`` loading pass what mmengine writes.
-
-    Its checkpoints hold the log as HistoryBuffer and numpy values. mmengine
-    0.10.7 does not allow them itself, so that torch 2.6 and later refuse its
-    own checkpoints. The list allows data only, no code.
-    """
-    if hasattr(torch.serialization, 'add_safe_globals'):
-        torch.serialization.add_safe_globals(_data_types())
-
-
-def _history_method(owner: type, name: str) -> object:
-    """Stand in for getattr, which a pickled HistoryBuffer asks for."""
-    if owner is not HistoryBuffer:
-        raise pickle.UnpicklingError(f'getattr of {owner} is refused')
-    return getattr(owner, name)
-
-
-def _data_types() -> list:
-    """What mmengine's checkpoints hold besides tensors and plain values."""
-    core = getattr(np, '_core', None) or np.core
-    types = [HistoryBuffer, np.ndarray, np.dtype, slice]
-    types += [type(np.dtype(code)) for code in '?bBhHiIlLqQefd']
-    types.append((_history_method, 'builtins.getattr'))
-    # numpy 1 and 2 write different module names.
-    for module in ('numpy.core', 'numpy._core'):
-        for name in ('_reconstruct', 'scalar'):
-            function = getattr(core.multiarray, name)
-            types.append((function, f'{module}.multiarray.{name}'))
-    return types
-
-
-def check_file(path: str) -> None:
-    """Tell the files that are no checkpoint at all.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: It is missing, empty, a folder, a web page or a pointer.
-    """
-    file = Path(path)
-    if not file.exists():
-        folder = file.parent
-        if not folder.is_dir():
-            raise UserError(
-                f'checkpoint {path} does not exist, nor does its folder.'
-            )
-        names = [entry.name for entry in folder.glob('[!.]*')]
-        hint = near(file.name, names, cutoff=0.5)
-        others = sorted(name for name in names if name.endswith('.pth'))
-        if others and not hint:
-            hint = f' Its folder holds {", ".join(others[:3])}.'
-        raise UserError(f'checkpoint {path} does not exist.{hint}')
-    if file.is_dir():
-        # Hidden ones were never finished.
-        names = sorted(entry.name for entry in file.glob('[!.]*.pth'))
-        raise UserError(
-            f'checkpoint {path} is a folder: name a file'
-            + (f', such as {names[-1]}.' if names else ' (it holds no .pth).')
-        )
-    if not file.stat().st_size:
-        raise UserError(
-            f'checkpoint {path} is empty (0 bytes): copy or download it again.'
-        )
-    with open(path, 'rb') as stream:
-        start = stream.read(512).lstrip()
-    if start[:1] == b'<':
-        raise UserError(
-            f'checkpoint {path} is a web page, not a checkpoint: the download '
-            'got an error page. Check the address and download it again.'
-        )
-    if start.startswith(b'version https://git-lfs'):
-        raise UserError(
-            f'checkpoint {path} is a Git LFS pointer: run "git lfs pull".'
-        )
-
-
-def _load_file(path: str, map_location: str) -> object:
-    safe_globals = getattr(torch.serialization, 'safe_globals', None)
-    allowed = safe_globals(_data_types()) if safe_globals else nullcontext()
-    try:
-        with allowed:
-            return torch.load(
-                path, map_location=map_location, weights_only=True
-            )
-    except Exception as error:
-        reason = _explain(path, error)
-        if reason is None:
-            raise
-        raise UserError(f'checkpoint {path} {reason}') from error
-
-
-def _explain(path: str, error: Exception) -> str | None:
-    """Say why torch.load failed, or None where it is not the file."""
-    text = str(error)
-    if HostError.OUT_OF_MEMORY.found_in(error) or isinstance(
-        error, (PermissionError, MemoryError)
-    ):
-        return None
-    with open(path, 'rb') as stream:
-        start = stream.read(4)
-    size = f'{os.path.getsize(path):,} bytes'
-    if tarfile.is_tarfile(path):
-        return (
-            'is in the tar format of torch before 0.2, which cannot be '
-            'loaded safely: load it with an old torch, if you trust it, and '
-            'save it again.'
-        )
-    refused = re.search(r'GLOBAL (\S+)', text)
-    if refused:
-        return (
-            f'holds the Python object {refused[1]} besides weights, and '
-            'loading that could run code. If you trust where it comes from, '
-            'keep its weights alone: python -c "import torch; torch.save('
-            f"torch.load('{path}', map_location='cpu', weights_only=False)"
-            "['state_dict'], 'weights.pth')\""
-        )
-    if 'Unsupported operand' in text:
-        return 'was written by pickle: expected a file that torch.save wrote.'
-    if start == b'PK\x03\x04' or start[:1] == b'\x80':
-        return f'is cut off or damaged ({size}): copy or download it again.'
-    return (
-        f'is not a checkpoint of torch ({size}, beginning {start!r}): '
-        'expected a file that torch.save wrote.'
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
-from .checkpoint import allow_openmmlab_types, load_checkpoint
+from .checkpoint import load_checkpoint
 
 
 def resume(cfg: Config, train: bool) -> tuple[list[str], dict | None]:
@@ -28,8 +28,6 @@ def resume(cfg: Config, train: bool) -> tuple[list[str], dict | None]:
     notes = _choose_checkpoint(cfg)
     if train and not cfg.resume:
         check_unused(cfg.work_dir)
-    # mmengine 0.10.7 cannot load what mmengine writes without this.
-    allow_openmmlab_types()
     checkpoint = load_checkpoint(cfg.load_from) if cfg.load_from else None
     if cfg.resume:
         _check_resumable(cfg, checkpoint)

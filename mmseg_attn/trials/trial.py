@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.progress import Progress
 
-from ..configs import find_config
+from ..configs import load_config
 from ..datasets.scenes import write_folder
 from ..errors import UserError
 from .pictures import prepare_pictures
@@ -199,7 +199,7 @@ def trial_config(
     Returns:
         Trains, and tests once, after the training.
     """
-    cfg = Config.fromfile(find_config(data.pattern.format(method)))
+    cfg = load_config(data.pattern.format(method))
     content = json.loads((data.folder / 'dataset.json').read_text())
     cfg.model.decode_head.num_classes = len(content['classes'])
     cfg.work_dir = str(work)
@@ -240,7 +240,7 @@ def run_trial(
     Raises:
         UserError: The training failed; the log has more.
     """
-    total = Config.fromfile(config).train_cfg.max_iters
+    total = load_config(config).train_cfg.max_iters
     task = progress.add_task(f'{name}: starting', total=total)
     log = config.with_suffix('.log')
     read, write = os.pipe()

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..apis.complexity import segmentor_flops
+from ..configs import load_config
 from ..engine.runner import build_runner
 from ..errors import run_command
 
@@ -72,7 +72,7 @@ def main() -> None:
     """Run the config named on the command line."""
     config, descriptor = sys.argv[1:]
     out = os.fdopen(int(descriptor), 'w')
-    cfg = Config.fromfile(config)
+    cfg = load_config(config)
     runner = build_runner(cfg)
     runner.register_hook(_Report(out))
     start = time.perf_counter()

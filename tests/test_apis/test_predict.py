@@ -705,3 +705,16 @@ def test_folder_of_a_videos_masks_keeps_what_is_not_its_own(tmp_path):
     (tmp_path / 'notes.txt').touch()
     with pytest.raises(UserError, match='notes.txt'):
         check_frames(tmp_path, '.png')
+
+
+def test_datasets_own_folders_are_not_written_to(trained, tmp_path):
+    cfg = Config.fromfile(trained.config)
+    folder = Path(cfg.test_dataloader.dataset.data_root, 'masks')
+    before = sorted(folder.rglob('*'))
+    for out in (folder, folder / 'new'):
+        with pytest.raises(SystemExit, match='is in the dataset folder'):
+            main(
+                ['predict', '--out', str(out), '--device', 'cpu']
+                + [trained.config, trained.checkpoint, str(tmp_path)]
+            )
+    assert sorted(folder.rglob('*')) == before

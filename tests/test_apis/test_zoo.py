@@ -18,8 +18,9 @@ import yaml
 from mmengine.config import Config
 from tiny_segmentor import config_text, write_dataset
 
+from mmseg_attn import fetch
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis import fetch, zoo
+from mmseg_attn.apis import zoo
 from mmseg_attn.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmseg_attn.engine.checkpoint import load_checkpoint, load_weights
@@ -257,3 +258,44 @@ def test_a_write_cut_short_leaves_the_old_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == WHOLE
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize('place', range(0, 64, 7))
+def test_flipped_bytes_are_noticed(place, tmp_path):
+    """torch itself takes 64 changed bytes among the numbers for weights."""
+    path = tmp_path / 'weights.pth'
+    content = bytearray(saved({'weight': torch.rand(30000)}))
+    start = 20000 + 1000 * place
+    for byte in range(start, start + 64):
+        content[byte] ^= 0xFF
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)['weight'].shape == (30000,)
+    with pytest.raises(UserError, match='is damaged: .*data/0 in it has a'):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_weights_that_are_not_finite_are_refused(value, dtype, tmp_path):
+    path = tmp_path / 'weights.pth'
+    state = {k: v.to(dtype) for k, v in Model().state_dict().items()}
+    state['head.weight'][1, 2] = value
+    state['head.bias'][:] = value
+    torch.save({'state_dict': state, 'meta': {'nothing': np.nan}}, path)
+    found = rf'the first is head\.weight \(1 of 24 {value}\)'
+    for load in (load_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(UserError, match=found):
+            load(str(path))
+    # Large numbers, whose sum is infinite, are none of these ...
+    state['head.weight'][:] = torch.finfo(dtype).max
+    # ... nor is a mask of an encoder of texts.
+    state['head.bias'] = torch.full((4, 4), -np.inf).triu(1)
+    torch.save({'state_dict': state}, path)
+    assert load_checkpoint(path)
+
+
+def test_a_program_of_torchscript_is_named(tmp_path):
+    path = tmp_path / 'program.pth'
+    torch.jit.script(nn.Linear(2, 2)).save(str(path))
+    with pytest.raises(UserError, match='TorchScript'):
+        load_checkpoint(path)

@@ -15,13 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.runner import set_random_seed
 from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from mmseg_attn.configs import find_config
+from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
 from mmseg_attn.progress import quiet_hosts, quiet_imports
@@ -95,9 +95,7 @@ def main() -> int:
     args = parse_args()
     if args.number < 1:
         raise UserError(f'--number must be 1 or more, got {args.number}.')
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     check_task(cfg, SEGMENTOR, CLIPS, DETECTOR)
     check_installed(cfg)
     check_output_folder(cfg, args.out)

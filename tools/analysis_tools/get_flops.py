@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmseg_attn.configs import find_config
+from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.progress import quiet_hosts, quiet_imports
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(find_config(args.config))
+    cfg = load_config(args.config)
     check_task(cfg, SEGMENTOR, CLIPS)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)

@@ -21,7 +21,6 @@ import torch
 from host import criss_cross_layer
 from machine import autocast, setup
 from measure import Contestant, as_it_is, time_in_turns, verify
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
@@ -29,7 +28,7 @@ from options import add_amp, parser, size
 from report import save_table
 from training import load, train
 
-from mmseg_attn.configs import find_config
+from mmseg_attn.configs import load_config
 from mmseg_attn.errors import run_command
 from mmseg_attn.progress import quiet_imports
 
@@ -96,7 +95,7 @@ def build(model, kind):
 
 def contestants(config, batch, height, width, args):
     """Ours and the host's model of a config."""
-    cfg = Config.fromfile(find_config(config))
+    cfg = load_config(config)
     init_default_scope('mmseg')
     torch.manual_seed(0)
     kind = cfg.model.decode_head.type

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmseg_attn.configs import find_config
+from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.files import whole
 from mmseg_attn.progress import quiet_imports
@@ -85,8 +85,7 @@ def main() -> None:
         raise UserError(f'--val-share must be 0 to 1, got {args.val_share}.')
     if args.size is not None and args.size < 32:
         raise UserError(f'--size must be 32 or more, got {args.size}.')
-    cfg = Config.fromfile(find_config(args.config))
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = load_config(args.config, args.cfg_options)
     check_task(cfg, DETECTOR)
     for path in (args.out / 'config.py', args.out / 'annotations'):
         if path.exists():
@@ -135,7 +134,7 @@ def main() -> None:
         print(f'Note: {line}')
     print(f'Config: {config}')
     if args.train:
-        build_runner(Config.fromfile(config)).train()
+        build_runner(load_config(config)).train()
 
 
 def read(path: Path) -> dict:

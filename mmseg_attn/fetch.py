@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 
 from rich.progress import Progress
 
-from ..errors import UserError
-from ..progress import make_progress
+from .errors import UserError
+from .progress import make_progress
 
 CHUNK = 2**20
 NETWORK_ERRORS = (
@@ -171,8 +171,8 @@ def _explain(url: str, part: Path, error: Exception) -> str:
     if isinstance(error, URLError):
         return (
             f'{urlsplit(url).netloc} cannot be reached ({error.reason}). '
-            f'Without a network here, download {url} elsewhere and check it '
-            'with "python -m mmseg_attn zoo verify FILE".'
+            f'Without a network here, download {url} elsewhere and '
+            f'put it into {part.parent}.'
         )
     ending = 'goes on from there' if _read_note(part, url) else 'tries again'
     return (
