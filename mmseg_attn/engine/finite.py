@@ -67,7 +67,8 @@ def check_finite(checkpoint: object, name: str) -> None:
     if found:
         raise UserError(
             f'checkpoint {name} holds weights that are not finite, the first '
-            f'is {found.removeprefix("state_dict.")}: its training went wrong. Take an earlier one.'
+            f'is {found.removeprefix("state_dict.")}: its training went '
+            'wrong. Take an earlier one.'
         )
 
 
