@@ -197,7 +197,7 @@ def test_refusals(tool, trained, tmp_path):
         'could replace pictures or masks': tool(
             '--out', data / 'masks' / 'val'
         ),
-        'config nowhere.py does not exist': tool(config='nowhere.py'),
+        'No config file nowhere.py, and none of': tool(config='nowhere.py'),
         'data_prefix.img_path of test_dataloader does not exist': tool(
             '--cfg-options', 'test_dataloader.dataset.data_root=nowhere'
         ),

@@ -30,7 +30,7 @@ def slim(checkpoint: dict, name: str) -> dict:
     """Keep what a published checkpoint needs.
 
     Args:
-        checkpoint: As mmengine saves it.
+        checkpoint: As mmengine saves it, from ``load_checkpoint``.
         name: Its name in messages.
 
     Returns:
@@ -40,8 +40,7 @@ def slim(checkpoint: dict, name: str) -> dict:
         plain types.
 
     Raises:
-        UserError: There is no state dict, or a weight that is no tensor or not
-            finite.
+        UserError: There is no state dict, or a weight that is no tensor.
     """
     weights = checkpoint.get('state_dict')
     if not isinstance(weights, dict):
@@ -50,8 +49,6 @@ def slim(checkpoint: dict, name: str) -> dict:
     for key, value in weights.items():
         if not isinstance(value, Tensor):
             raise UserError(f'{key} of {name} is a {type(value).__name__}.')
-        if not value.isfinite().all():
-            raise UserError(f'{key} of {name} is not finite.')
         # A view would be saved with all of what it is a view of.
         kept[key] = value.detach().cpu().clone()
     # The versions of modules, which some read when they load.
