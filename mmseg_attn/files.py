@@ -3,7 +3,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,38 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         _remove(partial)
+
+
+@contextmanager
+def gathered(
+    folder: str | Path, is_main: Callable[[], bool] = lambda: True
+) -> Iterator[Path]:
+    """Give a folder to write to whose files appear when all are written.
+
+    If the block raises or is interrupted, none of them appears. Files of the
+    same names are replaced one by one; others in the folder stay.
+
+    Args:
+        folder: Where the files are to be. It is made.
+        is_main: Asked at the end: whether this process, of several that
+            write, is the one that brings the files there.
+
+    Yields:
+        A hidden folder in it, which is there.
+    """
+    folder = Path(folder)
+    partial = folder / '.partial'
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        found = sorted(partial.rglob('*')) if is_main() else []
+        for path in (path for path in found if path.is_file()):
+            target = folder / path.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    finally:
+        if is_main():
+            _remove(partial)
 
 
 def set_aside(path: Path) -> Path:

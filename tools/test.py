@@ -4,6 +4,7 @@
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 
 from mmengine.config import ConfigDict, DictAction
 
@@ -105,10 +106,10 @@ def main() -> None:
         )
     if args.tta:
         task.add_tta(cfg)
-    if args.out:
-        task.save_tests(cfg, args.out)
-    runner = build_runner(cfg, train=False)
-    runner.test()
+    saving = task.save_tests(cfg, args.out) if args.out else nullcontext()
+    with saving:
+        runner = build_runner(cfg, train=False)
+        runner.test()
     del runner
     end_processes()
 

@@ -2,6 +2,7 @@
 """What a task is, said once: how its models are run, shown and checked."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -34,7 +35,8 @@ class Task:
         draw_tests: Changes a config so that its test draws pictures.
         add_tta: Changes a config so that its test averages over flips and
             scales; None where there is no such thing.
-        save_tests: Changes a config so that its test saves predictions.
+        save_tests: Changes a config so that its test, run within, saves
+            predictions: all of them or none.
         has_classes: Whether it predicts classes.
         slides: Whether it can predict in overlapping windows.
         takes_pairs: Whether its input is a pair of pictures.
@@ -47,7 +49,7 @@ class Task:
     check_data: Callable[[Config, Sequence[str]], Iterator[reports.Report]]
     draw_tests: Callable[[Config, str | None], None]
     add_tta: Callable[[Config], None]
-    save_tests: Callable[[Config, str], None]
+    save_tests: Callable[[Config, str], AbstractContextManager]
     has_classes: bool = True
     slides: bool = False
     takes_pairs: bool = False
@@ -61,7 +63,7 @@ SEGMENTOR = Task(
     check_data=reports.label_reports,
     draw_tests=testing.draw_segmentation,
     add_tta=testing.add_segmentation_tta,
-    save_tests=testing.save_masks,
+    save_tests=testing.saved_masks,
     slides=True,
 )
 CLIPS = Task(
@@ -71,7 +73,7 @@ CLIPS = Task(
     check_data=reports.label_reports,
     draw_tests=testing.draw_clips,
     add_tta=testing.add_segmentation_tta,
-    save_tests=testing.save_masks,
+    save_tests=testing.saved_masks,
     slides=True,
     takes_clips=True,
 )
@@ -82,7 +84,7 @@ DETECTOR = Task(
     check_data=reports.instance_reports,
     draw_tests=testing.draw_detections,
     add_tta=testing.add_detection_tta,
-    save_tests=testing.save_detections,
+    save_tests=testing.saved_detections,
 )
 STEREO = Task(
     title='stereo network',
@@ -91,7 +93,7 @@ STEREO = Task(
     check_data=reports.refuse_pairs,
     draw_tests=testing.draw_segmentation,
     add_tta=testing.add_segmentation_tta,
-    save_tests=testing.save_masks,
+    save_tests=testing.saved_masks,
     has_classes=False,
     takes_pairs=True,
 )

@@ -3,13 +3,17 @@
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmseg.evaluation import CityscapesMetric, IoUMetric
 from mmseg.registry import METRICS
 
 from ..engine.data_checks import check_output_folder
 from ..errors import UserError
+from ..files import gathered
 from .predictors import test_dataset, tta_model
 
 # Scales of MMSegmentation's own test-time augmentation.
@@ -157,16 +161,20 @@ def _scaled(resize: ConfigDict, ratio: float) -> ConfigDict:
     return resize
 
 
-def save_masks(cfg: Config, folder: str) -> None:
-    """Let a test save class maps.
+@contextmanager
+def saved_masks(cfg: Config, folder: str) -> Iterator[None]:
+    """Let a test save class maps, all of them or none.
 
     Args:
         cfg: Of a segmentor. It is changed.
         folder: Where to.
 
+    Yields:
+        Nothing, while the test runs.
+
     Raises:
-        UserError: No evaluator of the test can save masks, or a dataset reads
-            from the folder.
+        UserError: No evaluator of the test can save masks, or a dataset
+            reads from the folder.
     """
     check_output_folder(cfg, folder)
     evaluators = _evaluators(cfg)
@@ -176,10 +184,12 @@ def save_masks(cfg: Config, folder: str) -> None:
             '--out needs a test_evaluator that can save masks, such as '
             f'IoUMetric, got {", ".join(item.type for item in evaluators)}.'
         )
-    for evaluator in savers:
-        evaluator.output_dir = folder
-        if issubclass(METRICS.get(evaluator.type), CityscapesMetric):
-            evaluator.keep_results = True
+    with gathered(folder, is_main_process) as partial:
+        for evaluator in savers:
+            evaluator.output_dir = str(partial)
+            if issubclass(METRICS.get(evaluator.type), CityscapesMetric):
+                evaluator.keep_results = True
+        yield
 
 
 def _saves_masks(name: str) -> bool:
@@ -187,20 +197,27 @@ def _saves_masks(name: str) -> bool:
     return kind is not None and issubclass(kind, (IoUMetric, CityscapesMetric))
 
 
-def save_detections(cfg: Config, path: str) -> None:
+@contextmanager
+def saved_detections(cfg: Config, path: str) -> Iterator[None]:
     """Let a test save detections.
 
     Args:
         cfg: Of a detector. It is changed.
         path: File to write, ``.pkl``.
 
+    Yields:
+        Nothing, while the test runs.
+
     Raises:
         UserError: The name ends otherwise.
     """
     if not path.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out needs a .pkl file for detections, got {path}.')
-    saver = dict(type='mmdet.DumpDetResults', out_file_path=path)
-    cfg.test_evaluator = [*_evaluators(cfg), ConfigDict(saver)]
+    with gathered(os.path.dirname(path) or '.', is_main_process) as partial:
+        target = str(partial / os.path.basename(path))
+        saver = dict(type='mmdet.DumpDetResults', out_file_path=target)
+        cfg.test_evaluator = [*_evaluators(cfg), ConfigDict(saver)]
+        yield
 
 
 def _evaluators(cfg: Config) -> list[ConfigDict]:

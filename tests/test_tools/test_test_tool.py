@@ -1,16 +1,19 @@
 # Copyright (c) mmseg_attn contributors.
 """tools/test.py, run in this process."""
 
+import errno
 import json
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
 
 from mmseg_attn.apis.testing import add_segmentation_tta
@@ -122,6 +125,24 @@ def test_flip_and_scales(tool, tmp_path):
     assert code is None and metrics['mIoU'] > 0
     assert mirror_errors(tmp_path / 'plain') > 0
     assert mirror_errors(tmp_path / 'tta') == 0
+
+
+def test_a_full_disk_leaves_no_half_masks(tool, tmp_path, monkeypatch):
+    save, saved = Image.Image.save, []
+
+    def full(self, path, *args, **kwargs):
+        save(self, path, *args, **kwargs)
+        saved.append(path)
+        if len(saved) == 2:
+            Path(path).write_bytes(Path(path).read_bytes()[:20])
+            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+    monkeypatch.setattr(Image.Image, 'save', full)
+    code, _ = tool('--out', tmp_path / 'masks')
+    assert 'No space left on device' in code and '\n' not in code
+    assert len(saved) == 2
+    assert not list((tmp_path / 'masks').iterdir())
+    monkeypatch.undo()
 
 
 def test_pipeline_made_for_test_time_augmentation():

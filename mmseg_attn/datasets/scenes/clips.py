@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
+from ...files import whole
 from ...video import write_video
 from .folder import check_empty
 from .png import write_png
@@ -90,10 +91,14 @@ def write_clips(
     val_scenes = islice(make_scenes(seed, train + val, size), train, None)
     scene = list(val_scenes)[1]
     bright, dark = (render(scene, lit)[0] for lit in (True, False))
-    with write_video(out / 'video.mp4', FPS) as video:
+    with (
+        whole(out / 'video.mp4') as partial,
+        write_video(partial, FPS) as video,
+    ):
         for frame in range(VIDEO_FRAMES):
             picture = dark if frame % PERIOD == 2 else bright
             video.write(np.ascontiguousarray(picture[..., ::-1]))
     about = {'classes': CLASSES, 'palette': PALETTE, 'groups': GROUPS}
     text = json.dumps(about, indent=1) + '\n'
-    (out / 'dataset.json').write_text(text, encoding='utf-8', newline='\n')
+    with whole(out / 'dataset.json') as partial:
+        partial.write_text(text, encoding='utf-8', newline='\n')

@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 from ...errors import UserError
+from ...files import whole
 from .instances import coco_instances
 from .png import write_png
 from .render import render
@@ -90,4 +91,5 @@ def check_empty(out: Path, train: int, val: int, ending: str = '') -> None:
 
 def _write_json(path: Path, content: dict, **options) -> None:
     text = json.dumps(content, **options) + '\n'
-    path.write_text(text, encoding='utf-8', newline='\n')
+    with whole(path) as partial:
+        partial.write_text(text, encoding='utf-8', newline='\n')

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import whole
+
 
 def write_png(
     path: str | Path,
@@ -43,4 +45,5 @@ def write_png(
     for name, body in chunks:
         data += struct.pack('>I', len(body)) + name + body
         data += struct.pack('>I', zlib.crc32(name + body))
-    Path(path).write_bytes(data)
+    with whole(path) as partial:
+        partial.write_bytes(data)

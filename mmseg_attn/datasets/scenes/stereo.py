@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
+from ...files import whole
 from ..disparity_files import write_pfm
 from .png import write_png
 
@@ -116,4 +117,5 @@ def write_pairs(
             name = f'{index:05d}'
             write_png(folders[0] / f'{name}.png', left)
             write_png(folders[1] / f'{name}.png', right)
-            write_pfm(folders[2] / f'{name}.pfm', disparity)
+            with whole(folders[2] / f'{name}.pfm') as partial:
+                write_pfm(partial, disparity)
