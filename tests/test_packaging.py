@@ -102,6 +102,7 @@ def test_wheel_content(wheel):
         }
     code = {name for name in found if name.startswith('mmseg_attn/')}
     assert tracked_like('mmseg_attn') <= code
+    assert 'mmseg_attn/py.typed' in code  # else type checkers see nothing
 
 
 def test_first_file_leads_to_mim(wheel):
