@@ -23,10 +23,10 @@ def read_disparity(path: str | Path) -> np.ndarray:
     """Read the disparities of a left picture.
 
     Args:
-        path (str | Path): A ``.pfm``, or a 16-bit ``.png`` as KITTI's.
+        path: A ``.pfm``, or a 16-bit ``.png`` as KITTI's.
 
     Returns:
-        np.ndarray: (H, W) float32 in pixels, infinite where unknown.
+        (H, W) float32 in pixels, infinite where unknown.
 
     Raises:
         UserError: The file is missing, cut off, of another format, or holds
@@ -59,14 +59,17 @@ def read_pfm(path: str | Path) -> np.ndarray:
     """Read a portable float map of one channel.
 
     Args:
-        path (str | Path): The file, of either byte order.
+        path: The file, of either byte order.
 
     Returns:
-        np.ndarray: (H, W) float32, top row first.
+        (H, W) float32, top row first.
 
     Raises:
         UserError: It is no such file, or cut off.
     """
+    # Not by OpenCV, which divides by the scale that Middlebury's files name
+    # (1/255, though their numbers are pixels), refuses line ends of Windows,
+    # and takes files that are too long.
     data = Path(path).read_bytes()
     header = HEADER.match(data)
     if not header or header[1] != b'Pf' or not float(header[4]):
@@ -92,8 +95,8 @@ def write_pfm(path: str | Path, disparity: np.ndarray) -> None:
     """Write a portable float map.
 
     Args:
-        path (str | Path): The file.
-        disparity (np.ndarray): (H, W).
+        path: The file.
+        disparity: The map, (H, W).
     """
     height, width = disparity.shape
     rows = np.flipud(disparity).astype('<f4').tobytes()
@@ -122,9 +125,9 @@ def write_png(path: str | Path, disparity: np.ndarray) -> None:
     """Write a 16-bit PNG as KITTI's.
 
     Args:
-        path (str | Path): The file.
-        disparity (np.ndarray): (H, W) in pixels. What is not finite becomes
-            0, unknown; the rest is at least 1/256 and below 256.
+        path: The file.
+        disparity: The map, (H, W) in pixels. What is not finite becomes 0,
+            unknown; the rest is at least 1/256 and below 256.
 
     Raises:
         OSError: It cannot be written.

@@ -39,6 +39,9 @@ def test_pfm_bytes(tmp_path):
     assert np.array_equal(read_pfm(path), rows)
     path.write_bytes(b'Pf\r\n3 2\r\n-1e0\r\n' + body.astype('<f4').tobytes())
     assert np.array_equal(read_pfm(path), rows)
+    # The scale of Middlebury's files, whose numbers are pixels all the same.
+    path.write_bytes(b'Pf\n3 2\n-0.003922\n' + body.astype('<f4').tobytes())
+    assert np.array_equal(read_pfm(path), rows)
     write_pfm(path, rows)
     assert path.read_bytes() == b'Pf\n3 2\n-1.0\n' + body.tobytes()
 
