@@ -24,7 +24,7 @@ def count_flops(run: Callable, *args: Any) -> int:
     Args:
         run: A module or function on tensors of the CPU: the kernels of a GPU
             hide their products.
-        *args: Its arguments.
+        args: Its arguments.
 
     Returns:
         The number.
@@ -40,8 +40,8 @@ def segmentor_flops(
     Args:
         model: A segmentor of mmseg; its training mode is kept. From a GPU it
             is copied, since it runs on the CPU.
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
+        height: Height of the picture, in pixels.
+        width: Width of the picture, in pixels.
 
     Returns:
         As of :func:`count_flops`, of ``backbone``, of ``neck`` where there is
@@ -76,7 +76,7 @@ def segmentor_flops(
 
 def _counted(run: Callable, *args) -> FlopCounterMode:
     # What it tries out, once, is no work of the call.
-    matmul._onednn_works()
+    matmul.onednn_works()
     with (
         torch.no_grad(),
         FlopCounterMode(

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Channelized axial attention as a layer."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -17,6 +19,7 @@ from .projected import (
     NORM_CFG,
     check_map,
     check_weight,
+    shown,
     transposed_attention,
 )
 
@@ -25,13 +28,15 @@ class ChannelGate(BaseModule):
     """Dense layers without biases and a sigmoid, line by line.
 
     Args:
-        channels: Of the lines.
+        channels: Channels of the lines.
         ratio: Width of the hidden layers, as a share of the channels.
-        num_layers: Hidden layers.
+        num_layers: Number of hidden layers.
         act_cfg: Activation of the hidden layers.
     """
 
-    def __init__(self, channels, ratio, num_layers, act_cfg):
+    def __init__(
+        self, channels: int, ratio: float, num_layers: int, act_cfg: dict
+    ):
         super().__init__()
         hidden = max(1, int(channels * ratio))
         widths = [channels] + [hidden] * num_layers
@@ -43,13 +48,20 @@ class ChannelGate(BaseModule):
         self.act = build_activation_layer(act_cfg)
         self.init_weights()
 
-    def init_weights(self):
-        """As in the official code (Glorot)."""
+    def init_weights(self) -> None:
+        """Initialise as the official code does (Glorot)."""
         for dense in (*self.denses, self.dense_end):
             nn.init.xavier_uniform_(dense.weight)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(B, lines, channels) to gates of the same shape."""
+        """Gate lines.
+
+        Args:
+            pooled: Mean of each line, (B, lines, channels).
+
+        Returns:
+            Gates between 0 and 1, of the same shape.
+        """
         # The operator pools in fp32, of a half-precision layer too.
         pooled = pooled.to(self.dense_end.weight.dtype)
         for dense in self.denses:
@@ -68,17 +80,27 @@ class ChannelizedAxialAttention(BaseModule):
 
     Args:
         in_channels: Channels of the map.
-        channels: Of the value, and so of the output.
-        guided_channels: Of query and key.
+        channels: Channels of the value, and so of the output.
+        guided_channels: Channels of query and key.
         gate_ratio: Width of the gates' hidden layers as a share of channels.
-        gate_layers: Hidden layers of the gates. How many and how wide is
-            the official code's choice.
-        gate_act_cfg: Activation of the hidden layers; that of the author's
-            later code, since the first release's cannot run.
-        conv_cfg, norm_cfg, act_cfg: Of the projections, as in mmcv: None for
-            none. The official norm has an epsilon of 1e-3.
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine.
+        gate_layers: Number of hidden layers of the gates. How many and how
+            wide is the official code's choice.
+        gate_act_cfg: Activation of the hidden layers. None means that of the
+            author's later code (leaky ReLU), since the first release's
+            cannot run.
+        conv_cfg: Convolution of the projections, as in mmcv.
+        norm_cfg: Norm of the projections, as in mmcv. The official one has an
+            epsilon of 1e-3.
+        act_cfg: Activation of the projections, as in mmcv.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import ChannelizedAxialAttention
+        >>> layer = ChannelizedAxialAttention(64, channels=128)
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 128, 32, 48])
 
     Channelized Axial Attention, https://arxiv.org/abs/2101.07434.
     """
@@ -90,6 +112,7 @@ class ChannelizedAxialAttention(BaseModule):
         in_channels: int,
         channels: int = 512,
         guided_channels: int = 64,
+        *,
         gate_ratio: float = 0.25,
         gate_layers: int = 5,
         gate_act_cfg: dict | None = None,
@@ -119,6 +142,14 @@ class ChannelizedAxialAttention(BaseModule):
         gate = partial(ChannelGate, channels, gate_ratio, gate_layers, act_cfg)
         self.v_c_attention = gate()
         self.h_c_attention = gate()
+
+    def extra_repr(self) -> str:
+        """What a printed layer says beside its modules."""
+        return shown(
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            backend=self.backend,
+        )
 
     def _guides(self, x):
         """Queries, which are the keys, of columns and of rows."""
@@ -153,7 +184,8 @@ class ChannelizedAxialAttention(BaseModule):
         """Where positions look, through the rows and then the columns.
 
         The gates, which weigh channels and not positions, are not followed.
-        Arguments and result as of :meth:`CrissCrossAttention.trace_attention`.
+        The arguments and the result are those of
+        :meth:`CrissCrossAttention.trace_attention`.
         """
         check_map(self, x)
         check_weight(x, weight)

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Criss-cross attention as a layer."""
+
 from __future__ import annotations
 
 from mmcv.cnn import Scale
@@ -34,12 +36,20 @@ class CrissCrossAttention(ProjectedAttention):
 
     Args:
         in_channels: Channels C of the map.
-        reduction: query and key have ``in_channels // reduction`` channels.
+        reduction: How many times fewer channels query and key have:
+            ``in_channels // reduction``.
         spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
         gamma_init: What gamma starts at.
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine. By default the convolutions start as
-            torch's do.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine. Without it the convolutions
+            start as torch's do.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import CrissCrossAttention
+        >>> layer = CrissCrossAttention(64)
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 64, 32, 48])
 
     CCNet, https://arxiv.org/abs/1811.11721, section 3.2.
     """
@@ -50,6 +60,7 @@ class CrissCrossAttention(ProjectedAttention):
         self,
         in_channels: int,
         reduction: int = 8,
+        *,
         spatial_dims: int = 2,
         gamma_init: float = 0.0,
         backend: str | None = None,
@@ -58,18 +69,17 @@ class CrissCrossAttention(ProjectedAttention):
         check_reduction(in_channels, reduction)
         super().__init__(
             in_channels,
-            in_channels // reduction,
-            in_channels,
-            1,
-            spatial_dims,
-            'criss_cross_attention',
-            backend,
-            init_cfg,
+            key_channels=in_channels // reduction,
+            value_channels=in_channels,
+            operator=criss_cross_attention,
+            spatial_dims=spatial_dims,
+            backend=backend,
+            init_cfg=init_cfg,
         )
         self.gamma_init = gamma_init
         self.gamma = Scale(gamma_init)
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialise as configured, else undo what a backbone applied."""
         super().init_weights()
         if not self.init_cfg:
@@ -81,9 +91,6 @@ class CrissCrossAttention(ProjectedAttention):
             state_dict[f'{prefix}gamma.scale'] = official.reshape(())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _attend(self, query, key, value):
-        return criss_cross_attention(query, key, value, backend=self.backend)
-
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each position to its row and column.
 
@@ -91,13 +98,13 @@ class CrissCrossAttention(ProjectedAttention):
             x: (B, C, *spatial).
 
         Returns:
-            Same shape, dtype and memory format.
+            A map of the same shape, dtype and memory format.
 
         Raises:
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x, self.spatial_dims)
-        convs = self._convs()
+        convs = self.convs()
         if not any(map(is_changed, convs)):
             gamma = self.gamma.scale
             parameters = parameters_of(convs)
@@ -107,5 +114,5 @@ class CrissCrossAttention(ProjectedAttention):
                 )
             if self.backend in (None, 'torch') and can_fuse(x):
                 return FusedCrissCross.apply(x, gamma, *parameters)
-        attended = self._attend(*self._project(x, convs))
+        attended = self.attend(*self.project(x, convs))
         return add_attention(x, self.gamma.scale, attended, self.backend)

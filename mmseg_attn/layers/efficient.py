@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Efficient attention as a layer."""
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -21,22 +23,31 @@ class EfficientAttention(ProjectedAttention):
 
     Args:
         in_channels: Channels C of the map.
-        key_channels: Of queries and keys, all heads together; by default
-            C / 2, the author's common setting.
-        value_channels: Of values, all heads together; by default C.
-        num_heads: Heads, an option of the official code; the paper has one.
+        key_channels: Channels of queries and keys, all heads together. None
+            means C / 2, the author's common setting.
+        value_channels: Channels of values, all heads together. None means C.
+        num_heads: Number of heads, an option of the official code; the paper
+            has one.
         normalization: ``'softmax'`` or ``'scaling'``, see
             :func:`mmseg_attn.ops.efficient_attention`.
-        divisor: Of 'scaling'; by default the number of positions.
-        zero_init: Start the reprojection at 0, so that an untrained layer
-            returns its input: for pre-trained networks. The official code
-            starts as torch's convolutions do.
+        divisor: Divisor of the scores for ``'scaling'``. None means the
+            number of positions.
+        zero_init: Whether the reprojection starts at 0, so that an untrained
+            layer returns its input: for pre-trained networks. The official
+            code starts as torch's convolutions do.
         spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine.
 
     Raises:
         ValueError: ``num_heads`` does not divide the channels.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import EfficientAttention
+        >>> layer = EfficientAttention(64, num_heads=8)
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 64, 32, 48])
 
     Efficient Attention, https://arxiv.org/abs/1812.01243.
     """
@@ -49,6 +60,7 @@ class EfficientAttention(ProjectedAttention):
         in_channels: int,
         key_channels: int | None = None,
         value_channels: int | None = None,
+        *,
         num_heads: int = 1,
         normalization: str = 'softmax',
         divisor: float | None = None,
@@ -75,16 +87,15 @@ class EfficientAttention(ProjectedAttention):
             )
         super().__init__(
             in_channels,
-            key_channels,
-            value_channels,
-            num_heads,
-            spatial_dims,
-            'efficient_attention',
-            backend,
-            init_cfg,
-        )
-        self.options = dict(
-            normalization=normalization, divisor=divisor, backend=backend
+            key_channels=key_channels,
+            value_channels=value_channels,
+            operator=efficient_attention,
+            num_heads=num_heads,
+            spatial_dims=spatial_dims,
+            backend=backend,
+            init_cfg=init_cfg,
+            normalization=normalization,
+            divisor=divisor,
         )
         self.zero_init = zero_init
         self.reprojection = CONVS[spatial_dims](value_channels, in_channels, 1)
@@ -95,14 +106,11 @@ class EfficientAttention(ProjectedAttention):
             nn.init.zeros_(self.reprojection.weight)
             nn.init.zeros_(self.reprojection.bias)
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialise as configured, else undo what a backbone applied."""
         super().init_weights()
         if not self.init_cfg:
             self._start()
-
-    def _attend(self, query, key, value):
-        return efficient_attention(query, key, value, **self.options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each position to all.
@@ -111,14 +119,14 @@ class EfficientAttention(ProjectedAttention):
             x: (B, C, *spatial).
 
         Returns:
-            Same shape, dtype and memory format.
+            A map of the same shape, dtype and memory format.
 
         Raises:
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x, self.spatial_dims)
-        x, qkv = self._branches(x)
-        attended = self._attend(*qkv).flatten(-2)
+        x, qkv = self.branches(x)
+        attended = self.attend(*qkv).flatten(-2)
         conv = self.reprojection
         if is_changed(conv):
             return x + conv(attended.movedim(-1, 1))

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""An attention layer put into a network that exists."""
+
 from __future__ import annotations
 
 import torch
@@ -18,22 +20,32 @@ class InsertedAttention(BaseModule):
             options: ``EfficientAttention(zero_init=True)``; the others that
             have a residual do by default.
         recurrence: How often the one layer is applied.
-        residual: Add the layer's output, times a learned number, to its
-            input: for layers without a residual of their own, such as
+        residual: Whether the layer's output, times a learned number, is added
+            to its input: for layers without a residual of their own, such as
             ``InterlacedSparseAttention`` and ``ChannelizedAxialAttention``.
         gamma_init: What that number starts at; at 0 a pre-trained network
             starts unchanged. Only with ``residual``.
-        init_cfg: As in mmengine.
+        init_cfg: Initialization, as in mmengine.
 
     Raises:
         ValueError: ``recurrence`` is not positive, or the layer has another
             number of output channels.
+
+    Examples:
+        >>> import torch
+        >>> import mmseg_attn.layers
+        >>> from mmseg_attn.layers.inserted_attention import InsertedAttention
+        >>> cfg = dict(type='mmseg_attn.CrissCrossAttention')
+        >>> attention = InsertedAttention(64, cfg, recurrence=2)
+        >>> attention(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 64, 32, 48])
     """
 
     def __init__(
         self,
         in_channels: int,
         layer: dict,
+        *,
         recurrence: int = 1,
         residual: bool = False,
         gamma_init: float = 0.0,
@@ -56,6 +68,10 @@ class InsertedAttention(BaseModule):
         if residual:
             self.gamma = nn.Parameter(torch.full((1,), float(gamma_init)))
 
+    def extra_repr(self) -> str:
+        """What a printed module says beside its layer."""
+        return f'recurrence={self.recurrence}'
+
     def forward(self, x: Tensor) -> Tensor:
         """Attend within a map.
 
@@ -63,7 +79,7 @@ class InsertedAttention(BaseModule):
             x: (B, in_channels, H, W).
 
         Returns:
-            Same shape.
+            A map of the same shape.
         """
         for _ in range(self.recurrence):
             out = self.layer(x)

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Interlaced sparse self-attention as a layer."""
+
 from __future__ import annotations
 
 import re
@@ -23,6 +25,7 @@ from .projected import (
     NORM_CFG,
     check_map,
     check_weight,
+    shown,
     transposed_attention,
 )
 
@@ -49,7 +52,7 @@ def from_official(state_dict: dict[str, Tensor], prefix: str = '') -> None:
 
     Args:
         state_dict: Changed in place; our own names are left alone.
-        prefix: Of the block's weights.
+        prefix: How the names of the block's weights begin.
     """
     for name in [k for k in state_dict if k.startswith(prefix)]:
         ours = name[len(prefix) :]
@@ -131,21 +134,30 @@ class InterlacedSparseAttention(BaseModule):
 
     Args:
         in_channels: Channels C of the map.
-        key_channels: Of queries and keys; both blocks project twice.
-        value_channels: Of values.
-        out_channels: Of each block's output.
+        key_channels: Channels of queries and keys, which both blocks project
+            twice. None means C / 2.
+        value_channels: Channels of values. None means C.
+        out_channels: Channels of each block's output. None means C.
         partition: Sides of the short-range windows, and how many long-range
             groups there are along each axis.
-        padding: Of maps that the partition does not divide: ``'attend'``,
-            in which projections of zeros take part, as in the official code,
-            or ``'mask'``.
+        padding: What becomes of maps that the partition does not divide:
+            ``'attend'``, in which projections of zeros take part, as in the
+            official code, or ``'mask'``.
         output_norm: Whether norm and activation follow each block's last
             convolution: so in the official code since April 2020 and in the
             host. Without, as when the paper came out, it has a bias alone.
-        norm_cfg, act_cfg, conv_cfg: Of the projections, as in mmcv: None
-            for none.
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine.
+        norm_cfg: Norm of the projections, as in mmcv.
+        act_cfg: Activation of the projections, as in mmcv.
+        conv_cfg: Convolution of the projections, as in mmcv.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import InterlacedSparseAttention
+        >>> layer = InterlacedSparseAttention(64, partition=(8, 8))
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 64, 32, 48])
 
     Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273.
     """
@@ -158,6 +170,7 @@ class InterlacedSparseAttention(BaseModule):
         key_channels: int | None = None,
         value_channels: int | None = None,
         out_channels: int | None = None,
+        *,
         partition: Sequence[int] = (8, 8),
         padding: str = 'attend',
         output_norm: bool = True,
@@ -201,6 +214,14 @@ class InterlacedSparseAttention(BaseModule):
         from_official(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def extra_repr(self) -> str:
+        """What a printed layer says beside its modules."""
+        return shown(
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            **self.options,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Attend within strided grids, then within windows.
 
@@ -230,8 +251,9 @@ class InterlacedSparseAttention(BaseModule):
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
         """Where positions look, through the windows and then the grids.
 
-        Arguments and result as of :meth:`CrissCrossAttention.trace_attention`,
-        but that zeros which take part (``padding='attend'``) get a share.
+        The arguments and the result are those of
+        :meth:`CrissCrossAttention.trace_attention`, but that zeros which take
+        part (``padding='attend'``) get a share.
         """
         check_map(self, x)
         check_weight(x, weight)

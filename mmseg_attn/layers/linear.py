@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Linear attention of positions and of channels as layers."""
+
 from __future__ import annotations
 
 import torch
@@ -16,6 +18,7 @@ from .projected import (
     add_attention,
     check_map,
     check_reduction,
+    shown,
 )
 
 
@@ -30,14 +33,23 @@ class LinearAttention(ProjectedAttention):
 
     Args:
         in_channels: Channels C of the map.
-        reduction: query and key have ``in_channels // reduction`` channels.
+        reduction: How many times fewer channels query and key have:
+            ``in_channels // reduction``.
         feature_map: ``'taylor'`` (the Linear Attention Mechanism) or
             ``'softplus'`` (MANet's kernel attention).
-        eps: As of :func:`mmseg_attn.ops.linear_attention`.
+        eps: Added to the sum of the keys, see
+            :func:`mmseg_attn.ops.linear_attention`.
         spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
         gamma_init: What gamma starts at.
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import LinearAttention
+        >>> layer = LinearAttention(64)
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 64, 32, 48])
 
     Linear Attention Mechanism, https://arxiv.org/abs/2007.14902; kernel
     attention: MANet, https://arxiv.org/abs/2009.02130.
@@ -49,6 +61,7 @@ class LinearAttention(ProjectedAttention):
         self,
         in_channels: int,
         reduction: int = 8,
+        *,
         feature_map: str = 'taylor',
         eps: float = 1e-6,
         spatial_dims: int = 2,
@@ -61,19 +74,16 @@ class LinearAttention(ProjectedAttention):
         check_reduction(in_channels, reduction)
         super().__init__(
             in_channels,
-            in_channels // reduction,
-            in_channels,
-            1,
-            spatial_dims,
-            'linear_attention',
-            backend,
-            init_cfg,
+            key_channels=in_channels // reduction,
+            value_channels=in_channels,
+            operator=linear_attention,
+            spatial_dims=spatial_dims,
+            backend=backend,
+            init_cfg=init_cfg,
+            feature_map=feature_map,
+            eps=eps,
         )
-        self.options = dict(feature_map=feature_map, eps=eps, backend=backend)
         self.gamma = nn.Parameter(torch.full((1,), float(gamma_init)))
-
-    def _attend(self, query, key, value):
-        return linear_attention(query, key, value, **self.options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each position to all.
@@ -82,14 +92,14 @@ class LinearAttention(ProjectedAttention):
             x: (B, C, *spatial).
 
         Returns:
-            Same shape, dtype and memory format.
+            A map of the same shape, dtype and memory format.
 
         Raises:
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x, self.spatial_dims)
-        x, qkv = self._branches(x)
-        return add_attention(x, self.gamma, self._attend(*qkv), self.backend)
+        x, qkv = self.branches(x)
+        return add_attention(x, self.gamma, self.attend(*qkv), self.backend)
 
 
 @MODELS.register_module()
@@ -100,14 +110,21 @@ class ChannelLinearAttention(BaseModule):
     State dicts of the official channel module load unchanged.
 
     Args:
-        in_channels: Not used: the layer takes any number of channels. Here
-            because plug-ins are built with it.
+        in_channels: Not used: the layer takes any number of channels. It is
+            here because plug-ins are built with it.
         variant: ``'official'`` or ``'corrected'``, see
             :func:`mmseg_attn.ops.channel_linear_attention`.
-        eps: As of the operator.
+        eps: Added to the sums of channels, see the operator.
         gamma_init: What gamma starts at.
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import ChannelLinearAttention
+        >>> layer = ChannelLinearAttention(64)
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 64, 32, 48])
 
     Linear Attention Mechanism, https://arxiv.org/abs/2007.14902.
     """
@@ -117,6 +134,7 @@ class ChannelLinearAttention(BaseModule):
     def __init__(
         self,
         in_channels: int | None = None,
+        *,
         variant: str = 'official',
         eps: float = 1e-6,
         gamma_init: float = 0.0,
@@ -129,6 +147,10 @@ class ChannelLinearAttention(BaseModule):
         self.options = dict(variant=variant, eps=eps, backend=backend)
         self.gamma = nn.Parameter(torch.full((1,), float(gamma_init)))
 
+    def extra_repr(self) -> str:
+        """What a printed layer says."""
+        return shown(**self.options)
+
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each channel to all.
 
@@ -136,7 +158,7 @@ class ChannelLinearAttention(BaseModule):
             x: (B, C, *spatial), with one to three spatial axes.
 
         Returns:
-            Same shape, dtype and memory format.
+            A map of the same shape, dtype and memory format.
 
         Raises:
             ValueError: The rank does not fit.

@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""Layers that attend to projections of a map, and what layers share."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -27,6 +30,11 @@ def is_changed(conv: nn.Module) -> bool:
 
 def check_map(layer: nn.Module, x: Tensor, spatial_dims: int = 2) -> None:
     """Refuse what is not a map (B, layer.in_channels, *spatial).
+
+    Args:
+        layer: The layer, for its ``in_channels`` and for the message.
+        x: What is to be a map.
+        spatial_dims: How many spatial axes it is to have.
 
     Raises:
         ValueError: The rank or number of channels does not fit, or the map
@@ -67,7 +75,10 @@ def add_attention(
     """``x + gamma * attended`` of a map and (B, *spatial, 1, C).
 
     Args:
-        backend: Of the layer.
+        x: Map (B, C, *spatial).
+        gamma: The learned factor, one number.
+        attended: Output of the attention.
+        backend: Backend of the layer.
     """
     if goes_gpu_way(x, backend):
         return Residual.apply(x, gamma, attended)
@@ -83,7 +94,7 @@ def transposed_attention(
     """The transposed attention matrix, mean over heads, at weight.
 
     Args:
-        attend: (query, key, value) -> output, linear in value.
+        attend: From (query, key, value) to the output, linear in value.
         query, key: (B, *spatial, heads, dim).
         weight: How much each query counts, (B, *spatial).
 
@@ -111,6 +122,12 @@ def check_weight(x: Tensor, weight: Tensor) -> None:
         )
 
 
+def shown(**options: Any) -> str:
+    """Options that are not None, for ``extra_repr``."""
+    given = ((name, x) for name, x in options.items() if x is not None)
+    return ', '.join(f'{name}={x!r}' for name, x in given)
+
+
 class ProjectedAttention(BaseModule):
     """Base of layers that attend to 1x1 projections of their input.
 
@@ -118,12 +135,13 @@ class ProjectedAttention(BaseModule):
         in_channels: Channels C of the map.
         key_channels: Channels of query and key.
         value_channels: Channels of the value.
-        num_heads: Heads, which share the channels evenly.
+        operator: The operator, which takes query, key and value.
+        num_heads: Number of heads, which share the channels evenly.
         spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
-        operator: Name of the operator.
-        backend: Of the operator; None takes the best that can run.
-        init_cfg: As in mmengine. By default the convolutions start as
-            torch's do, whatever a backbone applied.
+        backend: Backend of the operator. None takes the best that can run.
+        init_cfg: Initialization, as in mmengine. Without it the convolutions
+            start as torch's do, whatever a backbone applied.
+        options: Other keyword arguments of the operator.
 
     Raises:
         ValueError: Numbers of channels that do not fit, an unknown backend.
@@ -135,24 +153,28 @@ class ProjectedAttention(BaseModule):
     def __init__(
         self,
         in_channels: int,
+        *,
         key_channels: int,
         value_channels: int,
-        num_heads: int,
-        spatial_dims: int,
-        operator: str,
-        backend: str | None,
-        init_cfg: dict | None,
+        operator: Callable[..., Tensor],
+        num_heads: int = 1,
+        spatial_dims: int = 2,
+        backend: str | None = None,
+        init_cfg: dict | None = None,
+        **options: Any,
     ):
         super().__init__(init_cfg)
         if spatial_dims not in CONVS:
             raise ValueError(
                 f'spatial_dims must be 1, 2 or 3, got {spatial_dims!r}'
             )
-        check_backend(operator, backend)
+        check_backend(operator.__name__, backend)
         self.in_channels = in_channels
         self.num_heads = num_heads
         self.spatial_dims = spatial_dims
+        self.operator = operator
         self.backend = backend
+        self.options = dict(options, backend=backend)
         widths = (key_channels, key_channels, value_channels)
         for name, width in zip(self.projections, widths, strict=True):
             conv = CONVS[spatial_dims](in_channels, width, 1)
@@ -170,7 +192,7 @@ class ProjectedAttention(BaseModule):
                 state_dict[key] = weight.reshape(conv.weight.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialise as configured, else undo what a backbone applied."""
         super().init_weights()
         if not self.init_cfg:
@@ -178,11 +200,21 @@ class ProjectedAttention(BaseModule):
                 if type(conv) in CONVS.values():
                     conv.reset_parameters()
 
-    def _convs(self):
+    def extra_repr(self) -> str:
+        """What a printed layer says beside its convolutions."""
+        return shown(
+            in_channels=self.in_channels,
+            num_heads=self.num_heads,
+            spatial_dims=self.spatial_dims,
+            **self.options,
+        )
+
+    def convs(self) -> list[nn.Module]:
+        """Convolutions of query, key and value."""
         return [getattr(self, name) for name in self.projections]
 
-    def _project(self, x, convs):
-        """Of a map, (B, *spatial, heads, dim) by each convolution."""
+    def project(self, x: Tensor, convs: Sequence[nn.Module]) -> list[Tensor]:
+        """Projections (B, *spatial, heads, dim) of a map."""
         if any(map(is_changed, convs)):
             projected = [channels_last(conv(x)) for conv in convs]
         else:
@@ -191,18 +223,18 @@ class ProjectedAttention(BaseModule):
         grid = (x.shape[0], *x.shape[2:])
         return [p.reshape(*grid, self.num_heads, -1) for p in projected]
 
-    def _branches(self, x):
+    def branches(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The map for the residual, and query, key and value of it."""
-        convs = self._convs()
+        convs = self.convs()
         if any(map(is_changed, convs)) or not goes_gpu_way(x, self.backend):
-            return x, self._project(x, convs)
+            return x, self.project(x, convs)
         x, rows = Projection.apply(x, *parameters_of(convs))
         parts = rows.split([conv.out_channels for conv in convs], -1)
         return x, [p.unflatten(-1, (self.num_heads, -1)) for p in parts]
 
-    def _attend(self, query, key, value):
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The operator with the layer's options."""
-        raise NotImplementedError
+        return self.operator(query, key, value, **self.options)
 
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
         """Where positions look: the transposed attention matrix at weight.
@@ -226,5 +258,5 @@ class ProjectedAttention(BaseModule):
         check_map(self, x, self.spatial_dims)
         check_weight(x, weight)
         with torch.no_grad():
-            query, key = self._project(x, self._convs()[:2])
-        return transposed_attention(self._attend, query, key, weight)
+            query, key = self.project(x, self.convs()[:2])
+        return transposed_attention(self.attend, query, key, weight)

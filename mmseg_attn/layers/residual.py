@@ -56,10 +56,11 @@ def residual_backward(
     """``<grad, rows>`` at each pixel, without autograd.
 
     Args:
-        grad: Of the output, a dense map (B, C, *spatial).
+        grad: Gradient of the output, a dense map (B, C, *spatial).
         gamma, rows: As in :func:`add_residual`.
-        drows: Is filled with ``gamma * grad`` as rows; may be rows itself.
-        copy: Is filled with grad; has its strides.
+        drows: Rows that are filled with ``gamma * grad``; they may be those
+            of ``rows`` itself. None leaves it out.
+        copy: A map of grad's strides that is filled with grad, or None.
 
     Returns:
         (B, *spatial, 1, 1), at least in fp32, not multiplied by gamma.

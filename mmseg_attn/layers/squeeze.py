@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Squeeze-and-attention as a layer."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from ..ops.core.checks import check_choice
 from ..registry import MODELS
-from .projected import ACT_CFG, NORM_CFG, check_map
+from .projected import ACT_CFG, NORM_CFG, check_map, shown
 
 GATES = {'none': lambda x: x, 'sigmoid': torch.sigmoid, 'relu': F.relu}
 INTERPOLATIONS = ('bilinear', 'nearest')
@@ -29,17 +31,26 @@ class SqueezeAttention(BaseModule):
 
     Args:
         in_channels: Channels of the map.
-        out_channels: Of the output; by default those of the input.
-        kernel_size: Of all convolutions, odd.
-        num_convs: In each of the two branches.
+        out_channels: Channels of the output. None means those of the map.
+        kernel_size: Kernel size of all convolutions, odd.
+        num_convs: Number of convolutions in each of the two branches.
         pool_stride: Window and stride of the average pooling. Windows over
             the edge are averaged over what lies inside.
-        gate: Of the attention: ``'none'`` (beyond the convolutions' own
+        gate: Gate of the attention: ``'none'`` (beyond the convolutions' own
             activation), ``'sigmoid'`` or ``'relu'``.
-        interpolation: Of the attention: ``'bilinear'`` or ``'nearest'``.
-        conv_cfg, norm_cfg, act_cfg: Of the convolutions, as in mmcv: None
-            for none.
-        init_cfg: As in mmengine.
+        interpolation: How the attention is enlarged: ``'bilinear'`` or
+            ``'nearest'``.
+        conv_cfg: Kind of the convolutions, as in mmcv.
+        norm_cfg: Norm behind the convolutions, as in mmcv.
+        act_cfg: Activation behind the convolutions, as in mmcv.
+        init_cfg: Initialization, as in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.layers import SqueezeAttention
+        >>> layer = SqueezeAttention(64, out_channels=128)
+        >>> layer(torch.randn(1, 64, 32, 48)).shape
+        torch.Size([1, 128, 32, 48])
 
     Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402,
     equations 4 and 5.
@@ -51,6 +62,7 @@ class SqueezeAttention(BaseModule):
         self,
         in_channels: int,
         out_channels: int | None = None,
+        *,
         kernel_size: int = 3,
         num_convs: int = 2,
         pool_stride: int = 2,
@@ -92,6 +104,16 @@ class SqueezeAttention(BaseModule):
 
         self.main = branch()
         self.attention = branch()
+
+    def extra_repr(self) -> str:
+        """What a printed layer says beside its convolutions."""
+        return shown(
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            pool_stride=self.pool_stride,
+            gate=self.gate,
+            interpolation=self.interpolation,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and attend.

@@ -36,8 +36,9 @@ def axial_attention(
         query: (B, *spatial, heads, dim), with one or more spatial axes.
         key: (B, *spatial, heads, dim).
         value: (B, *spatial, heads, value_dim).
-        axis: Counted among the spatial axes: in 2D, 0 attends along the
-            height (within a column), 1 along the width (within a row).
+        axis: The attended axis, counted among the spatial axes: in 2D, 0
+            attends along the height (within a column), 1 along the width
+            (within a row).
         scale: Factor of the scores before the softmax, a number.
         backend: ``'triton'`` (CUDA) or ``'torch'`` (any device), which keep
             no affinity for the backward (torch on a CPU that of short lines,
@@ -54,6 +55,14 @@ def axial_attention(
         ValueError: Shapes that do not fit, no such axis, or an unknown
             backend.
         RuntimeError: The named backend cannot run here.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import axial_attention
+        >>> query, key = torch.randn(2, 1, 32, 48, 1, 8)
+        >>> value = torch.randn(1, 32, 48, 1, 64)
+        >>> axial_attention(query, key, value, axis=1).shape
+        torch.Size([1, 32, 48, 1, 64])
 
     Channelized Axial Attention, https://arxiv.org/abs/2101.07434, the
     attention that it channelizes.

@@ -63,7 +63,7 @@ def channelized_axial_attention(
             attends along the height and gates rows, 1 along the width and
             gates columns.
         scale: Factor of the scores before the softmax, a number.
-        backend: Of the attention: ``'triton'``, ``'torch'``,
+        backend: Backend of the attention: ``'triton'``, ``'torch'``,
             ``'reference'`` or None for the best that can run.
 
     Returns:
@@ -75,6 +75,17 @@ def channelized_axial_attention(
         ValueError: Shapes that do not fit, no such axis, or an unknown
             backend.
         RuntimeError: The named backend cannot run here.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import channelized_axial_attention
+        >>> query, key = torch.randn(2, 1, 32, 48, 1, 8)
+        >>> value = torch.randn(1, 32, 48, 1, 64)
+        >>> gate = torch.nn.Sequential(
+        ...     torch.nn.Linear(64, 64), torch.nn.Sigmoid()
+        ... )
+        >>> channelized_axial_attention(query, key, value, gate, axis=0).shape
+        torch.Size([1, 32, 48, 1, 64])
 
     Channelized Axial Attention, https://arxiv.org/abs/2101.07434, and the
     author's code, which pools with the mean over both axes.
@@ -228,7 +239,7 @@ class _AttendLines(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, axis, scale, keep, shared):
         qkv = [pixel_rows(x) for x in (query, key, value)]
-        out, kept = lines.attend(*qkv, axis, scale, keep)
+        out, kept = lines.attend(*qkv, axis=axis, scale=scale, keep=keep)
         ctx.save_for_backward(*qkv, out, *kept)
         ctx.axis, ctx.scale, ctx.shared = axis, scale, shared
         ctx.set_materialize_grads(False)
@@ -243,16 +254,19 @@ class _AttendLines(torch.autograd.Function):
         reuse = grad is not None and out.dtype == dtype and not graph_is_kept()
         whole = out if reuse else torch.empty_like(out, dtype=dtype)
         _write_gradient(whole, grad, gate, of_pool, ctx.axis)
-        options = kept, ctx.axis, ctx.scale, ctx.needs_input_grad[:3]
-        grads = lines.attend_backward(whole, query, key, value, *options)
+        grads = lines.attend_backward(
+            *(whole, query, key, value, kept),
+            axis=ctx.axis,
+            scale=ctx.scale,
+            needed=ctx.needs_input_grad[:3],
+        )
         return *grads, None, None, None, None
 
 
 def _write_gradient(whole, grad, gate, of_pool, axis):
-    """From those of the gated attention and the pool, of which one is None.
+    """Write the attention's gradient to ``whole``.
 
-    Args:
-        whole: Where to, of the attention's shape.
+    From those of the gated attention and the pool, of which one may be None.
     """
 
     def over_map(per_line):

@@ -53,6 +53,14 @@ def criss_cross_attention(
         ValueError: Shapes that do not fit, or an unknown backend.
         RuntimeError: The named backend cannot run here.
 
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import criss_cross_attention
+        >>> query, key = torch.randn(2, 1, 32, 48, 1, 8)
+        >>> value = torch.randn(1, 32, 48, 1, 64)
+        >>> criss_cross_attention(query, key, value).shape
+        torch.Size([1, 32, 48, 1, 64])
+
     CCNet, https://arxiv.org/abs/1811.11721, equations 1 and 2.
     """
     check_qkv('criss_cross_attention', query, key, value, scale)

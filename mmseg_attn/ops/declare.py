@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +21,16 @@ from torch import Tensor
 class Backend:
     """One implementation of an operator.
 
-    Args:
-        run: The implementation. Takes the operator's tensors, then its
+    Attributes:
+        run: The implementation. It takes the operator's tensors, then its
             options in the order of the signature.
-        reason: Device -> why the backend cannot run on it, None if it can.
-        limits: The operator's tensors -> why it cannot run on these.
-        by_default: First tensor -> whether backend=None may take it.
-        default: What backend=None runs then, if it is not ``run``.
+        reason: From a device to the reason why the backend cannot run on it,
+            None if it can.
+        limits: From the operator's tensors to the reason why it cannot run
+            on these, None if it can.
+        by_default: From the first tensor to whether ``backend=None`` may
+            take this backend.
+        default: What ``backend=None`` runs then, if it is not ``run``.
     """
 
     run: Callable
@@ -44,11 +48,11 @@ class Backend:
 class Case:
     """Sizes and options of one call, for tests and benchmarks.
 
-    Args:
+    Attributes:
         spatial: Lengths of the spatial axes.
-        heads, dim, value_dim, batch: As in the operators' layout
+        heads, dim, value_dim, batch: Sizes in the operators' layout
             (batch, *spatial, heads, dim).
-        key_spatial: Of keys and values, if they are of another grid.
+        key_spatial: Spatial axes of keys and values, if they differ.
         options: Keyword arguments of the operator.
     """
 
@@ -77,7 +81,7 @@ class Case:
 
 
 def narrow_keys(
-    batch: int, height: int, width: int, channels: int, **options
+    batch: int, height: int, width: int, channels: int, **options: Any
 ) -> Case:
     """The widths of CCNet and others: keys of an eighth of the channels."""
     return Case(
@@ -90,7 +94,15 @@ def narrow_keys(
 
 
 def attention_flops(case: Case, keys: int) -> int:
-    """Of two products over so many keys per query; 2 per multiply-add."""
+    """Operations of two products with so many keys for each query.
+
+    Args:
+        case: Sizes of the problem.
+        keys: Number of keys that each query attends to.
+
+    Returns:
+        Floating point operations, 2 for each multiply-add.
+    """
     return 2 * case.positions * keys * (case.dim + case.value_dim)
 
 
@@ -98,22 +110,22 @@ def attention_flops(case: Case, keys: int) -> int:
 class Operator:
     """Declaration of an operator.
 
-    Args:
+    Attributes:
         function: The public function.
         paper: Whose equations it computes: name and address.
-        backends: Name -> backend, the preferred first, 'reference' last:
-            the paper's equation, dense and readable.
+        backends: Backends by name, the preferred first, ``'reference'``
+            last: the paper's equation, dense and readable.
         cases: Small problems on which all backends must agree.
-        benchmark: (batch, height, width, channels) -> the problem at the
-            widths of the paper's network.
-        flops: Case -> floating point operations of the forward, 2 per
-            multiply-add, counted for the products alone.
+        benchmark: From (batch, height, width, channels) to the problem at
+            the widths of the paper's network.
+        flops: From a case to the floating point operations of the forward,
+            2 for each multiply-add, counted for the products alone.
         tensors: Names of the tensor arguments.
-        dtypes: That its inputs may have.
+        dtypes: Dtypes that its inputs may have.
         tolerance: Largest difference from the reference in float64 on the
             cases.
         loss: How many times the reference's own error in a narrower dtype
-            the output's and a gradient's may be.
+            that of the output and that of a gradient may be.
         plain: Whether its torch backend is plain steps with autograd's own
             backward. Such a one must be differentiable any number of times,
             and is not held to what the others cost on a GPU.
@@ -138,15 +150,16 @@ class Operator:
 
     @property
     def name(self) -> str:
+        """Name of the public function."""
         return self.function.__name__
 
-    def inputs(self, case: Case, **kwargs) -> list[Tensor]:
-        """Random tensors of a case; kwargs as for torch.randn."""
+    def inputs(self, case: Case, **options: Any) -> list[Tensor]:
+        """Random tensors of a case, with the options of ``torch.randn``."""
         shapes = case.shapes
-        return [torch.randn(shapes[name], **kwargs) for name in self.tensors]
+        return [torch.randn(shapes[name], **options) for name in self.tensors]
 
     def bytes(self, case: Case, itemsize: int) -> int:
-        """That the forward must move: each tensor in and out once."""
+        """Bytes that the forward must move: each tensor in and out once."""
         shapes = case.shapes
         output = (*shapes['query'][:-1], shapes[self.tensors[-1]][-1])
         return itemsize * (
@@ -158,7 +171,7 @@ class Operator:
 OPERATORS: dict[str, Operator] = {}
 
 
-def register(**declaration) -> None:
+def register(**declaration: Any) -> None:
     """Declare an operator, with the arguments of :class:`Operator`."""
     operator = Operator(**declaration)
     OPERATORS[operator.name] = operator
@@ -170,11 +183,11 @@ def backends(
     """Operators and their backends on a device.
 
     Args:
-        device: By default CUDA if there is one, else the CPU.
+        device: The device. None means CUDA if there is one, else the CPU.
 
     Returns:
-        operator -> backend -> why it cannot run here (None: it can). The
-        first that can run is the one that ``backend=None`` takes.
+        By operator and backend the reason why the backend cannot run here,
+        None if it can. The first that can is what ``backend=None`` takes.
     """
     device = torch.device(device or _default_device())
     return {
@@ -197,6 +210,14 @@ def check_backend(operator: str, name: str | None) -> None:
 def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
     """Implementation of an operator: the named one, or the best that runs.
 
+    Args:
+        operator: Name of the operator.
+        name: Name of the backend, None for the best.
+        tensors: The operator's tensors.
+
+    Returns:
+        A function that takes the tensors and the operator's options.
+
     Raises:
         ValueError: No backend has this name.
         RuntimeError: The named backend cannot run on these tensors.
@@ -210,9 +231,13 @@ def select(operator: str, name: str | None, *tensors: Tensor) -> Callable:
 def chosen(operator: str, name: str | None, *tensors: Tensor) -> str:
     """What :func:`select` takes, as the engines of attention are called.
 
+    Args:
+        operator, name, tensors: As for :func:`select`.
+
     Returns:
-        The name, or of the best that runs its name, with ' or torch' behind
-        it where that stands in for kernels that fail.
+        The given name, or the name of the best backend that runs, with
+        ``' or torch'`` behind it where torch stands in for kernels that
+        fail.
     """
     if name is not None:
         return _named(operator, name, lambda b: b.refuses(*tensors))

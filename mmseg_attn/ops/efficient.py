@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -36,8 +37,9 @@ def efficient_attention(
         normalization: ``'softmax'``: rho_q is the softmax over the channels
             of each query and rho_k that over the positions of each key
             channel. ``'scaling'``: the scores are divided by ``divisor``.
-        divisor: Of 'scaling'; by default the number of keys, which is the
-            paper's. The author has also named sqrt(dim).
+        divisor: Divisor of the scores for ``'scaling'``. None means the
+            number of keys, which is the paper's. The author has also named
+            sqrt(dim).
         backend: ``'torch'`` (keeps no affinity for the backward;
             differentiable once), ``'reference'`` (dense) or None for the
             best that can run.
@@ -51,6 +53,14 @@ def efficient_attention(
         ValueError: Shapes that do not fit, an unknown normalization or
             backend, a divisor that is 0 or not for 'scaling'.
         RuntimeError: The named backend cannot run here.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import efficient_attention
+        >>> query, key = torch.randn(2, 1, 32, 48, 8, 4)
+        >>> value = torch.randn(1, 32, 48, 8, 8)
+        >>> efficient_attention(query, key, value).shape
+        torch.Size([1, 32, 48, 8, 8])
 
     Efficient Attention, https://arxiv.org/abs/1812.01243, section 3.2.
     """
@@ -93,13 +103,13 @@ def _torch(query, key, value, normalization, divisor):
 
 
 def context_flops(case: Case) -> int:
-    """Of the context and of its products with the queries."""
+    """Operations for the context and for its products with the queries."""
     keys = math.prod(case.key_spatial or case.spatial) * case.batch
     positions = case.positions + keys * case.heads
     return 2 * positions * case.dim * case.value_dim
 
 
-def context_cases(option: str, values) -> tuple[Case, ...]:
+def context_cases(option: str, values: Sequence[str]) -> tuple[Case, ...]:
     """The same small problems with each value of an option."""
     return tuple(
         Case(*sizes, options={option: value})

@@ -47,14 +47,14 @@ def interlaced_sparse_attention(
         query: (B, *spatial, heads, dim), with one or more spatial axes.
         key: (B, *spatial, heads, dim).
         value: (B, *spatial, heads, value_dim).
-        partition: P of each spatial axis.
+        partition: P of each spatial axis, in positions.
         span: ``'long'`` or ``'short'``.
         padding: A grid that P does not divide is padded, half before and
             half (the larger) behind, and the output is cropped.
             ``'attend'``: the padded zeros are keys and values like others,
             as in the official code. ``'mask'``: nothing attends to them.
-        scale: Factor of the scores before the softmax, a number. The paper's
-            is dim ** -0.5.
+        scale: Factor of the scores before the softmax, a number. That of the
+            paper is dim ** -0.5.
         backend: ``'triton'`` (CUDA) or ``'torch'`` (any device), which keep
             no affinity for the backward and are differentiable once,
             ``'reference'`` (dense attention with a mask) or None for the
@@ -69,6 +69,19 @@ def interlaced_sparse_attention(
         ValueError: Shapes, partition, span or padding that do not fit, or an
             unknown backend.
         RuntimeError: The named backend cannot run here.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import interlaced_sparse_attention
+        >>> query, key, value = torch.randn(3, 1, 32, 48, 1, 64)
+        >>> given = dict(partition=(8, 8), scale=64**-0.5)
+        >>> value = interlaced_sparse_attention(
+        ...     query, key, value, span='long', **given
+        ... )
+        >>> interlaced_sparse_attention(
+        ...     query, key, value, span='short', **given
+        ... ).shape
+        torch.Size([1, 32, 48, 1, 64])
 
     Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273,
     section 3.2. The official module pads the map before it projects query,
@@ -98,8 +111,10 @@ def _checked_partition(operator, partition, query):
     return tuple(partition)
 
 
-def pads_of(spatial, partition) -> list[tuple[int, int]]:
-    """(before, behind) of each axis, the smaller half before."""
+def pads_of(
+    spatial: Sequence[int], partition: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Padding (before, behind) of each axis, the smaller half before."""
     # Not -n % p, of which exporters cannot tell that it fills up to a
     # multiple of p.
     pads = [
@@ -180,27 +195,32 @@ def _limits(query, key, value):
 def _run(backend, query, key, value, scale, partition, span, padding):
     spatial = query.shape[1:-2]
     pads = pads_of(spatial, partition)
+    given = dict(scale=scale, partition=partition, span=span)
     tracing = is_traced()
     if not tracing and not any(map(any, pads)):
-        return _attend(
-            backend, query, key, value, scale, partition, span, None
-        )
+        return _attend(backend, query, key, value, **given)
     bias = _key_bias(query, pads) if padding == 'mask' else None
     qkv = [_pad(x, pads) for x in (query, key, value)]
     if tracing:
         with no_autocast(query):
-            out = _whole(_plain, *qkv, scale, partition, span, bias)
+            out = _whole(_plain, *qkv, bias=bias, **given)
         return _positions_of(out, pads, spatial, partition).to(value.dtype)
-    out = _attend(backend, *qkv, scale, partition, span, bias)
+    out = _attend(backend, *qkv, bias=bias, **given)
     return _crop(out, pads, spatial)
 
 
-def _attend(backend, query, key, value, scale, partition, span, bias):
+def _attend(backend, query, key, value, *, scale, partition, span, bias=None):
     attend = _in_fp32(query, value, partition, span)
     if backend == 'torch' and attend:
-        given = query, key, value, scale, partition, span, bias
         with no_autocast(query):
-            return _whole(attend, *given).reshape(value.shape)
+            out = _whole(
+                *(attend, query, key, value),
+                scale=scale,
+                partition=partition,
+                span=span,
+                bias=bias,
+            )
+        return out.reshape(value.shape)
     pattern = partial(_split, partition, span), len(partition), False
     given = dict(patterns=[pattern], scale=scale, bias=bias)
     torchs = Engine(
@@ -254,7 +274,7 @@ def _fused(query, key, value, bias, scale):
     return out.view(value.shape)
 
 
-def _whole(attend, query, key, value, scale, partition, span, bias):
+def _whole(attend, query, key, value, *, scale, partition, span, bias):
     """The same sum of standard operators alone, with whole tensors.
 
     Args:

@@ -67,6 +67,14 @@ def linear_attention(
             backend, a negative eps.
         RuntimeError: The named backend cannot run here.
 
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import linear_attention
+        >>> query, key = torch.randn(2, 1, 32, 48, 1, 8)
+        >>> value = torch.randn(1, 32, 48, 1, 64)
+        >>> linear_attention(query, key, value).shape
+        torch.Size([1, 32, 48, 1, 64])
+
     Linear Attention Mechanism, https://arxiv.org/abs/2007.14902; kernel
     attention: MANet, https://arxiv.org/abs/2009.02130.
     """
@@ -137,20 +145,27 @@ def channel_linear_attention(
         value: (B, *spatial, heads, C), with one or more spatial axes. The
             channels of a head attend to each other.
         variant: ``'official'`` or ``'corrected'``.
-        eps: See the formulas.
+        eps: Added to the sums of channels, as the formulas say.
         backend: ``'torch'`` (keeps only its input for the backward;
             differentiable once), ``'reference'`` (loops over channels) or
             None for the best that can run.
 
     Returns:
-        Of value's shape and dtype. All sums of fp16 and bf16 inputs are in
-        fp32.
+        A tensor of value's shape and dtype. All sums of fp16 and bf16 inputs
+        are in fp32.
 
     Raises:
         TypeError: The input is not a floating point tensor.
         ValueError: A shape that does not fit, an unknown variant or backend,
             a negative eps.
         RuntimeError: The named backend cannot run here.
+
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import channel_linear_attention
+        >>> value = torch.randn(1, 32, 48, 1, 64)
+        >>> channel_linear_attention(value).shape
+        torch.Size([1, 32, 48, 1, 64])
 
     Linear Attention Mechanism, https://arxiv.org/abs/2007.14902.
     """

@@ -53,6 +53,14 @@ def non_local_attention(
         ValueError: Shapes that do not fit, or an unknown backend.
         RuntimeError: The named backend cannot run here.
 
+    Examples:
+        >>> import torch
+        >>> from mmseg_attn.ops import non_local_attention
+        >>> query, key = torch.randn(2, 1, 16, 24, 1, 8)
+        >>> value = torch.randn(1, 16, 24, 1, 64)
+        >>> non_local_attention(query, key, value).shape
+        torch.Size([1, 16, 24, 1, 64])
+
     Non-local Neural Networks, https://arxiv.org/abs/1711.07971, equation 1
     with the (embedded) Gaussian of section 3.2.
     """
@@ -73,7 +81,8 @@ def _backend(name):
         if is_traced():
             return _torch(query, key, value, scale)
         qkv = (x.flatten(1, -3) for x in (query, key, value))
-        return axis_attention(*qkv, [0], scale, name).view(value.shape)
+        out = axis_attention(*qkv, axes=[0], scale=scale, backend=name)
+        return out.view(value.shape)
 
     return run
 

@@ -153,10 +153,10 @@ def test_a_backbone_does_not_change_how_projections_start(name):
     if not issubclass(getattr(layers, name), ProjectedAttention):
         pytest.skip('has norms after its projections, like the backbone')
     layer = build(name)
-    for conv in layer._convs():
+    for conv in layer.convs():
         torch.nn.init.constant_(conv.weight, 9.0)
     layer.init_weights()
-    for conv in layer._convs():
+    for conv in layer.convs():
         assert 0 < conv.weight.abs().max() <= CHANNELS**-0.5
 
 
@@ -242,7 +242,7 @@ def matrix(attend, query, key):
 def whole_matrix(layer, x):
     """Of the layer's attentions in a row, by the dense references."""
     if isinstance(layer, ProjectedAttention):
-        return matrix(layer._attend, *layer._project(x, layer._convs()[:2]))
+        return matrix(layer.attend, *layer.project(x, layer.convs()[:2]))
     if isinstance(layer, layers.ChannelizedAxialAttention):
         columns, rows = (
             matrix(
@@ -293,3 +293,14 @@ def test_traced_attention_of_a_padded_map(padding):
     weight[0, 2, 3] = 1
     total = layer.trace_attention(x, weight).sum()
     assert total < 0.999 if padding == 'attend' else total > 0.999
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_prints_its_options(name):
+    """Those that its modules do not show, and none that is left open."""
+    layer = build(name)
+    shown = layer.extra_repr()
+    assert '=' in shown and 'None' not in shown
+    assert shown in repr(layer)
+    if 'backend' in inspect.signature(getattr(layers, name)).parameters:
+        assert "backend='torch'" in build(name, backend='torch').extra_repr()

@@ -16,7 +16,9 @@ from mmseg_attn.layers import (
 
 LAYERS = {
     'ea_32_k16_h1_v16_9x13': lambda: EfficientAttention(32, 16, 16),
-    'ea_32_k16_h4_v24_7x6': lambda: EfficientAttention(32, 16, 24, 4),
+    'ea_32_k16_h4_v24_7x6': lambda: EfficientAttention(
+        32, 16, 24, num_heads=4
+    ),
     'lam_position_32_9x9': lambda: LinearAttention(32),
     'lam_channel_32_9x9': lambda: ChannelLinearAttention(),
 }

@@ -21,7 +21,9 @@ def close(got, expected, atol=1e-9):
 def test_equals_the_authors_code(golden, name, partition):
     """Output, gradients, and the statistics after a run in train mode."""
     data = golden(name)
-    layer = InterlacedSparseAttention(24, 8, 12, 24, partition).double()
+    layer = InterlacedSparseAttention(
+        24, 8, 12, 24, partition=partition
+    ).double()
     layer.load_state_dict(
         {k[3:]: v for k, v in data.items() if k.startswith('p0.')}
     )
@@ -33,7 +35,9 @@ def test_equals_the_authors_code(golden, name, partition):
     close(x.grad, data['gx'])
     value = 'long_range_sa.f_value.weight'
     close(layer.global_relation.value_project.weight.grad, data[f'g.{value}'])
-    after = InterlacedSparseAttention(24, 8, 12, 24, partition).double()
+    after = InterlacedSparseAttention(
+        24, 8, 12, 24, partition=partition
+    ).double()
     after.load_state_dict(
         {k[2:]: v for k, v in data.items() if k.startswith('p.')}
     )

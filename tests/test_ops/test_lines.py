@@ -77,8 +77,8 @@ def test_nothing_is_kept_without_a_backward(monkeypatch):
     inputs = make(*SHAPES[0][:3])
     kept = []
 
-    def attend(*arguments):
-        out, weights = of_lines(*arguments)
+    def attend(*tensors, **options):
+        out, weights = of_lines(*tensors, **options)
         kept.extend(weights)
         return out, weights
 

@@ -10,9 +10,9 @@ from mmseg_attn.ops.core import device, matmul
 def test_products_whatever_library_serves(shape, works, monkeypatch):
     """Against float64, for plain and transposed matrices."""
     n, i, k, j = shape
-    if works and not matmul._onednn_works():
+    if works and not matmul.onednn_works():
         pytest.skip('this processor or torch has no such oneDNN product')
-    monkeypatch.setattr(matmul, '_onednn_works', lambda: works)
+    monkeypatch.setattr(matmul, 'onednn_works', lambda: works)
     a, b = torch.randn(n, i, k), torch.randn(n, k, j)
     expected = (a.double() @ b.double()).float()
     close = dict(rtol=1e-4, atol=1e-4)
@@ -75,4 +75,4 @@ def test_falls_back_if_torch_changes(monkeypatch):
         raise TypeError('another signature')
 
     monkeypatch.setattr(matmul, '_onednn', changed)
-    assert not matmul._onednn_works.__wrapped__()
+    assert not matmul.onednn_works.__wrapped__()

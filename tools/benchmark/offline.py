@@ -163,11 +163,15 @@ def run_shape(shape):
     else:
         patterns = [lines.along(q.shape, 1), lines.along(q.shape, 0, True)]
     torch.use_deterministic_algorithms(shape.deterministic)
-    out, lse = attention.attend(q, k, v, patterns, 1.0)
+    out, lse = attention.attend(q, k, v, patterns=patterns, scale=1.0)
     shift = delta.row_products_of(grad, out)
     grads = tuple(map(torch.empty_like, (q, k, v)))
-    given = grad, q, k, v, shift, lse, patterns, 1.0
-    attention.attend_backward(*given, grads)
+    attention.attend_backward(
+        *(grad, q, k, v, shift, lse),
+        patterns=patterns,
+        scale=1.0,
+        out=grads,
+    )
     torch.use_deterministic_algorithms(False)
     if shape.name == 'criss-cross':
         x = torch.empty(1, shape.value_width, 128, 256, dtype=dtype).to('meta')

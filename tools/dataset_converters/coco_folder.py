@@ -102,8 +102,8 @@ def main() -> None:
         notes += check_coco(
             args.val_annotations,
             folders['val'],
-            report.categories,
-            masks,
+            classes=report.categories,
+            masks=masks,
             ordered=False,
             sizes=True,
         ).warnings()

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -22,10 +22,11 @@ _TILE = 8
 class Engine(NamedTuple):
     """A forward and backward without autograd.
 
-    Args:
-        attend: (query, key, value) -> (out, lse).
-        attend_backward: (grad, query, key, value, delta, lse, out), writing
-            the gradients to the tensors of out that are not None.
+    Attributes:
+        attend: From (query, key, value) to (out, lse).
+        attend_backward: From (grad, query, key, value, delta, lse) to
+            nothing: it writes the gradients to the tensors of its keyword
+            ``out`` that are not None.
         widens: Whether narrow floats are made fp32 for it on a CPU.
     """
 
@@ -84,7 +85,7 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def no_autocast(x: Tensor):
+def no_autocast(x: Tensor) -> AbstractContextManager:
     """Context in which autocast does not narrow fp32 work tensors.
 
     An empty one where there is no autocast, to leave no trace in exported
@@ -120,7 +121,9 @@ def _given(engine, *tensors):
     return tensors
 
 
-def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
+def forward(
+    engine: Engine, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
     """Output in the dtype of value, and log-sum-exp, of pixel rows."""
     with no_autocast(query):
         out, lse = engine.attend(*_given(engine, query, key, value))
@@ -128,14 +131,24 @@ def forward(engine: Engine, query, key, value) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    engine: Engine, grad, query, key, value, delta, lse, needed=(True,) * 3
+    engine: Engine,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    delta: Tensor,
+    lse: Tensor,
+    needed: Sequence[bool] = (True,) * 3,
 ) -> list[Tensor | None]:
     """Gradients of query, key and value, None where not needed.
 
-    All tensors are pixel rows.
-
     Args:
+        engine: The attention.
+        grad: Gradient of the output, as pixel rows.
+        query, key, value: What the forward was given, as pixel rows.
         delta: <grad, out> at each position.
+        lse: Log-sum-exp that the forward returned.
+        needed: Whether each of the three gradients is needed.
     """
     dtype = value.dtype
     with no_autocast(grad):

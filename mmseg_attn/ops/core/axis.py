@@ -8,7 +8,7 @@ to autograd, to torch.compile as an operator, and to exporters as plain steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import torch
@@ -38,7 +38,9 @@ PLAIN_SCORES = 2**13
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
-def used_axes(axes, shape):
+def used_axes(
+    axes: Sequence[int], shape: Sequence[int]
+) -> list[tuple[int, bool]]:
     """Axes to visit, and whether each leaves out the query's own position.
 
     The own position is counted with the first axis. The last spatial axis
@@ -57,7 +59,12 @@ def _patterns(axes, shape):
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, axes: Sequence[int], scale
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    axes: Sequence[int],
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Attention of each position over its lines along the given axes.
 
@@ -72,23 +79,35 @@ def attend(
         (B, *spatial, heads, 1).
     """
     patterns = _patterns(axes, query.shape)
-    return groups.attend(query, key, value, patterns, scale)
+    return groups.attend(query, key, value, patterns=patterns, scale=scale)
 
 
 def attend_backward(
-    grad, query, key, value, delta, lse, axes, scale, out
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    delta: Tensor,
+    lse: Tensor,
+    *,
+    axes: Sequence[int],
+    scale: float,
+    out: Sequence[Tensor | None],
 ) -> None:
-    """Write the gradients of :func:`attend` to out.
+    """Write the gradients of :func:`attend` to ``out``.
 
-    Arguments as in :func:`.groups.attend_backward`, with axes.
+    The arguments are those of :func:`.groups.attend_backward`, with axes for
+    patterns.
     """
-    patterns = _patterns(axes, query.shape)
     groups.attend_backward(
-        grad, query, key, value, delta, lse, patterns, scale, out
+        *(grad, query, key, value, delta, lse),
+        patterns=_patterns(axes, query.shape),
+        scale=scale,
+        out=out,
     )
 
 
-def axis_engine(axes, scale, backend) -> Engine:
+def axis_engine(axes: Sequence[int], scale: float, backend: str) -> Engine:
     """Attention along axes without autograd.
 
     Args:
@@ -111,11 +130,20 @@ def axis_engine(axes, scale, backend) -> Engine:
     return engine_of(backend, patterns, torchs, scale)
 
 
-def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
+def axis_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    axes: Sequence[int],
+    scale: float,
+    backend: str,
+) -> Tensor:
     """Attention along axes for autograd, compilers and exporters.
 
     Args:
-        query, key, value: As in :func:`attend`, of any strides.
+        query, key, value: As in :func:`attend`, with any strides.
+        axes, scale: As in :func:`attend`.
         backend: As in :func:`axis_engine`.
     """
     if torch.jit.is_tracing() or is_exporting():
@@ -130,7 +158,7 @@ def axis_attention(query, key, value, axes, scale, backend) -> Tensor:
             with no_autocast(query):
                 return _exportable(query, key, value, axes, scale)
         if len(axes) == 1:
-            return lines.attention(query, key, value, *axes, scale)
+            return lines.attention(query, key, value, axes[0], scale)
     engine = axis_engine(axes, scale, backend)
     return Attention.apply(query, key, value, engine)
 
@@ -220,18 +248,22 @@ def _compiled_backward(ctx, grad, _):
 _operator.register_autograd(_compiled_backward, setup_context=_setup)
 
 
-def axis_backends(axes_of) -> dict[str, Backend]:
+def axis_backends(
+    axes_of: Callable[..., Sequence[int]],
+) -> dict[str, Backend]:
     """Backends of an operator along axes, but for its reference.
 
     Args:
-        axes_of: (query, options) -> axes, the options being those after
-            scale.
+        axes_of: From the query, and the options that come after scale, to
+            the axes.
     """
 
     def backend(name):
         def run(query, key, value, scale, *options):
             axes = axes_of(query, *options)
-            return axis_attention(query, key, value, axes, scale, name)
+            return axis_attention(
+                query, key, value, axes=axes, scale=scale, backend=name
+            )
 
         return run
 

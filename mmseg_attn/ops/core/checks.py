@@ -1,6 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 """Checks of what the attention operators are given."""
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from .device import is_counting
@@ -13,10 +15,13 @@ def check_qkv(
     value: Tensor,
     scale: float = 1.0,
     cross: bool = False,
-):
+) -> None:
     """Check tensors (B, *spatial, heads, dim) of attention on a grid.
 
     Args:
+        operator: Name of the operator, for the message.
+        query, key, value: What is to be such tensors.
+        scale: What is to be a number.
         cross: Whether keys and values may be of another grid than queries.
 
     Raises:
@@ -97,8 +102,16 @@ def check_axis(operator: str, axis: int, query: Tensor) -> int:
     return axis % count
 
 
-def check_choice(operator: str, name: str, value: str, choices) -> None:
+def check_choice(
+    operator: str, name: str, value: str, choices: Iterable[str]
+) -> None:
     """Check an option against the values it may have.
+
+    Args:
+        operator: Name of the operator or layer, for the message.
+        name: Name of the option.
+        value: Its value.
+        choices: The values it may have.
 
     Raises:
         ValueError: Another value.

@@ -185,12 +185,15 @@ def _exportable(query, key, value, rule):
     return out.transpose(1, 2).to(value.dtype)
 
 
-def context_attention(query, key, value, rule: Rule) -> Tensor:
+def context_attention(
+    query: Tensor, key: Tensor, value: Tensor, rule: Rule
+) -> Tensor:
     """Attention by a rule for autograd, compilers and exporters.
 
     Args:
         query: (B, *spatial, heads, dim).
         key, value: (B, *key_spatial, heads, dim or value_dim).
+        rule: Which attention it is.
 
     Returns:
         (B, *spatial, heads, value_dim).

@@ -34,7 +34,8 @@ class _Keys(NamedTuple):
 
     Args:
         features: b, (B, n, heads, features), as operand of products.
-        factor: Of b^T v to make it the context, (B, heads, features, 1).
+        factor: What b^T v is multiplied by to be the context,
+            (B, heads, features, 1).
         sums: s, (B, 1, heads, features), if there is a denominator.
         peak: What the features were divided by, (B, 1, heads, features).
     """

@@ -18,25 +18,33 @@ def _kind(query, value):
     return query.device, query.dtype, query.shape[-1], value.shape[-1]
 
 
-def triton_engine(patterns: Callable, scale: float, bias=None) -> Engine:
-    """By the kernels.
+def triton_engine(
+    patterns: Callable, scale: float, bias: Tensor | None = None
+) -> Engine:
+    """Attention within groups by the kernels.
 
     Args:
-        patterns: Query -> its lines, :class:`..kernels.lines.Lines`.
+        patterns: From the query to its lines,
+            :class:`..kernels.lines.Lines`.
         scale: Factor of the scores.
-        bias: Of each key's scores, (B, *spatial, heads, 1) in fp32, or None.
+        bias: Added to the scores of each key, (B, *spatial, heads, 1), fp32.
     """
     from ..kernels import attention
 
     def attend(query, key, value):
         lines = patterns(query)
-        return attention.attend(query, key, value, lines, scale, bias)
+        return attention.attend(
+            query, key, value, patterns=lines, scale=scale, bias=bias
+        )
 
     def attend_backward(grad, query, key, value, delta, lse, out):
         attention.attend_backward(
-            grad, query, key, value, delta, lse, patterns(query), scale, out,
-            bias,
-        )  # fmt: skip
+            *(grad, query, key, value, delta, lse),
+            patterns=patterns(query),
+            scale=scale,
+            out=out,
+            bias=bias,
+        )
 
     return Engine(attend, attend_backward, widens=False)
 
@@ -67,15 +75,19 @@ def first_that_runs(kernels: Engine, other: Engine) -> Engine:
 
 
 def engine_of(
-    backend: str, patterns: Callable, other: Engine, scale: float, bias=None
+    backend: str,
+    patterns: Callable,
+    other: Engine,
+    scale: float,
+    bias: Tensor | None = None,
 ) -> Engine:
     """The engine of a backend.
 
     Args:
         backend: 'torch', 'triton', or 'triton or torch', which takes torch
             where a kernel fails.
-        patterns, scale, bias: As of :func:`triton_engine`.
-        other: That of 'torch'.
+        patterns, scale, bias: As for :func:`triton_engine`.
+        other: The engine of 'torch'.
     """
     if backend == 'torch':
         return other
@@ -89,9 +101,10 @@ def triton_backend(
     """The declaration of an operator's kernels.
 
     Args:
-        run: 'triton' or 'triton or torch' -> the implementation that uses
-            these, the latter for ``backend=None``.
-        own_limits: As of :class:`..declare.Backend`, beside the kernels'.
+        run: From 'triton' or 'triton or torch' to the implementation that
+            uses these, the latter for ``backend=None``.
+        own_limits: The operator's own limits, as in
+            :class:`..declare.Backend`, beside those of the kernels.
         by_default: Whether ``backend=None`` takes it on a GPU.
     """
 

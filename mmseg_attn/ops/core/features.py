@@ -17,7 +17,12 @@ MIN_DENOMINATOR = 1e-30
 
 
 class Feature(NamedTuple):
-    """A feature map: x -> a, and (x, a, gradient of a) -> gradient of x."""
+    """A feature map.
+
+    Attributes:
+        map: From x to its features a.
+        backward: From (x, a, gradient of a) to the gradient of x.
+    """
 
     map: Callable
     backward: Callable
@@ -48,11 +53,11 @@ SOFTPLUS = Feature(F.softplus, lambda x, a, g: g * x.sigmoid())
 class Rule(NamedTuple):
     """Which attention it is.
 
-    Args:
+    Attributes:
         query, key: Feature maps of the positions' channels.
-        over_positions: The keys' softmax over the positions instead of a
-            feature map.
-        divisor: Of the context.
+        over_positions: Whether keys have a softmax over the positions
+            instead of a feature map.
+        divisor: Number that the context is divided by.
         normalizes: Whether there is a denominator.
         eps: Added to the keys' sum, but not to that of a channel of ones.
         cancels: Whether the last feature is that channel and others are of

@@ -102,6 +102,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    *,
     patterns: Sequence[Pattern],
     scale: float,
     bias: Tensor | None = None,
@@ -153,6 +154,7 @@ def attend_backward(
     value: Tensor,
     delta: Tensor,
     lse: Tensor,
+    *,
     patterns: Sequence[Pattern],
     scale: float,
     out: Sequence[Tensor | None],
@@ -161,10 +163,13 @@ def attend_backward(
     """Write the gradients of :func:`attend` for query, key and value to out.
 
     Args:
+        grad: Gradient of the output, of its shape.
+        query, key, value, patterns, scale, bias: What attend was given.
         delta: <grad, output of attend> at each position,
             (B, *spatial, heads, 1).
-        out: Where to; None leaves a gradient out. That of value may be
-            written over value once the other two are known.
+        lse: Log-sum-exp that attend returned.
+        out: Where to write each gradient; None leaves it out. That of value
+            may be written over value once the other two are known.
     """
     for_scores = out[0] is not None or out[1] is not None
     tensors = (query, key, grad, lse, value if for_scores else None, delta)

@@ -51,6 +51,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    *,
     axis: int,
     scale: float,
     keep: bool = True,
@@ -89,6 +90,7 @@ def attend_backward(
     key: Tensor,
     value: Tensor,
     kept: Sequence[Tensor],
+    *,
     axis: int,
     scale: float,
     needed: Sequence[bool] = (True,) * 3,
@@ -98,8 +100,10 @@ def attend_backward(
     They lie in memory line after line, as the products write them.
 
     Args:
-        grad: Of the output, pixels being rows of a matrix.
-        query, key, value, kept, axis, scale: As of :func:`attend`.
+        grad: Gradient of the output, pixels being rows of a matrix.
+        query, key, value, axis, scale: What :func:`attend` was given.
+        kept: Weights that it returned.
+        needed: Whether each of the three gradients is needed.
     """
     grads = [
         _empty_lines(axis, x) if needs else (None, None)
@@ -132,7 +136,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, axis, scale, keep):
         qkv = [pixel_rows(x) for x in (query, key, value)]
-        out, kept = attend(*qkv, axis, scale, keep)
+        out, kept = attend(*qkv, axis=axis, scale=scale, keep=keep)
         ctx.save_for_backward(*qkv, *kept)
         ctx.axis, ctx.scale = axis, scale
         return out
@@ -141,8 +145,12 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, grad):
         refuse_double_backward()
         query, key, value, *kept = ctx.saved_tensors
-        options = kept, ctx.axis, ctx.scale, ctx.needs_input_grad[:3]
-        grads = attend_backward(pixel_rows(grad), query, key, value, *options)
+        grads = attend_backward(
+            *(pixel_rows(grad), query, key, value, kept),
+            axis=ctx.axis,
+            scale=ctx.scale,
+            needed=ctx.needs_input_grad[:3],
+        )
         return *grads, None, None, None
 
 

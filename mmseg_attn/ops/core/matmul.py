@@ -36,17 +36,17 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def widen(x: Tensor) -> Tensor:
-    """To the dtype of the sums."""
+    """A tensor in the dtype of the sums."""
     return x.to(accumulator(x.dtype))
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    """(i, k) times (k, j), without autograd."""
+    """Product of (i, k) and (k, j), without autograd."""
     return _onednn(a, b) if _use_onednn(a, b) else torch.mm(a, b)
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """(m, n, i, k) times (m, n, k, j), fp32 of narrow floats.
+    """Products of (m, n, i, k) and (m, n, k, j), fp32 of narrow floats.
 
     Without autograd, as all here.
     """
@@ -64,6 +64,8 @@ def bmm_into(
 
     Args:
         target: (m, n, *rows, j), any number of axes counting the i rows.
+        a, b: The factors.
+        accumulate: Whether the product is added.
     """
     if device.on_gpu(a):
         return _strided_into(target, a, b, accumulate)
@@ -171,7 +173,7 @@ def rows_times(
         rows: (B, n, heads, dim).
         right: (B, heads, features, dim), wide.
         like: A tensor of the product's shape and dtype.
-        dtype: Of the product, if not that of like.
+        dtype: Dtype of the product, if not that of like.
 
     Returns:
         The product, (B, n, heads, features), and what it is to be multiplied
@@ -202,7 +204,7 @@ def _use_onednn(a, b):
         and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _MIN_SIZE
         and _is_dense(a)
         and _is_dense(b)
-        and _onednn_works()
+        and onednn_works()
     )
 
 
@@ -213,7 +215,8 @@ def _onednn(x, y):
 
 
 @cache
-def _onednn_works() -> bool:
+def onednn_works() -> bool:
+    """Whether torch's operator of oneDNN is here and does what it did."""
     if torch.backends.cpu.get_cpu_capability() != 'AVX512':
         return False
     x = torch.arange(6.0).view(2, 3)

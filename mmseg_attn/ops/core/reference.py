@@ -28,13 +28,21 @@ def like_query(out: Tensor, query: Tensor) -> Tensor:
 
 
 def masked_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
 ) -> Tensor:
-    """softmax(scale * query key^T) value over the keys that mask allows.
+    """Attention of each query to the keys that a mask allows.
+
+    ``softmax(scale * query key^T) value``.
 
     Args:
         query, key, value: (B, *spatial, heads, dim).
         mask: (n, n), True where a query (row) attends to a key (column).
+            None allows all.
+        scale: Factor of the scores.
     """
     q, k, v = map(by_heads, (query, key, value))
     scores = scale * q @ k.mT

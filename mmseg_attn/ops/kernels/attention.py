@@ -51,9 +51,17 @@ def _step(x):
 
 
 class Problem:
-    """What all kernels are told of a line, and how it is divided."""
+    """What all kernels are told of a line, and how it is divided.
 
-    def __init__(self, family, lines, query, value):
+    Args:
+        family: Family of kernels.
+        lines: Where the groups of positions lie.
+        query, value: Tensors of the problem.
+    """
+
+    def __init__(
+        self, family: str, lines: Lines, query: Tensor, value: Tensor
+    ):
         widths = query.shape[-1], value.shape[-1]
         found = tiles.tile_of(
             family, query.device, query.element_size(), *widths, lines.length
@@ -80,11 +88,14 @@ class Problem:
         # for each channel.
         self.pairs = 2 * lines.count * lines.length**2
 
-    def descriptors(self, *tensors):
-        """Of (tensor, rows, channels) of a tile, None where TMA cannot.
+    def descriptors(self, *tensors: tuple[Tensor, int, int]) -> list | None:
+        """Descriptors for TMA, None where it cannot read or write.
 
         It wants rows of a multiple of 16 bytes that begin at one, and no row
         that stands for all, as of a gradient that is the same everywhere.
+
+        Args:
+            tensors: Each with the rows and the channels of a tile.
         """
         lines = self.lines
         fits = TensorDescriptor and self.tile.tma and not lines.nested
@@ -112,6 +123,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    *,
     patterns: Sequence[Lines],
     scale: float,
     bias: Tensor | None = None,
@@ -209,6 +221,7 @@ def attend_backward(
     value: Tensor,
     delta: Tensor,
     lse: Tensor,
+    *,
     patterns: Sequence[Lines],
     scale: float,
     out: tuple[Tensor | None, Tensor | None, Tensor | None],
@@ -217,13 +230,15 @@ def attend_backward(
     """Write the gradients of :func:`attend` for query, key and value to out.
 
     Args:
-        grad, query, key, value: Of one dtype, as for :func:`attend`.
+        grad, query, key, value: Tensors of one dtype, as for
+            :func:`attend`.
         delta: <grad, output of attend> at each position,
             (B, *spatial, heads, 1), in fp32 and contiguous like lse.
         lse: What attend returned.
         patterns, scale, bias: As for attend.
-        out: Where to, in rows as the inputs; None leaves a gradient out.
-            That of value may be written over value if it is the only one.
+        out: Where to write each gradient, in rows as the inputs; None
+            leaves it out. That of value may be written over value if it is
+            the only one.
     """
     inputs = grad, query, key, value, bias, delta, lse
     if torch.are_deterministic_algorithms_enabled():

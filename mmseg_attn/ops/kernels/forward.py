@@ -142,9 +142,9 @@ def attend_crossing_lines(
 
     Args:
         queue: The next place, then the rows done of each group; all 0.
-        length, after, size, count: Of the rows: positions of a line, rows of
-            memory between them, rows of memory of ``after`` lines, and
-            lines of a picture; then those of the columns.
+        length, after, size, count: For the rows the positions of a line, the
+            rows of memory between them, the rows of memory of ``after``
+            lines, and the lines of a picture; then those for the columns.
         groups: Pictures times parts.
     """
     parts = tl.cdiv(VALUE_WIDTH, C)

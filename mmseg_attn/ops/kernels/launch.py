@@ -44,13 +44,13 @@ class KernelFailed(RuntimeError):
 class Launch(NamedTuple):
     """What a launch declares.
 
-    Args:
-        name: Of the kernel.
+    Attributes:
+        name: Name of the kernel.
         read, written: Bytes that must come and go at least once: of each
             tensor what the launch touches, however often.
-        flops: Operations of its products, 2 per multiply-add.
-        dtype: Of the products' operands.
-        precision: Of fp32 products: 'ieee', 'tf32' or 'tf32x3'.
+        flops: Operations of its products, 2 for each multiply-add.
+        dtype: Dtype of the products' operands.
+        precision: Precision of fp32 products: 'ieee', 'tf32' or 'tf32x3'.
     """
 
     name: str
@@ -81,27 +81,27 @@ def nbytes(*tensors: Tensor | None) -> int:
 
 
 def launch(
-    kernel,
+    kernel: Any,
     grid: Sequence[int],
-    *arguments,
+    *arguments: Any,
     on: Tensor,
     reads: Sequence[Tensor | None],
     writes: Sequence[Tensor | None],
     flops: int = 0,
     precision: str = 'ieee',
-    **options,
+    **options: Any,
 ) -> None:
     """Run a kernel, or on the meta device only say so.
 
     Args:
         kernel: A function of triton.jit.
         grid: Numbers of programs.
-        arguments, options: Of the kernel.
+        arguments, options: What the kernel is given.
         on: A tensor on the device, in the dtype of the products.
         reads, writes: Tensors of which each element is read or written. One
             that is read and written stands in both.
-        flops: Of the products.
-        precision: Of fp32 products.
+        flops: Operations of the products.
+        precision: Precision of fp32 products.
 
     Raises:
         KernelFailed: The kernel needs more shared memory than the card has,
@@ -141,9 +141,9 @@ def attempt(kind: tuple, whose: str, run: Callable) -> tuple[bool, Any]:
     """Run kernels that torch can stand in for.
 
     Args:
-        kind: What their failure is remembered of.
+        kind: What their failure is remembered for.
         whose: The same in words, for the one warning that says why.
-        run: Takes nothing; launches.
+        run: Launches the kernels; it takes nothing.
 
     Returns:
         Whether it ran, now and before, and what it returned.

@@ -23,7 +23,7 @@ class Lines(NamedTuple):
     n2``; its position ``p`` is ``p // inner * far + p % inner * near`` rows
     further.
 
-    Args:
+    Attributes:
         count: How many lines there are.
         length: Positions of each.
         n1, n2, a0, a1, inner, far, near: See above.
@@ -59,8 +59,8 @@ def along(
     length, after = shape[1 + axis], math.prod(shape[2 + axis : -1])
     before = math.prod(shape[: 1 + axis])
     return Lines(
-        before * after, length, 1, after, length * after, 0,
-        length, 0, after, exclude_self,
+        before * after, length, n1=1, n2=after, a0=length * after, a1=0,
+        inner=length, far=0, near=after, exclude_self=exclude_self,
     )  # fmt: skip
 
 
@@ -76,8 +76,8 @@ def strided(shape: Sequence[int], partition: Sequence[int]) -> Lines:
     rows, columns = height // high, width // wide
     return Lines(
         batch * high * wide * heads, rows * columns,
-        high, wide * heads, height * width * heads, width * heads,
-        columns, high * width * heads, wide * heads,
+        n1=high, n2=wide * heads, a0=height * width * heads, a1=width * heads,
+        inner=columns, far=high * width * heads, near=wide * heads,
     )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def windows(shape: Sequence[int], partition: Sequence[int]) -> Lines:
     rows, columns = height // high, width // wide
     return Lines(
         batch * rows * columns * heads, high * wide,
-        columns, heads, high * width * heads, wide * heads,
-        wide, width * heads, heads,
+        n1=columns, n2=heads, a0=high * width * heads, a1=wide * heads,
+        inner=wide, far=width * heads, near=heads,
     )  # fmt: skip
 
 

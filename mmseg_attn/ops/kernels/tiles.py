@@ -27,7 +27,7 @@ class Tile(NamedTuple):
         M: Rows of a line that a program has.
         N: Rows that pass by at a time.
         C: Channels of the value that a program has, or takes at a time.
-        warps: Of a program.
+        warps: Warps of a program.
         stages: Tiles under way at a time.
         tma: Whether whole tiles are fetched by the tensor memory accelerator,
             where the rows allow it.
@@ -156,8 +156,8 @@ def tile_of(
         family: One of FAMILIES.
         device: Where it runs.
         itemsize: Bytes of an element.
-        width, value_width: Of keys and values.
-        length: Of a line.
+        width, value_width: Widths of keys and values.
+        length: Positions of a line.
     """
     capability, kib = card_of(device)
     widest = max(64, power(width))
