@@ -145,7 +145,8 @@ def missing_host(error: ModuleNotFoundError) -> str | None:
     """Return what to do if it is a host that was not found, else None.
 
     Args:
-        error: Of an import, or of a config whose bases are a host's.
+        error: Error of an import, or of a config whose bases are a
+            host's.
     """
     if error.name not in ONEDL:
         return None

@@ -29,8 +29,8 @@ class Calibration:
         baseline: Distance of the cameras; depth is in its unit.
         doffs: How far right the right camera's principal point is of the left
             one's, in pixels; added to disparities.
-        width: Of the pictures that it is for, in pixels.
-        height: Of the pictures that it is for, in pixels.
+        width: Width of the pictures that it is for, in pixels.
+        height: Height of the pictures that it is for, in pixels.
     """
 
     focal: float

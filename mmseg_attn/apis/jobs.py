@@ -37,10 +37,12 @@ class Job:
 
     @property
     def is_video(self) -> bool:
+        """Whether the source is a video."""
         return _is_video(self.source)
 
     @property
     def outputs(self) -> list[Path]:
+        """All files that the job writes."""
         return [*([self.overlay] if self.overlay else []), *self.data.values()]
 
 
@@ -107,7 +109,7 @@ def pair_up(jobs: Sequence[Job], right: str | Path | None) -> list[Job]:
     """Give each left picture its right one.
 
     Args:
-        jobs: Of the left pictures.
+        jobs: Jobs of the left pictures.
         right: A picture, for one job, or a folder with pictures of the left
             ones' names, in subfolders of theirs, whatever their endings.
 

@@ -23,8 +23,8 @@ def check_labels(
         config: Path or name of a config (see
             :func:`~mmseg_attn.apis.find_config`), or a loaded one, which is
             not changed.
-        splits: Of ``'train'``, ``'val'`` and ``'test'``; one that the config
-            does not have is passed over.
+        splits: Some of ``'train'``, ``'val'`` and ``'test'``; one that the
+            config does not have is passed over.
 
     Yields:
         A report of each dataset or file: what it holds and what is wrong.

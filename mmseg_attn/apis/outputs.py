@@ -22,10 +22,11 @@ class Look:
     """How results are to look.
 
     Attributes:
-        opacity: Of the colours over a picture, 0 to 1.
+        opacity: Opacity of the colours over a picture, 0 to 1.
         score: Instances below it are left out, 0 to 1.
         legend: Whether classes are named, or a scale stands, beside a picture.
-        calibration: Of a stereo network, to give depth.
+        calibration: Calibration of the pair of a stereo network, to give
+            depth.
     """
 
     opacity: float = 0.5
@@ -83,9 +84,11 @@ class MaskOutput(Output):
 
     @staticmethod
     def endings(look: Look) -> dict[str, str]:
+        """Kinds of files beside the overlay, and their endings."""
         return {'mask': '.png'}
 
     def classes_in(self, found: np.ndarray) -> set[int]:
+        """Numbers of the classes that were found."""
         return set(np.unique(found).tolist())
 
     def save(self, kind: str, path: Path, found: np.ndarray) -> None:
@@ -95,6 +98,7 @@ class MaskOutput(Output):
     def draw(
         self, picture: np.ndarray, found: np.ndarray, listed: Iterable[int]
     ) -> np.ndarray:
+        """Draw the classes, with the legend if one is wanted."""
         palette, opacity = self.meta['palette'], self.look.opacity
         shown = overlay(picture, found, palette, opacity)
         return self.legend.add(shown, sorted(listed)) if self.legend else shown
@@ -109,12 +113,14 @@ class InstanceOutput(Output):
 
     @staticmethod
     def endings(look: Look) -> dict[str, str]:
+        """Kinds of files beside the overlay, and their endings."""
         return {'instances': '.json'}
 
     def _kept(self, found: InstanceData) -> InstanceData:
         return found[found.scores >= self.look.score]
 
     def classes_in(self, found: InstanceData) -> set[int]:
+        """Numbers of the classes that were found."""
         return set(self._kept(found).labels.tolist())
 
     def save(self, kind: str, path: Path, found: InstanceData) -> None:
@@ -152,10 +158,12 @@ class DisparityOutput(Output):
 
     @staticmethod
     def endings(look: Look) -> dict[str, str]:
+        """Kinds of files beside the overlay, and their endings."""
         endings = {'pfm': '.pfm', 'png': '.png'}
         return endings | ({'depth': '.pfm'} if look.calibration else {})
 
     def classes_in(self, found: np.ndarray) -> set[int]:
+        """Numbers of the classes that were found."""
         return set()
 
     def save(self, kind: str, path: Path, found: np.ndarray) -> None:

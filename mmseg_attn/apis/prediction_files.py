@@ -90,13 +90,15 @@ def predict_files(
             ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``). By default all
             that there are; of videos the overlay.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
-        right: Of a stereo network: the right picture, or the folder of the
-            right pictures, which have the left ones' names.
-        calibration: Of a stereo network: a file as of
-            :func:`~mmseg_attn.apis.calibration.read_calibration`, for depth.
-        classes: As of :func:`~mmseg_attn.apis.load_model`.
-        device: As of :func:`~mmseg_attn.apis.load_model`.
-        slide: As of :func:`~mmseg_attn.apis.load_model`.
+        right: Right picture for a stereo network, or the folder of the right
+            pictures, which have the left ones' names.
+        calibration: File for a stereo network, to give depth, see
+            :func:`~mmseg_attn.apis.calibration.read_calibration`.
+        classes: Names of the classes, as for
+            :func:`~mmseg_attn.apis.load_model`.
+        device: Device, as for :func:`~mmseg_attn.apis.load_model`.
+        slide: Size of the windows, as for
+            :func:`~mmseg_attn.apis.load_model`.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
         batch_size: Pictures at a time.

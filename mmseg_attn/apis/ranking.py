@@ -29,9 +29,9 @@ class Ranking:
     """The pictures of a dataset, the worst first.
 
     Attributes:
-        rows: Of each picture its value, by which they are ordered and which is
-            NaN where nothing counts, its path, the IoU of each class and the
-            mIoU, in per cent.
+        rows: For each picture its value, by which they are ordered and which
+            is NaN where nothing counts, its path, the IoU of each class and
+            the mIoU, in per cent.
         worst: The first of them, with their maps.
         classes: Names of the classes.
         palette: (red, green, blue) of each class.
@@ -91,7 +91,7 @@ def worst(
         model: A segmentor of single pictures, as from
             :func:`~mmseg_attn.apis.load_model`.
         split: ``'test'``, ``'val'`` or ``'train'``.
-        number: Of how many pictures the maps are kept.
+        number: How many pictures keep their maps.
         by_class: Order by the IoU of this class instead of by the mIoU.
 
     Returns:

@@ -154,9 +154,9 @@ def label_reports(cfg: Config, splits: Sequence[str]) -> Iterator[LabelReport]:
     own pipelines. A dataset that several splits share is read once.
 
     Args:
-        cfg: Of a segmentor. It is not changed.
-        splits: Of ``'train'``, ``'val'`` and ``'test'``; one that the config
-            does not have is passed over.
+        cfg: Config of a segmentor. It is not changed.
+        splits: Some of ``'train'``, ``'val'`` and ``'test'``; one that the
+            config does not have is passed over.
 
     Yields:
         A report of each dataset.
@@ -260,8 +260,8 @@ def instance_reports(
     """Read the annotation files of a detector's config, each once.
 
     Args:
-        cfg: Of a detector. It is not changed.
-        splits: As of :func:`label_reports`.
+        cfg: Config of a detector. It is not changed.
+        splits: Splits, as for :func:`label_reports`.
 
     Yields:
         A report of each file in COCO's format.

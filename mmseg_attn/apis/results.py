@@ -84,7 +84,7 @@ def check_frames(folder: Path, ending: str) -> None:
 
     Args:
         folder: Where the results of a video's frames are to go.
-        ending: Of their files, such as ``.png``.
+        ending: Ending of their files, such as ``.png``.
 
     Raises:
         UserError: There is another file.

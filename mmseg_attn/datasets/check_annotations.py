@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""A check of label maps as they are loaded."""
+
 import os
 
 import numpy as np
@@ -17,9 +19,8 @@ class CheckAnnotations(BaseTransform):
     not counted in validation. Each file is checked the first time it is read.
 
     Args:
-        num_classes (int): Labels are 0 to ``num_classes - 1``.
-        ignore_index (int): The label of pixels that count for nothing.
-            Defaults to 255.
+        num_classes: Number of classes: labels are 0 to ``num_classes - 1``.
+        ignore_index: Label of pixels that count for nothing.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
@@ -31,11 +32,11 @@ class CheckAnnotations(BaseTransform):
         """Check the label map of one sample.
 
         Args:
-            results (dict): With ``gt_seg_map`` and, where known,
+            results: A sample with ``gt_seg_map`` and, where known,
                 ``seg_map_path``, ``img_path`` and ``ori_shape``.
 
         Returns:
-            dict: The same, unchanged.
+            The sample, unchanged.
 
         Raises:
             UserError: The map is not of the picture's size, is not a map of

@@ -24,15 +24,15 @@ class LoadClip(BaseTransform):
     """Load the frames of a clip."""
 
     def transform(self, results: dict) -> dict:
-        """Load them.
+        """Load the frames.
 
         Args:
-            results (dict): With ``frame_paths``, each as of
-                :func:`read_clip_frame`, and ``label_frame``.
+            results: A sample with ``label_frame`` and ``frame_paths``, which
+                :func:`read_clip_frame` reads.
 
         Returns:
-            dict: With ``clip``, a list of (H, W, 3) uint8 BGR, and ``img``,
-            the labelled frame.
+            The sample with ``clip``, a list of (H, W, 3) uint8 BGR, and
+            ``img``, the labelled frame.
 
         Raises:
             UserError: A frame cannot be read, or has another size.
@@ -61,12 +61,12 @@ def frame_path(video: str | Path, index: int) -> str:
     """Name a frame of a video.
 
     Args:
-        video (str | Path): ``NAME.mp4``.
-        index (int): From 0 on.
+        video: The video, such as ``NAME.mp4``.
+        index: Number of the frame, from 0 on.
 
     Returns:
-        str: ``NAME#INDEX.mp4``, so that what is written for a frame, under
-        its name without the ending, is not that of another.
+        ``NAME#INDEX.mp4``, so that what is written for a frame, under its name
+        without the ending, is not that of another.
     """
     video = Path(video)
     return str(video.with_name(f'{video.stem}#{index}{video.suffix}'))
@@ -76,10 +76,10 @@ def read_clip_frame(path: str) -> np.ndarray:
     """Read a frame of a clip.
 
     Args:
-        path (str): A picture, or as of :func:`frame_path`.
+        path: A picture, or what :func:`frame_path` gives.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, BGR.
+        (H, W, 3) uint8, BGR.
 
     Raises:
         UserError: It cannot be read.
@@ -98,7 +98,7 @@ class ClipTransform(BaseTransform):
     what depends on them falls out alike: the same window, the same colours.
 
     Args:
-        transforms (Sequence[dict]): Of one picture, such as the host's
+        transforms: Configs of transforms of one picture, such as the host's
             ``RandomResize``, ``RandomCrop`` and ``PhotoMetricDistortion``.
     """
 
@@ -109,11 +109,11 @@ class ClipTransform(BaseTransform):
         """Transform the frames.
 
         Args:
-            results (dict): With ``clip`` and ``label_frame``, and what the
+            results: A sample with ``clip`` and ``label_frame``, and what the
                 transforms need.
 
         Returns:
-            dict: What the transforms make of the labelled frame, with the
+            What the transforms make of the labelled frame, with the
             transformed ``clip``.
         """
         clip = results.pop('clip')
@@ -145,18 +145,18 @@ def _set_random_state(state: tuple) -> None:
 class PackClipInputs(PackSegInputs):
     """Hand a clip to the network.
 
-    Arguments as of mmseg's ``PackSegInputs``.
+    The arguments are those of mmseg's ``PackSegInputs``.
     """
 
     def transform(self, results: dict) -> dict:
-        """Pack it.
+        """Pack a clip.
 
         Args:
-            results (dict): With ``clip``, ``label_frame`` and, of the
+            results: A sample with ``clip``, ``label_frame`` and, for the
                 labelled frame, what mmseg packs.
 
         Returns:
-            dict: ``inputs`` (C, T, H, W) and ``data_samples``.
+            ``inputs`` (C, T, H, W) and ``data_samples``.
         """
         packed = super().transform(results)
         clip = np.stack(results['clip'])

@@ -5,6 +5,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mmengine import list_from_file
 from mmseg.datasets import BaseSegDataset
@@ -29,15 +30,15 @@ def clip_paths(
     """Find the frames around a picture by the number that ends its name.
 
     Args:
-        path (str): The picture, such as ``0001TP_006690.png``.
-        frames (int): Frames T of the clip.
-        label_frame (int): Which of them the picture is, from 0 on.
-        frame_step (int): What one frame's number is above that before.
-        folder (str, optional): Where the other frames are, if not beside it.
+        path: The picture, such as ``0001TP_006690.png``.
+        frames: Number T of frames of the clip.
+        label_frame: Which of them the picture is, from 0 on.
+        frame_step: How far apart the numbers of two frames are.
+        folder: Where the other frames are. None means beside the picture.
 
     Returns:
-        list[str]: T paths. In place of a frame that is not there stands the
-        nearest one that is, on the way to the picture.
+        T paths. In place of a frame that is not there stands the nearest one
+        that is, on the way to the picture.
     """
     stem, ending = os.path.splitext(os.path.basename(path))
     numbered = NUMBERED.fullmatch(stem)
@@ -92,17 +93,16 @@ class _Clips:
     """What makes a dataset of labelled pictures one of clips.
 
     Args:
-        frames (int): Frames T of a clip.
-        label_frame (int, optional): Which of them has the label, from 0 on;
-            by default the middle one, T // 2.
-        frame_step (int): What one frame's number is above that before.
-        data_prefix (dict, optional): ``img_path`` and ``seg_map_path`` as in
-            mmseg; ``frame_path``, the folder of the other frames, by default
-            the pictures' own; or ``video_path`` instead of both: the folder
-            of videos, of which ``NAME_000120.png`` labels frame 120 of
+        frames: Number T of frames of a clip.
+        label_frame: Which of them has the label, from 0 on. None means the
+            middle one, T // 2.
+        frame_step: How far apart the numbers of two frames are.
+        data_prefix: ``img_path`` and ``seg_map_path`` as in mmseg;
+            ``frame_path``, the folder of the other frames, by default the
+            pictures' own; or ``video_path`` instead of both: the folder of
+            videos, of which ``NAME_000120.png`` labels frame 120 of
             ``NAME.mp4``; ``ann_file`` may list their names.
-        *args: As of the dataset of pictures.
-        **kwargs: As of the dataset of pictures.
+        args, kwargs: Arguments of the dataset of pictures.
 
     Raises:
         UserError: A number is out of range, a folder or a listed mask is
@@ -112,12 +112,12 @@ class _Clips:
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         frames: int = 5,
         label_frame: int | None = None,
         frame_step: int = 1,
         data_prefix: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if label_frame is None:
             label_frame = frames // 2
@@ -136,7 +136,7 @@ class _Clips:
         """List the labelled pictures, each with the frames of its clip.
 
         Returns:
-            list[dict]: As mmseg's, with ``frame_paths`` and ``label_frame``.
+            The items of mmseg, with ``frame_paths`` and ``label_frame``.
         """
         if self.data_prefix.get('video_path'):
             items = self._of_videos()
@@ -241,20 +241,24 @@ class _Clips:
 
 @DATASETS.register_module()
 class ClipDataset(_Clips, BaseSegDataset):
-    """Clips of any kind: the arguments of :class:`_Clips` and of mmseg's
+    """Clips of any kind.
+
+    The arguments are those of :class:`_Clips` and of mmseg's
     ``BaseSegDataset``.
     """
 
 
 @DATASETS.register_module()
 class ClipFolderDataset(_Clips, FolderDataset):
-    """Clips in a folder with ``dataset.json``: the arguments of
-    :class:`_Clips` and of :class:`FolderDataset`.
+    """Clips in a folder with ``dataset.json``.
+
+    The arguments are those of :class:`_Clips` and of :class:`FolderDataset`.
     """
 
 
 @DATASETS.register_module()
 class CamVidClipDataset(_Clips, CamVidDataset):
-    """Clips of CamVid: the arguments of :class:`_Clips` and of
-    :class:`CamVidDataset`.
+    """Clips of CamVid.
+
+    The arguments are those of :class:`_Clips` and of :class:`CamVidDataset`.
     """

@@ -25,13 +25,13 @@ class CocoReport:
     """What an annotation file holds.
 
     Attributes:
-        categories (tuple[str, ...]): Names in the order of the file, by
-            which MMDetection numbers classes.
-        images (int): Pictures.
-        instances (Counter): Name of a category -> its annotations.
-        pictures (Counter): Name of a category -> pictures with it.
-        left_out (dict[str, list]): Reason -> ids of the annotations that
-            MMDetection does not train on.
+        categories: Names in the order of the file, by which MMDetection
+            numbers classes.
+        images: Number of pictures.
+        instances: Number of annotations by the name of the category.
+        pictures: Number of pictures by the name of a category on them.
+        left_out: Ids of the annotations that MMDetection does not train on,
+            by the reason.
     """
 
     categories: tuple[str, ...]
@@ -44,7 +44,7 @@ class CocoReport:
         """Say how many annotations are left out, and why.
 
         Returns:
-            list[str]: A line for each reason.
+            A line for each reason.
         """
         return [
             f'{len(ids)} annotations are left out: {reason} (ids '
@@ -56,6 +56,7 @@ class CocoReport:
 def check_coco(
     path: str | Path,
     folder: str | Path | None = None,
+    *,
     classes: Sequence[str] = (),
     masks: bool = False,
     ordered: bool = True,
@@ -65,20 +66,20 @@ def check_coco(
     """Check an annotation file of instances.
 
     Args:
-        path (str | Path): The JSON file.
-        folder (str | Path | None): Where the pictures are; None does not
-            look for them.
-        classes (Sequence[str]): Names that must be among the categories.
-        masks (bool): Whether masks are needed. Defaults to False.
-        ordered (bool): Whether the names must be in the order of the file,
-            without which MMDetection would mix them up. Defaults to True.
-        evaluated (bool): Whether results are compared with the annotations,
-            of which pycocotools asks more. Defaults to False.
-        sizes (bool): Whether to compare the pictures' sizes with the file's,
-            for which each is opened. Defaults to False.
+        path: The JSON file.
+        folder: Where the pictures are. None means that they are not looked
+            for.
+        classes: Names that must be among the categories.
+        masks: Whether masks are needed.
+        ordered: Whether the names must be in the order of the file, without
+            which MMDetection would mix them up.
+        evaluated: Whether results are compared with the annotations, of which
+            pycocotools asks more.
+        sizes: Whether the pictures' sizes are compared with the file's, for
+            which each is opened.
 
     Returns:
-        CocoReport: What there is, and what MMDetection leaves out.
+        What there is, and what MMDetection leaves out.
 
     Raises:
         UserError: The file is missing or not in COCO's format, or an
@@ -145,10 +146,11 @@ def read_coco(path: str | Path) -> dict:
     """Read an annotation file.
 
     Args:
-        path (str | Path): The JSON file.
+        path: The JSON file.
 
     Returns:
-        dict: With the lists 'images', 'annotations' and 'categories'.
+        The content, with the lists 'images', 'annotations' and
+        'categories'.
 
     Raises:
         UserError: It is missing, cut off or not in COCO's format.

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Label pictures that show classes as colours."""
+
 import numpy as np
 
 from ..errors import UserError
@@ -10,15 +12,15 @@ def colours_to_index(
     """Turn a label picture that shows classes as colours into an index mask.
 
     Args:
-        colours (np.ndarray): (H, W, 3) uint8, RGB.
-        table (dict[tuple[int, int, int], int]): Colour -> value of the mask.
-        name (str): Of the classes, for the message.
+        colours: The label picture, (H, W, 3) uint8, RGB.
+        table: Value of the mask for each colour.
+        name: Name of the classes, for the message.
 
     Returns:
-        np.ndarray: (H, W) uint8.
+        The mask, (H, W) uint8.
 
     Raises:
-        UserError: If a colour is not in the table.
+        UserError: A colour is not in the table.
     """
 
     def pack(rgb: np.ndarray) -> np.ndarray:

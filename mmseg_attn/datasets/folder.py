@@ -1,6 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
+"""A folder that says itself which classes it has."""
+
 import json
 from pathlib import Path
+from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
@@ -18,14 +21,14 @@ class FolderDataset(BaseSegDataset):
     ``python -m mmseg_attn scenes`` writes it.
 
     Args:
-        data_root (str): The folder with ``dataset.json``.
-        img_suffix (str): Ending of the pictures' names. Default: '.png'.
-        seg_map_suffix (str): Ending of the masks' names. Default: '.png'.
-        metainfo (dict, optional): Takes precedence over ``dataset.json``.
-        **kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
+        data_root: The folder with ``dataset.json``.
+        img_suffix: Ending of the pictures' names.
+        seg_map_suffix: Ending of the masks' names.
+        metainfo: Meta data, which take precedence over ``dataset.json``.
+        kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
 
     Raises:
-        UserError: If ``dataset.json`` is missing or names no classes.
+        UserError: ``dataset.json`` is missing or names no classes.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class FolderDataset(BaseSegDataset):
         img_suffix: str = '.png',
         seg_map_suffix: str = '.png',
         metainfo: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         path = Path(data_root, 'dataset.json')
         try:

@@ -1,4 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""GID-15."""
+
+from typing import Any
+
 from mmseg.datasets import BaseSegDataset
 
 from ..registry import DATASETS
@@ -12,10 +16,9 @@ class GID15Dataset(BaseSegDataset):
     labelled Gaofen-2 pictures.
 
     Args:
-        img_suffix (str): Ending of the pictures' names. Default: '.png'.
-        seg_map_suffix (str): Ending of the label maps' names.
-            Default: '.png'.
-        **kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
+        img_suffix: Ending of the pictures' names.
+        seg_map_suffix: Ending of the label maps' names.
+        kwargs: Arguments of ``mmseg.datasets.BaseSegDataset``.
 
     Source: Tong et al., Land-cover classification with high-resolution remote
     sensing images using transferable deep models,
@@ -63,7 +66,7 @@ class GID15Dataset(BaseSegDataset):
         self,
         img_suffix: str = '.png',
         seg_map_suffix: str = '.png',
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs

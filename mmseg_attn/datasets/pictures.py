@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Pictures as they are read."""
+
 import cv2
 import mmcv
 import numpy as np
@@ -11,10 +13,10 @@ def read_picture(path: str) -> np.ndarray:
     """Read a picture, or say what is wrong with it.
 
     Args:
-        path (str): The file.
+        path: The file.
 
     Returns:
-        np.ndarray: (H, W, 3) uint8, BGR.
+        (H, W, 3) uint8, BGR.
 
     Raises:
         UserError: It is missing, or no whole picture.
@@ -37,11 +39,10 @@ def picture_size(path: str) -> tuple[int, int]:
     """Size of a picture as OpenCV reads it, from the file's head alone.
 
     Args:
-        path (str): The file.
+        path: The file.
 
     Returns:
-        tuple[int, int]: Width and height in pixels, upright as the camera
-        was held (EXIF).
+        Width and height in pixels, upright as the camera was held (EXIF).
 
     Raises:
         UserError: It is no picture.
@@ -56,5 +57,5 @@ def picture_size(path: str) -> tuple[int, int]:
 
 
 def size_text(picture: np.ndarray) -> str:
-    """Its width and height, for messages."""
+    """Width and height of a picture, for messages."""
     return f'{picture.shape[1]} x {picture.shape[0]}'

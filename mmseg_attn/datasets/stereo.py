@@ -3,6 +3,7 @@
 
 import glob
 from pathlib import Path
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 
@@ -24,10 +25,10 @@ class StereoFolder(BaseDataset):
     are left out.
 
     Args:
-        data_root (str): Folder of all.
-        data_prefix (dict): Folders in it: ``left``, ``right`` and, unless
-            the disparities are not known, ``disparity``.
-        **kwargs: Arguments of ``mmengine.dataset.BaseDataset``.
+        data_root: Folder of all that follow.
+        data_prefix: Folders in it: ``left``, ``right`` and, unless the
+            disparities are not known, ``disparity``.
+        kwargs: Arguments of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         UserError: There is no picture, or a right one is missing.
@@ -37,7 +38,7 @@ class StereoFolder(BaseDataset):
         self,
         data_root: str = '',
         data_prefix: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         folders = dict(left='left', right='right', disparity='disparity')
         super().__init__(
@@ -48,8 +49,8 @@ class StereoFolder(BaseDataset):
         """Pair the files.
 
         Returns:
-            list[dict]: ``img_path``, ``right_path`` and, where it is known,
-            ``disparity_path`` of each pair.
+            For each pair ``img_path``, ``right_path`` and, where it is known,
+            ``disparity_path``.
         """
         left = _files(self.data_prefix['left'], PICTURES)
         right = _files(self.data_prefix['right'], PICTURES)
@@ -100,16 +101,17 @@ class SceneFlowDataset(BaseDataset):
     and TRAIN of FlyingThings3D; to test, TEST of FlyingThings3D.
 
     Args:
-        data_root (str): Folder of the three parts.
-        split (str): 'train' or 'test'.
-        rendering (str): 'cleanpass' or 'finalpass', with blur and fog.
-        **kwargs: Arguments of ``mmengine.dataset.BaseDataset``.
+        data_root: Folder of the three parts.
+        split: 'train' or 'test'.
+        rendering: 'cleanpass' or 'finalpass', with blur and fog.
+        kwargs: Arguments of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         UserError: ``split`` or ``rendering`` is not one of these, a part is
             missing, or a picture has no partner or map.
 
-    https://arxiv.org/abs/1512.02134
+    A Large Dataset to Train Convolutional Networks for Disparity, Optical
+    Flow, and Scene Flow Estimation, https://arxiv.org/abs/1512.02134.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class SceneFlowDataset(BaseDataset):
         data_root: str,
         split: str = 'train',
         rendering: str = 'cleanpass',
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if split not in ('train', 'test'):
             raise UserError(f"split must be 'train' or 'test', got {split!r}.")
@@ -141,7 +143,8 @@ class SceneFlowDataset(BaseDataset):
         """Find the pairs.
 
         Returns:
-            list[dict]: ``img_path``, ``right_path`` and ``disparity_path``.
+            For each pair ``img_path``, ``right_path`` and
+            ``disparity_path``.
         """
         pairs = []
         for part, below in self._folders():

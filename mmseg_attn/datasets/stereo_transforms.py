@@ -24,11 +24,11 @@ class LoadStereoPair(BaseTransform):
         """Load a pair.
 
         Args:
-            results (dict): With ``img_path`` of the left and ``right_path``
+            results: A sample with ``img_path`` of the left and ``right_path``
                 of the right picture.
 
         Returns:
-            dict: With ``img``, (H, W, 6) uint8: left BGR, right BGR.
+            The sample with ``img``, (H, W, 6) uint8: left BGR, right BGR.
 
         Raises:
             UserError: A file is not a whole picture, or the two differ in
@@ -48,10 +48,8 @@ def check_pair(
     """Refuse pictures of different sizes.
 
     Args:
-        left (np.ndarray): (H, W, 3).
-        right (np.ndarray): (H, W, 3).
-        left_name (str): For the message.
-        right_name (str): For the message.
+        left, right: The pictures, (H, W, 3).
+        left_name, right_name: Their names, for the message.
 
     Raises:
         UserError: They differ.
@@ -68,19 +66,19 @@ class LoadDisparity(BaseTransform):
     """Load the disparity map of the left picture."""
 
     def transform(self, results: dict) -> dict:
-        """Load it.
+        """Load the map.
 
         Args:
-            results (dict): With ``disparity_path`` and ``img_shape``.
+            results: A sample with ``disparity_path`` and ``img_shape``.
 
         Returns:
-            dict: With ``gt_disparity``, (H, W) float32 in pixels, infinite
-            where unknown.
+            The sample with ``gt_disparity``, (H, W) float32 in pixels,
+            infinite where unknown.
 
         Raises:
-            UserError: As of
-                :func:`~mmseg_attn.datasets.disparity_files.read_disparity`,
-                or the map has another size than the picture.
+            UserError: The map cannot be read (see
+                :func:`~mmseg_attn.datasets.disparity_files.read_disparity`),
+                or has another size than the picture.
         """
         path = results['disparity_path']
         disparity = read_disparity(path)
@@ -101,15 +99,15 @@ class PackStereoInputs(BaseTransform):
     """Hand a pair to the network as a clip of two."""
 
     def transform(self, results: dict) -> dict:
-        """Pack it.
+        """Pack a pair.
 
         Args:
-            results (dict): With ``img`` (H, W, 6) and perhaps
+            results: A sample with ``img`` (H, W, 6) and perhaps
                 ``gt_disparity`` (H, W).
 
         Returns:
-            dict: ``inputs`` (3, 2, H, W) and ``data_samples``, with
-            ``gt_disparity`` (1, H, W).
+            ``inputs`` (3, 2, H, W) and ``data_samples``, with ``gt_disparity``
+            (1, H, W).
         """
         image = torch.from_numpy(np.ascontiguousarray(results['img']))
         inputs = image.permute(2, 0, 1).unflatten(0, (2, 3)).transpose(0, 1)

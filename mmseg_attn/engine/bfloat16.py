@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Training in bfloat16."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,10 +17,8 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Mixed precision in bfloat16, on CPU as well as on a GPU.
 
     mmengine's AmpOptimWrapper refuses to run without a GPU, because of its
-    loss scaler. bfloat16 has the exponents of float32 and needs none.
-
-    Args:
-        **kwargs: As in mmengine's OptimWrapper.
+    loss scaler. bfloat16 has the exponents of float32 and needs none. The
+    arguments are those of mmengine's ``OptimWrapper``.
     """
 
     @contextmanager

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""A hook that compares datasets, backbone and heads."""
+
 from collections.abc import Iterator, Sized
 
 import torch

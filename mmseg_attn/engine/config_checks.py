@@ -105,7 +105,7 @@ def place_of(cfg: Config, name: str) -> str:
 
     Args:
         cfg: The config.
-        name: Of a key, perhaps with those above it before dots.
+        name: Name of a key, perhaps with those above it before dots.
 
     Returns:
         Such as ``' (line 3 of a.py)'``; empty where it is in a base.

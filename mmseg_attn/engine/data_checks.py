@@ -100,8 +100,8 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
         reports[paths['ann_file']] = check_coco(
             paths['ann_file'],
             paths.get('data_prefix.img'),
-            () if isinstance(classes, str) else classes,
-            masks,
+            classes=() if isinstance(classes, str) else classes,
+            masks=masks,
             evaluated=loader != 'train_dataloader',
         )
     return reports

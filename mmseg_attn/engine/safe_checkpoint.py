@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Checkpoints that are written whole or not at all."""
+
 import os
 import shutil
 from collections.abc import Callable
@@ -54,10 +56,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     A checkpoint that has to make room is removed after its successor is on
     the disk, not before; files are written whole or not at all; and what is
-    written loads with ``torch.load(weights_only=True)``.
-
-    Args:
-        *args, **kwargs: As in mmengine's CheckpointHook.
+    written loads with ``torch.load(weights_only=True)``. The arguments are
+    those of mmengine's ``CheckpointHook``.
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Samples whose files are named where they are broken."""
+
 from collections.abc import Sequence, Sized
 
 import cv2
@@ -19,6 +21,7 @@ class NamedItems:
         self.dataset = dataset
 
     def __call__(self, indices: Sequence[int]) -> list:
+        """Samples of these numbers."""
         return [load_sample(self.dataset, index) for index in indices]
 
 

@@ -1,5 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""How far predicted disparities are from the true ones."""
+
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank
@@ -25,13 +28,14 @@ class DisparityMetric(BaseMetric):
       ``>3px``).
 
     Args:
-        max_disparity (float): In pixels. Default: 192.
-        **kwargs: Arguments of ``mmengine.evaluator.BaseMetric``.
+        max_disparity: Disparity in pixels from which on a pixel does not
+            count.
+        kwargs: Arguments of ``mmengine.evaluator.BaseMetric``.
     """
 
     default_prefix = None
 
-    def __init__(self, max_disparity: float = 192, **kwargs) -> None:
+    def __init__(self, max_disparity: float = 192, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.max_disparity = max_disparity
         self._batches = 0
@@ -40,8 +44,8 @@ class DisparityMetric(BaseMetric):
         """Measure a batch.
 
         Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): With ``pred_disparity`` and
+            data_batch: Not used.
+            data_samples: Samples with ``pred_disparity`` and
                 ``gt_disparity``, each with ``data`` (1, H, W).
 
         Raises:
@@ -79,10 +83,10 @@ class DisparityMetric(BaseMetric):
         """Compute the metrics of all pairs together.
 
         Args:
-            results (list[dict]): What :meth:`process` kept.
+            results: What :meth:`process` kept.
 
         Returns:
-            dict[str, float]: As above; NaN where no disparity is known.
+            The figures above by name; NaN where no disparity is known.
         """
         batches = {}
         for item in results:

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Mean IoU over groups of classes."""
+
 import numpy as np
 from mmengine.logging import print_log
 from mmseg.evaluation import IoUMetric
@@ -14,24 +16,22 @@ class GroupIoUMetric(IoUMetric):
     The groups come from the dataset: ``metainfo['groups']`` gives for each
     group the names of its classes. A dataset without groups is measured as
     by mmseg's ``IoUMetric``. Classes that occur neither in a mask nor in a
-    prediction do not count.
-
-    Args:
-        **kwargs: Arguments of ``mmseg.evaluation.IoUMetric``.
+    prediction do not count. The arguments are those of mmseg's
+    ``IoUMetric``.
     """
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics of all pictures together.
 
         Args:
-            results (list): What ``process`` kept of each picture.
+            results: What ``process`` kept of each picture.
 
         Returns:
-            dict[str, float]: aAcc, mIoU and mAcc in per cent as
-            ``IoUMetric`` gives them, and 'mIoU GROUP' for each group.
+            aAcc, mIoU and mAcc in per cent as ``IoUMetric`` gives them, and
+            'mIoU GROUP' for each group.
 
         Raises:
-            ValueError: If a group names a class that there is not.
+            ValueError: A group names a class that there is not.
         """
         metrics = super().compute_metrics(results)
         groups = self.dataset_meta.get('groups')

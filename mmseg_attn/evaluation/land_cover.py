@@ -1,5 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""The figures of remote sensing papers."""
+
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
@@ -17,21 +20,21 @@ class LandCoverMetric(IoUMetric):
     label nor in a prediction do not count in a mean.
 
     Args:
-        averaged_classes (Sequence[str], optional): Names of the classes
-            whose mean AA, mF1 and mIoU are; pixels of the others still count
-            as right or wrong. Papers on Vaihingen and Potsdam often leave
-            clutter out. Default: all classes.
-        **kwargs: Arguments of ``mmseg.evaluation.IoUMetric``, but for
+        averaged_classes: Names of the classes whose mean AA, mF1 and mIoU are;
+            pixels of the others still count as right or wrong. Papers on
+            Vaihingen and Potsdam often leave clutter out. None means all
+            classes.
+        kwargs: Arguments of ``mmseg.evaluation.IoUMetric``, but for
             ``iou_metrics`` and ``beta``: the figures are these. A number
-            ``nan_to_num`` takes the place of each that is NaN, so that
-            absent classes do count in a mean.
+            ``nan_to_num`` takes the place of each that is NaN, so that absent
+            classes do count in a mean.
 
     Raises:
         ValueError: ``iou_metrics`` or ``beta`` is given.
     """
 
     def __init__(
-        self, averaged_classes: Sequence[str] | None = None, **kwargs
+        self, averaged_classes: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         for name in ('iou_metrics', 'beta'):
             if name in kwargs:
@@ -47,13 +50,13 @@ class LandCoverMetric(IoUMetric):
         """Compute the metrics of all pictures together.
 
         Args:
-            results (list): What ``process`` kept of each picture.
+            results: What ``process`` kept of each picture.
 
         Returns:
-            dict[str, float]: In per cent: ``OA`` (share of pixels that are
-            right), ``AA`` (mean share of each class's pixels that are
-            right), ``Kappa`` (Cohen's), ``mF1`` and ``mIoU``; without
-            labelled pixels NaN, or ``nan_to_num``.
+            In per cent: ``OA`` (share of pixels that are right), ``AA`` (mean
+            share of each class's pixels that are right), ``Kappa`` (Cohen's),
+            ``mF1`` and ``mIoU``; without labelled pixels NaN, or
+            ``nan_to_num``.
 
         Raises:
             ValueError: ``averaged_classes`` names a class that there is not.

@@ -74,7 +74,7 @@ class _Run:
 
     Attributes:
         method: Beginning of its config's name.
-        seed: Of the training.
+        seed: Seed of the training.
         stem: Folder of the training; with suffixes its config, its log and its
             result.
         cfg: As it is run.

@@ -29,7 +29,7 @@ def run_demo(
         setting: What the trials run on.
         work: Empty or new folder for all output; by default
             ``work_dirs/demo``, or ``demo-2``, ... if that is taken.
-        seed: Of the data and the trainings.
+        seed: Seed of the data and of the trainings.
 
     Raises:
         UserError: If the pictures cannot be used, the work folder cannot be

@@ -46,6 +46,7 @@ class Row:
         return [value for value in found if value is not None]
 
     def mean(self, key: str) -> float | None:
+        """Mean over seeds, None if no seed has it."""
         values = self.values(key)
         return statistics.fmean(values) if values else None
 

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""One small training of many."""
+
 import json
 import os
 import signal
@@ -113,7 +115,7 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
     Args:
         folder: Where to write the dataset.
         setting: What is to be prepared.
-        seed: Of the scenes, or of the split.
+        seed: Seed of the scenes, or of the split.
 
     Returns:
         What is needed to train on it.
@@ -193,7 +195,7 @@ def trial_config(
         method: Beginning of the config's name.
         data: The dataset.
         work: Folder of the training.
-        seed: Of the training.
+        seed: Seed of the training.
         iters: Iterations, if not those of the config.
 
     Returns:

@@ -1,4 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""Disparities as pictures."""
+
+from typing import Any
+
 import matplotlib
 import mmcv
 import numpy as np
@@ -68,8 +72,8 @@ class DisparityVisualizer(Visualizer):
     """Draws what a stereo network predicts, for mmseg's visualization hook.
 
     The left picture, the true disparities where they are known, and the
-    predicted ones, with one scale. Arguments as of mmengine's
-    ``Visualizer``.
+    predicted ones, with one scale. The arguments are those of
+    mmengine's ``Visualizer``.
     """
 
     @master_only
@@ -84,21 +88,21 @@ class DisparityVisualizer(Visualizer):
         wait_time: float = 0,
         out_file: str | None = None,
         step: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """Draw a pair and show or save it.
 
         Args:
-            name: Of the picture.
+            name: Name of the picture.
             image: (H, W, 3) uint8, RGB.
             data_sample: With ``pred_disparity`` and perhaps ``gt_disparity``.
             draw_gt: Whether to draw the true disparities.
             draw_pred: Whether to draw the predicted ones.
-            show: Open a window.
+            show: Whether to open a window.
             wait_time: Seconds that it stays open; 0: until closed.
-            out_file: Write it here instead of handing it to the backends.
-            step: Of the training.
-            **kwargs: What is for other kinds of results.
+            out_file: Where to write it instead of handing it to the backends.
+            step: Step of the training.
+            kwargs: What is for other kinds of results.
         """
         maps = [
             data_sample.get(key).data[0].cpu().numpy()

@@ -10,7 +10,7 @@ class InstancePainter:
 
     Args:
         meta: ``classes`` and ``palette``.
-        opacity: Of the masks, 0 to 1.
+        opacity: Opacity of the masks, 0 to 1.
     """
 
     def __init__(self, meta: dict, opacity: float) -> None:

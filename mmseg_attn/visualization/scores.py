@@ -64,7 +64,7 @@ def draw_worst(
     """Draw pictures, truth, prediction and errors, a row for each picture.
 
     Args:
-        scores: Of the pictures to be drawn.
+        scores: Scores of the pictures to be drawn.
         pictures: (H, W, 3) uint8 BGR of each.
         classes: Names of the classes.
         palette: (red, green, blue) of each class.

@@ -53,7 +53,7 @@ def test_counts_of_a_good_file(scenes, content):
     report = check_coco(
         scenes / 'annotations/train.json',
         scenes / 'images/train',
-        CLASSES[1:],
+        classes=CLASSES[1:],
         masks=True,
     )
     assert report.categories == CLASSES[1:]

@@ -50,16 +50,16 @@ def write_clips(
     arguments alone.
 
     Args:
-        out (str | Path): Folder to write, made if missing.
-        seed (int): Seed of the layouts.
-        train (int): Number of training clips, a multiple of 4.
-        val (int): Number of validation clips, a multiple of 4.
-        size (int): Height and width in pixels, at least 84.
-        frames (int): Frames of a clip, at least 2.
+        out: Folder to write, made if missing.
+        seed: Seed of the layouts.
+        train: Number of training clips, a multiple of 4.
+        val: Number of validation clips, a multiple of 4.
+        size: Height and width in pixels, at least 84.
+        frames: Frames of a clip, at least 2.
 
     Raises:
-        UserError: If a number or the size is not as above, or the folder
-            holds more clips than it would then.
+        UserError: A number or the size is not as above, or the folder holds
+            more clips than it would then.
     """
     if frames < 2:
         raise UserError(

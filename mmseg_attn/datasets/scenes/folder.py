@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Demo scenes as a dataset folder."""
+
 import json
 from itertools import islice
 from pathlib import Path
@@ -26,15 +28,15 @@ def write_folder(
     ``annotations/{train,val}.json``. The bytes depend on the arguments alone.
 
     Args:
-        out (str | Path): Folder to write, made if missing.
-        seed (int): Seed of the layouts.
-        train (int): Number of training scenes, a multiple of 4.
-        val (int): Number of validation scenes, a multiple of 4.
-        size (int): Height and width in pixels, at least 84.
+        out: Folder to write, made if missing.
+        seed: Seed of the layouts.
+        train: Number of training scenes, a multiple of 4.
+        val: Number of validation scenes, a multiple of 4.
+        size: Height and width in pixels, at least 84.
 
     Raises:
-        UserError: If a number or the size is not as above, or the folder
-            holds more scenes than it would then, which would mix two sets.
+        UserError: A number or the size is not as above, or the folder holds
+            more scenes than it would then, which would mix two sets.
     """
     out = Path(out)
     # One after the other from one stream: no layout is in both splits.
@@ -69,10 +71,10 @@ def check_empty(out: Path, train: int, val: int, ending: str = '') -> None:
     """Refuse a folder with other scenes than are to be written.
 
     Args:
-        out (Path): The folder.
-        train (int): Number of training scenes.
-        val (int): Number of validation scenes.
-        ending (str): What follows a scene's number in the names.
+        out: The folder.
+        train: Number of training scenes.
+        val: Number of validation scenes.
+        ending: What follows a scene's number in the names.
 
     Raises:
         UserError: The rest would mix with the new ones.

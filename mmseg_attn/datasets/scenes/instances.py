@@ -17,11 +17,11 @@ def coco_instances(scenes: Sequence[Scene], names: Sequence[str]) -> dict:
     background, with the same numbers.
 
     Args:
-        scenes (Sequence[Scene]): The scenes.
-        names (Sequence[str]): File name of each scene's picture.
+        scenes: The scenes.
+        names: File name of each scene's picture.
 
     Returns:
-        dict: With 'images', 'annotations' and 'categories'.
+        The content, with 'images', 'annotations' and 'categories'.
     """
     images, annotations = [], []
     for scene, name in zip(scenes, names, strict=True):

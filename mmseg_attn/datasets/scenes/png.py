@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""PNG files whose bytes depend on the pixels alone."""
+
 import struct
 import zlib
 from collections.abc import Sequence
@@ -20,9 +22,9 @@ def write_png(
     stored uncompressed (RFC 1951, 3.2.4), as every decoder reads.
 
     Args:
-        path (str | Path): File to write.
-        pixels (ndarray): RGB (H, W, 3) or indices (H, W), uint8.
-        palette (Sequence, optional): RGB colours of the indices.
+        path: File to write.
+        pixels: RGB (H, W, 3) or indices (H, W), uint8.
+        palette: RGB colours of the indices.
     """
     height, width = pixels.shape[:2]
     # Filter type 0 in front of every line.

@@ -35,13 +35,12 @@ def render(scene: Scene, lit: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Draw a scene.
 
     Args:
-        scene (Scene): The scene.
-        lit (bool): Whether the flags show their colours; otherwise they are
-            as grey as the boxes.
+        scene: The scene.
+        lit: Whether the flags show their colours; otherwise they are as grey
+            as the boxes.
 
     Returns:
-        tuple[ndarray, ndarray]: RGB picture (size, size, 3) and class
-        indices (size, size), both uint8.
+        RGB picture (size, size, 3) and class indices (size, size), both uint8.
     """
     random = np.random.RandomState(scene.texture)
 

@@ -63,13 +63,13 @@ class SceneObject:
     """One object of a scene.
 
     Args:
-        id (int): Number within the scene.
-        kind (str): 'flag', 'box' or 'ring'.
-        y (int): Top edge in pixels.
-        x (int): Left edge in pixels.
-        colour (int): Which of the kind's two classes, 0 or 1.
-        told_by (int | None): Id of the object in the same row or column
-            that tells the class; None for flags.
+        id: Number within the scene.
+        kind: 'flag', 'box' or 'ring'.
+        y: Top edge in pixels.
+        x: Left edge in pixels.
+        colour: Which of the kind's two classes, 0 or 1.
+        told_by: Id of the object in the same row or column that tells the
+            class; None for flags.
     """
 
     id: int
@@ -90,9 +90,9 @@ class Scene:
     """A square scene.
 
     Args:
-        size (int): Height and width in pixels.
-        texture (int): Seed of the ground and of the objects' shading.
-        objects (tuple[SceneObject]): Back to front; ids are positions.
+        size: Height and width in pixels.
+        texture: Seed of the ground and of the objects' shading.
+        objects: Back to front; ids are positions.
     """
 
     size: int
@@ -110,15 +110,15 @@ def make_scenes(seed: int, number: int, size: int = 96) -> Iterator[Scene]:
     holds for rings.
 
     Args:
-        seed (int): Seed of the layouts.
-        number (int): Number of scenes, a multiple of 4.
-        size (int): Height and width in pixels, at least 84.
+        seed: Seed of the layouts.
+        number: Number of scenes, a multiple of 4.
+        size: Height and width in pixels, at least 84.
 
     Yields:
-        Scene: The next scene.
+        The next scene.
 
     Raises:
-        UserError: If ``number`` or ``size`` is not as above.
+        UserError: ``number`` or ``size`` is not as above.
     """
     if number < 1 or number % VARIANTS:
         raise UserError(

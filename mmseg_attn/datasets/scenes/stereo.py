@@ -24,13 +24,12 @@ def make_pair(
     near. What a nearer one hides there has its true disparity nevertheless.
 
     Args:
-        random (RandomState): The source of all numbers.
-        size (int): Height in pixels; the width is twice that.
+        random: The source of all numbers.
+        size: Height in pixels; the width is twice that.
 
     Returns:
-        tuple[ndarray, ndarray, ndarray]: Left and right picture
-        (size, 2 * size, 3) uint8 RGB, and disparities (size, 2 * size)
-        float32, whole pixels of 1 to ``size // 4``.
+        Left and right picture (size, 2 * size, 3) uint8 RGB, and disparities
+        (size, 2 * size) float32, whole pixels of 1 to ``size // 4``.
     """
     height, width, reach = size, 2 * size, size // 4
 
@@ -88,11 +87,11 @@ def write_pairs(
     ``{train,val}/disparity/*.pfm``; the bytes depend on the arguments alone.
 
     Args:
-        out (str | Path): Folder to write, made if missing.
-        seed (int): Of all numbers.
-        train (int): Number of pairs to train with.
-        val (int): Number of pairs to validate with.
-        size (int): Height in pixels, at least 64; the width is twice that.
+        out: Folder to write, made if missing.
+        seed: Seed of all numbers.
+        train: Number of pairs to train with.
+        val: Number of pairs to validate with.
+        size: Height in pixels, at least 64; the width is twice that.
 
     Raises:
         UserError: A number or the size is not as above.

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Backbones."""
+
 from importlib.util import find_spec
 
 from .attention_backbone import AttentionBackbone

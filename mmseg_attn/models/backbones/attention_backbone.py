@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""A host's ResNet with attention in its stages."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -11,7 +14,7 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 def AttentionBackbone(  # noqa: N802  (stands for a class in configs)
-    attentions: Sequence[dict], base: str = 'ResNet', **kwargs
+    attentions: Sequence[dict], base: str = 'ResNet', **kwargs: Any
 ) -> nn.Module:
     """Build a host's ResNet and put attention at the end of its stages.
 
@@ -65,7 +68,7 @@ def _insert(
     stage: int,
     layer: dict,
     before_last: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> None:
     stages = backbone.res_layers
     # True and 3.0 are in a range, too.

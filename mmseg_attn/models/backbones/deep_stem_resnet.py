@@ -1,4 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""ResNet with MIT's deep stem."""
+
+from typing import Any
+
 from mmseg.models.backbones import ResNetV1c
 
 from ...registry import MODELS
@@ -24,18 +28,18 @@ class DeepStemResNet(ResNetV1c):
     names, load unchanged.
 
     Args:
-        stem_channels (int): Channels after the stem; 64 takes the hosts'
-            ``open-mmlab://resnet101_v1c`` weights. Default: 128.
-        **kwargs: Arguments of ``mmseg.models.ResNetV1c``.
+        stem_channels: Channels after the stem; 64 takes the hosts'
+            ``open-mmlab://resnet101_v1c`` weights.
+        kwargs: Further arguments of ``mmseg.models.ResNetV1c``.
 
-    Returns of ``forward`` are those of the host's ResNet: one (B, C, H, W)
-    tensor per entry of ``out_indices``.
+    ``forward`` returns what that of the host's ResNet does: a tensor
+    (B, C, H, W) for each entry of ``out_indices``.
 
     Source: CCNet, https://github.com/speedinghzl/CCNet, networks/ccnet.py;
     the weights, https://github.com/CSAILVision/semantic-segmentation-pytorch.
     """
 
-    def __init__(self, stem_channels: int = 128, **kwargs) -> None:
+    def __init__(self, stem_channels: int = 128, **kwargs: Any) -> None:
         super().__init__(stem_channels=stem_channels, **kwargs)
         self.maxpool.ceil_mode = True
 

@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""EfficientNet with a smaller output stride."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -28,10 +31,10 @@ class DilatedEfficientNet(BaseModule):
             to 32 in the plain network. Their channels are 40, 64, 176, 512
             for B5 and 48, 80, 224, 640 for B7; layer 6 widens the last to
             2048 and 2560.
-        norm_eval: Keep the norms' statistics in training.
-        init_cfg: As in mmengine; by default MMDetection's.
-        kwargs: As of MMDetection's ``EfficientNet``, such as norm_cfg or
-            frozen_stages.
+        norm_eval: Whether the norms keep their statistics in training.
+        init_cfg: Initialization, as in mmengine. None means MMDetection's.
+        kwargs: Further arguments of MMDetection's ``EfficientNet``, such as
+            norm_cfg or frozen_stages.
 
     Raises:
         ImportError: MMDetection cannot be imported.
@@ -47,7 +50,7 @@ class DilatedEfficientNet(BaseModule):
         out_indices: Sequence[int] = (2, 3, 4, 5),
         norm_eval: bool = False,
         init_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if output_stride not in STRIDES:
             raise ValueError(
@@ -73,7 +76,7 @@ class DilatedEfficientNet(BaseModule):
             x: (B, 3, H, W).
 
         Returns:
-            One (B, C, h, w) per entry of ``out_indices``.
+            A map (B, C, h, w) for each entry of ``out_indices``.
         """
         outs = []
         for i, layer in enumerate(self.layers):
@@ -82,7 +85,8 @@ class DilatedEfficientNet(BaseModule):
                 outs.append(x)
         return tuple(outs)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> DilatedEfficientNet:
+        """Switch to training, or with ``mode=False`` to evaluation."""
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:

@@ -1,5 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
+"""Batches of clips and of stereo pairs."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from mmseg.models import SegDataPreProcessor
@@ -15,15 +19,22 @@ class ClipDataPreProcessor(SegDataPreProcessor):
 
     For the T frames of a clip, and for the left and right picture of a pair
     (T = 2). Each picture is treated as mmseg's ``SegDataPreProcessor`` treats
-    one; the arguments are its own, without ``batch_augments``.
+    one.
+
+    Args:
+        args: Arguments of ``SegDataPreProcessor``.
+        bgr_to_rgb: Whether the order of the colours is turned.
+        rgb_to_bgr: The same.
+        kwargs: Further arguments of ``SegDataPreProcessor``, without
+            ``batch_augments``.
     """
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         bgr_to_rgb: bool = False,
         rgb_to_bgr: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             *args, bgr_to_rgb=bgr_to_rgb, rgb_to_bgr=rgb_to_bgr, **kwargs
@@ -35,7 +46,8 @@ class ClipDataPreProcessor(SegDataPreProcessor):
         """Prepare a batch.
 
         Args:
-            data: ``inputs``, a list of (C, T, H, W), and ``data_samples``.
+            data: A batch with ``inputs``, a list of (C, T, H, W), and
+                ``data_samples``.
             training: Whether the labels are padded with the pictures.
 
         Returns:

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Decode heads."""
+
 from .attention_head import AttentionHead
 from .caa_head import CAAHead
 from .cc_head import CCHead

@@ -1,8 +1,14 @@
 # Copyright (c) mmseg_attn contributors.
+"""A fully convolutional head around any attention layer."""
+
 from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any
 
 import torch
 from mmseg.models.decode_heads import FCNHead
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ...registry import MODELS
@@ -21,11 +27,12 @@ class AttentionHead(FCNHead):
         recurrence: How often the one layer is applied; 0 leaves it out.
         loss_ccl: Config of a loss on an embedding of the attention's output,
             called with (features, label, ignore_index=...), such as
-            ``mmseg_attn.CategoryConsistentLoss``. None: no such loss.
+            ``mmseg_attn.CategoryConsistentLoss``. None means no such loss.
         ccl_channels: Channels of the embedding, a 1x1 conv that serves the
             loss alone. The paper says 16; whether that is the channels or
             the ratio is not certain.
-        kwargs: As of mmseg's ``FCNHead`` but for num_convs, which is 2.
+        kwargs: Further arguments of mmseg's ``FCNHead`` but for num_convs,
+            which is 2.
 
     Raises:
         ValueError: ``recurrence`` is negative, or the layer has another
@@ -42,7 +49,7 @@ class AttentionHead(FCNHead):
         recurrence: int = 1,
         loss_ccl: dict | None = None,
         ccl_channels: int = 16,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(num_convs=2, **kwargs)
         if not isinstance(recurrence, int) or recurrence < 0:
@@ -66,8 +73,10 @@ class AttentionHead(FCNHead):
         if loss_ccl:
             self.ccl_conv = nn.Conv2d(self.channels, ccl_channels, 1)
 
-    def _attend(self, inputs) -> tuple[Tensor, Tensor]:
-        """Input map, and the attention's output on its reduction."""
+    def map_and_attention(
+        self, inputs: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The map that the head takes, and the attention's output on it."""
         x = self._transform_inputs(inputs)
         layer = getattr(self, self.attention_name)
         attended = self.convs[0](x)
@@ -75,34 +84,54 @@ class AttentionHead(FCNHead):
             attended = layer(attended)
         return x, attended
 
-    def _fuse(self, x: Tensor, attended: Tensor) -> Tensor:
+    def fuse(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Features of the two results of :meth:`map_and_attention`."""
         feats = self.convs[1](attended)
         if self.concat_input:
             feats = self.conv_cat(torch.cat([x, feats], dim=1))
         return feats
 
     def _forward_feature(self, inputs) -> Tensor:
-        return self._fuse(*self._attend(inputs))
+        return self.fuse(*self.map_and_attention(inputs))
 
-    def loss(self, inputs, batch_data_samples, train_cfg) -> dict:
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: list[SegDataSample],
+        train_cfg: dict | None,
+    ) -> dict[str, Tensor]:
         """Losses of the logits and, if configured, of the embedding.
 
         Args:
-            inputs: Feature maps of the backbone.
+            inputs: Feature maps of the backbone, (B, C, H, W) each.
             batch_data_samples: Samples with ``gt_sem_seg``.
             train_cfg: Not used.
 
         Returns:
             The losses by name, and the accuracy.
         """
-        x, attended = self._attend(inputs)
-        logits = self.cls_seg(self._fuse(x, attended))
+        x, attended = self.map_and_attention(inputs)
+        logits = self.cls_seg(self.fuse(x, attended))
         losses = self.loss_by_feat(logits, batch_data_samples)
         label = self._stack_batch_gt(batch_data_samples)
-        return losses | self._consistency(attended, label, losses)
+        return losses | self.consistency_loss(attended, label, losses)
 
-    def _consistency(self, attended, label, others) -> dict:
-        """The loss on the embedding by its name, if there is one."""
+    def consistency_loss(
+        self, attended: Tensor, label: Tensor, others: Container[str]
+    ) -> dict[str, Tensor]:
+        """The loss on the embedding by its name, if there is one.
+
+        Args:
+            attended: Output of the attention, (B, channels, H, W).
+            label: Labels of the pixels.
+            others: Names of the head's other losses.
+
+        Returns:
+            The loss by its name, or an empty dict.
+
+        Raises:
+            ValueError: Another loss has the same name.
+        """
         if self.loss_ccl is None:
             return {}
         name = self.loss_ccl.loss_name

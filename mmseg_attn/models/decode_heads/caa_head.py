@@ -1,7 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head of CAANet."""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -28,11 +32,11 @@ class CAAHead(BaseDecodeHead):
     Args:
         in_channels: Channels of the backbone's last stage.
         channels: Channels before the classifier.
-        attention_channels: Of the attention and of both branches.
+        attention_channels: Channels of the attention and of both branches.
         attention: Further arguments of
             :class:`mmseg_attn.layers.ChannelizedAxialAttention`.
-        kwargs: As of mmseg's ``BaseDecodeHead``. The dropout is of single
-            elements, as in the official code.
+        kwargs: Further arguments of mmseg's ``BaseDecodeHead``. The dropout
+            is of single elements, as in the official code.
 
     Channelized Axial Attention, https://arxiv.org/abs/2101.07434, as in
     the official code.
@@ -45,7 +49,7 @@ class CAAHead(BaseDecodeHead):
         *,
         attention_channels: int = 512,
         attention: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(in_channels=in_channels, channels=channels, **kwargs)
         if self.input_transform == 'multiple_select':
@@ -95,7 +99,7 @@ class CAAHead(BaseDecodeHead):
                 "or norm_cfg=dict(type='GN', num_groups=32)."
             ) from error
 
-    def forward(self, inputs) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits of feature maps.
 
         Args:

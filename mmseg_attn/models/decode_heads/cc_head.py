@@ -1,5 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head of CCNet."""
+
 from __future__ import annotations
+
+from typing import Any
 
 from ...registry import MODELS
 from .attention_head import AttentionHead
@@ -14,10 +18,11 @@ class CCHead(AttentionHead):
     compiled ops needed.
 
     Args:
-        recurrence: Loops of the attention; 2 let each position see all.
+        recurrence: Number of loops of the attention; 2 let each position see
+            all.
         attention: Further arguments of
             :class:`mmseg_attn.layers.CrissCrossAttention`.
-        kwargs: As of :class:`AttentionHead`.
+        kwargs: Further arguments of :class:`AttentionHead`.
 
     CCNet, https://arxiv.org/abs/1811.11721, section 3.1.
     """
@@ -25,7 +30,7 @@ class CCHead(AttentionHead):
     attention_name = 'cca'
 
     def __init__(
-        self, recurrence: int = 2, attention: dict | None = None, **kwargs
+        self, recurrence: int = 2, attention: dict | None = None, **kwargs: Any
     ):
         layer = {'type': 'mmseg_attn.CrissCrossAttention', **(attention or {})}
         super().__init__(attention=layer, recurrence=recurrence, **kwargs)

@@ -1,5 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head of CCNet3D, for clips."""
+
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,12 +23,13 @@ class CCHead3D(CCHead):
     :class:`CCHead` load; with one frame its output is the same.
 
     Args:
-        recurrence: Loops of the attention. 3 let each position see the whole
-            clip; how many the paper has is not known.
-        label_frame: Which frame of a clip is segmented, from 0 on; None: the
-            middle one, T // 2. The segmentor sets it.
-        attention: As of :class:`CCHead`.
-        kwargs: As of :class:`AttentionHead`, of one input map.
+        recurrence: Number of loops of the attention. 3 let each position see
+            the whole clip; how many the paper has is not known.
+        label_frame: Which frame of a clip is segmented, from 0 on. None means
+            the middle one, T // 2. The segmentor sets it.
+        attention: Further arguments of the attention, as for
+            :class:`CCHead`.
+        kwargs: Further arguments of :class:`AttentionHead`, of one input map.
 
     Raises:
         ValueError: The head takes several maps.
@@ -36,7 +42,7 @@ class CCHead3D(CCHead):
         recurrence: int = 3,
         label_frame: int | None = None,
         attention: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if kwargs.get('input_transform') is not None:
             raise ValueError(
@@ -68,14 +74,16 @@ class CCHead3D(CCHead):
             reduced: (B, channels, T, H, W).
 
         Returns:
-            Same shape.
+            A tensor of the same shape.
         """
         layer = getattr(self, self.attention_name)
         for _ in range(self.recurrence):
             reduced = layer(reduced)
         return reduced
 
-    def _attend(self, inputs) -> tuple[Tensor, Tensor]:
+    def map_and_attention(
+        self, inputs: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The labelled frame's input map, and the attention's output on it."""
         x = self._transform_inputs(inputs)
         attended = self.attend(self.reduce(x))
@@ -92,14 +100,14 @@ class CCHead3D(CCHead):
         Returns:
             (B, num_classes, H, W).
         """
-        return self.cls_seg(self._fuse(x, attended))
+        return self.cls_seg(self.fuse(x, attended))
 
 
 def per_frame(module: nn.Module, x: Tensor) -> Tensor:
     """Run a module for pictures on each frame of a clip.
 
     Args:
-        module: On (B, C, H, W) maps.
+        module: A module on maps (B, C, H, W).
         x: (B, C, T, H, W).
 
     Returns:

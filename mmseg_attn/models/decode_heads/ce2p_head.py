@@ -1,13 +1,17 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head for human parsing, CE2P with attention."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmseg.models.utils import resize
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ...registry import MODELS
@@ -38,9 +42,11 @@ class CE2PHead(AttentionHead):
         edge_width: Width in pixels of the labelled edges, odd.
         edge_weight: Weight of the edge loss.
         in_index: The four stages.
-        attention: As of :class:`AttentionHead`. Default: criss-cross.
-        recurrence: As of :class:`AttentionHead`.
-        kwargs: As of :class:`AttentionHead`; ``loss_ccl`` among them.
+        attention: Config of the attention, as for :class:`AttentionHead`.
+            None means criss-cross attention.
+        recurrence: How often the attention is applied.
+        kwargs: Further arguments of :class:`AttentionHead`; ``loss_ccl``
+            among them.
 
     Raises:
         ValueError: There are not four stages, or ``edge_width`` is not odd.
@@ -61,7 +67,7 @@ class CE2PHead(AttentionHead):
         in_index: Sequence[int] = (0, 1, 2, 3),
         attention: dict | None = None,
         recurrence: int = 2,
-        **kwargs,
+        **kwargs: Any,
     ):
         if len(in_channels) != 4 or len(in_index) != 4:
             raise ValueError(
@@ -144,19 +150,24 @@ class CE2PHead(AttentionHead):
         context = super()._forward_feature(inputs)
         return self._decode(inputs, context)[0]
 
-    def loss(self, inputs, batch_data_samples, train_cfg) -> dict:
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: list[SegDataSample],
+        train_cfg: dict | None,
+    ) -> dict[str, Tensor]:
         """Losses of seg2, seg1, the edges and, if any, of the embedding.
 
         Args:
-            inputs: Feature maps of the backbone.
+            inputs: Feature maps of the backbone, (B, C, H, W) each.
             batch_data_samples: Samples with ``gt_sem_seg``.
             train_cfg: Not used.
 
         Returns:
             The losses by name, and the accuracies.
         """
-        x, attended = self._attend(inputs)
-        fused, decoded, edges = self._decode(inputs, self._fuse(x, attended))
+        x, attended = self.map_and_attention(inputs)
+        fused, decoded, edges = self._decode(inputs, self.fuse(x, attended))
         losses = self.loss_by_feat(self.cls_seg(fused), batch_data_samples)
         for name, loss in self.loss_by_feat(
             self.conv_seg1(decoded), batch_data_samples
@@ -170,7 +181,7 @@ class CE2PHead(AttentionHead):
             self._resize(logits, label.shape[2:]),
             edge_labels(label.squeeze(1), self.edge_width, self.ignore_index),
         )
-        return losses | self._consistency(attended, label, losses)
+        return losses | self.consistency_loss(attended, label, losses)
 
 
 # Not the head's ignore_index, which may be 0 or 1.
@@ -183,12 +194,12 @@ def edge_labels(
     """Mark the pixels along the borders between two labels.
 
     Args:
-        label (Tensor): Labels (B, H, W).
-        width (int): Width of the marking in pixels, odd. Default: 3.
-        ignore_index (int): Label without a border. Default: 255.
+        label: Labels (B, H, W).
+        width: Width of the marking in pixels, odd.
+        ignore_index: Label without a border.
 
     Returns:
-        Tensor: (B, H, W) int64, 1 on a border, 0 elsewhere, 255 where the
+        (B, H, W) int64, 1 on a border, 0 elsewhere, 255 where the
         label is ``ignore_index``.
 
     Source: CE2P, https://arxiv.org/abs/1809.05996; its code marks one side of
@@ -213,12 +224,11 @@ def balanced_cross_entropy(logits: Tensor, edge: Tensor) -> Tensor:
     """Cross entropy in which edge and no edge count the same in a batch.
 
     Args:
-        logits (Tensor): (B, 2, H, W).
-        edge (Tensor): (B, H, W), 1 on an edge, 0 elsewhere, 255 where it is
-            left out.
+        logits: (B, 2, H, W).
+        edge: (B, H, W), 1 on an edge, 0 elsewhere, 255 where it is left out.
 
     Returns:
-        Tensor: The loss; 0 if the batch does not hold both kinds.
+        The loss; 0 if the batch does not hold both kinds.
 
     Source: CE2P's code, criterion of the edge branch: each kind is weighted
     by the share of the other.

@@ -1,5 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head with efficient attention."""
+
 from __future__ import annotations
+
+from typing import Any
 
 from ...registry import MODELS
 from .attention_head import AttentionHead
@@ -15,11 +19,11 @@ class EAHead(AttentionHead):
     Args:
         attention: Further arguments of
             :class:`mmseg_attn.layers.EfficientAttention`.
-        kwargs: As of :class:`AttentionHead`.
+        kwargs: Further arguments of :class:`AttentionHead`.
 
     Efficient Attention, https://arxiv.org/abs/1812.01243.
     """
 
-    def __init__(self, attention: dict | None = None, **kwargs):
+    def __init__(self, attention: dict | None = None, **kwargs: Any):
         layer = {'type': 'mmseg_attn.EfficientAttention', **(attention or {})}
         super().__init__(attention=layer, **kwargs)

@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head of ISANet."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -36,7 +39,7 @@ class ISAHead(BaseDecodeHead):
         attention: Further arguments of
             :class:`mmseg_attn.layers.InterlacedSparseAttention`;
             ``output_norm=False`` is the form of 2019.
-        kwargs: As of mmseg's ``BaseDecodeHead``.
+        kwargs: Further arguments of mmseg's ``BaseDecodeHead``.
 
     Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273.
     """
@@ -47,7 +50,7 @@ class ISAHead(BaseDecodeHead):
         down_factor: Sequence[int] | Sequence[Sequence[int]] = (8, 8),
         *,
         attention: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not isinstance(down_factor, Sequence) or not down_factor:
@@ -101,7 +104,7 @@ class ISAHead(BaseDecodeHead):
         # In the host's order; the official code has x first.
         return self.out_conv(torch.cat([*attended, x], dim=1))
 
-    def forward(self, inputs) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits of feature maps.
 
         Args:

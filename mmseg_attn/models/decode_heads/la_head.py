@@ -1,5 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head with linear attention."""
+
 from __future__ import annotations
+
+from typing import Any
 
 from ...registry import MODELS
 from .attention_head import AttentionHead
@@ -15,11 +19,11 @@ class LAHead(AttentionHead):
     Args:
         attention: Further arguments of
             :class:`mmseg_attn.layers.LinearAttention`.
-        kwargs: As of :class:`AttentionHead`.
+        kwargs: Further arguments of :class:`AttentionHead`.
 
     Linear Attention Mechanism, https://arxiv.org/abs/2007.14902.
     """
 
-    def __init__(self, attention: dict | None = None, **kwargs):
+    def __init__(self, attention: dict | None = None, **kwargs: Any):
         layer = {'type': 'mmseg_attn.LinearAttention', **(attention or {})}
         super().__init__(attention=layer, **kwargs)

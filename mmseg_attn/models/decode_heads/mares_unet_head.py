@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""Decoder of MAResU-Net."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +26,14 @@ class ChannelAttention(CAM):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend from each channel to all.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            A map of the same shape and dtype.
+        """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         with no_autocast(x):
             # The host's code takes one memory format.
@@ -33,10 +44,10 @@ class AttentionBlock(BaseModule):
     """Attention of positions and of channels, side by side, on a skip.
 
     Args:
-        channels: Of the map.
+        channels: Channels of the map.
         attention: Config of the attention of positions; ``in_channels`` is
             added. That of channels is DANet's.
-        dropout: Ratio of channels that are dropped.
+        dropout: Share of the channels that are dropped.
     """
 
     def __init__(self, channels: int, attention: dict, dropout: float):
@@ -56,6 +67,14 @@ class AttentionBlock(BaseModule):
         self.position_end, self.channel_end, self.end = end(), end(), end()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend within a map.
+
+        Args:
+            x: (B, channels, H, W).
+
+        Returns:
+            A map of the same shape.
+        """
         x = F.relu(self.start(x))
         positions = self.position_end(self.position_attention(x))
         channels = self.channel_end(self.channel_attention(x))
@@ -63,7 +82,13 @@ class AttentionBlock(BaseModule):
 
 
 class DecoderBlock(nn.Sequential):
-    """To twice the size, by way of a quarter of the channels (LinkNet)."""
+    """To twice the size, by way of a quarter of the channels (LinkNet).
+
+    Args:
+        in_channels: Channels of the map.
+        out_channels: Channels of the output.
+        norm_cfg: Norm, as in mmcv.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict):
         width = in_channels // 4
@@ -91,14 +116,17 @@ class MAResUNetHead(BaseDecodeHead):
     Args:
         in_channels: Channels of the four stages.
         in_index: The four stages.
-        channels: Before the classifier, a 3x3 convolution.
-        attention: Of positions, any layer; by default
+        channels: Channels before the classifier, a 3x3 convolution.
+        attention: Config of the attention of positions, any layer. None means
             :class:`mmseg_attn.layers.LinearAttention`.
-        attention_dropout: In the attention blocks.
-        dropout_ratio: Before the classifier; the official code has none.
-        norm_cfg: Of the decoders, as in mmcv; by default batch norm.
-        kwargs: As of mmseg's ``BaseDecodeHead``, but for conv_cfg and
-            act_cfg: the convolutions and ReLUs are the official code's.
+        attention_dropout: Share of the channels that are dropped in the
+            attention blocks.
+        dropout_ratio: Share of the channels that are dropped before the
+            classifier; the official code drops none.
+        norm_cfg: Norm of the decoders, as in mmcv. None means batch norm.
+        kwargs: Further arguments of mmseg's ``BaseDecodeHead``, but for
+            conv_cfg and act_cfg: the convolutions and ReLUs are the official
+            code's.
 
     Raises:
         ValueError: There are not four stages, each half the one before.
@@ -116,7 +144,7 @@ class MAResUNetHead(BaseDecodeHead):
         attention_dropout: float = 0.1,
         dropout_ratio: float = 0.0,
         norm_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if len(in_channels) != 4 or len(in_index) != 4:
             raise ValueError(
@@ -173,11 +201,11 @@ class MAResUNetHead(BaseDecodeHead):
             x = cut(x, (0, right, 0, down)) + skip
         return self.up(self.decoders[0](x))
 
-    def forward(self, inputs) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits of feature maps.
 
         Args:
-            inputs: Feature maps of the backbone.
+            inputs: Feature maps of the backbone, (B, C, H, W) each.
 
         Returns:
             (B, num_classes, 4 * H, 4 * W) of a first stage (B, C, H, W).

@@ -1,14 +1,18 @@
 # Copyright (c) mmseg_attn contributors.
+"""Head of SANet."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import Sequential
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ...ops.core.checks import check_choice
@@ -33,18 +37,19 @@ class SqueezeAttentionHead(BaseDecodeHead):
         in_channels: Channels of the stages.
         in_index: The stages.
         channels: Width of each attention.
-        fcn_channels: Width of the FCN head; by default a quarter of the last
-            stage.
+        fcn_channels: Channels of the FCN head. None means a quarter of those
+            of the last stage.
         attention: Further arguments of
             :class:`mmseg_attn.layers.SqueezeAttention`.
-        loss_dense: Of the dense prediction, by default cross entropy; weight
-            0.8 in the paper.
-        loss_presence: Of the classes' presence; weight 0.2 in the paper, by
-            default a :class:`mmseg_attn.models.losses.ClassPresenceLoss`.
+        loss_dense: Config of the loss of the dense prediction, weight 0.8 in
+            the paper. None means cross entropy.
+        loss_presence: Config of the loss of the classes' presence, weight 0.2
+            in the paper. None means
+            :class:`mmseg_attn.models.losses.ClassPresenceLoss`.
         test_output: What ``forward`` returns: ``'mask'``, ``'dense'`` or the
             sum of both, ``'mask+dense'``.
-        kwargs: As of mmseg's ``BaseDecodeHead``; ``loss_decode`` is the
-            mask's loss, weight 1 in the paper.
+        kwargs: Further arguments of mmseg's ``BaseDecodeHead``;
+            ``loss_decode`` is the mask's loss, weight 1 in the paper.
 
     Squeeze-and-Attention Networks, https://arxiv.org/abs/1909.03402;
     the losses are equations 6 to 9.
@@ -61,7 +66,7 @@ class SqueezeAttentionHead(BaseDecodeHead):
         loss_dense: dict | None = None,
         loss_presence: dict | None = None,
         test_output: str = 'mask',
-        **kwargs,
+        **kwargs: Any,
     ):
         name = type(self).__name__
         check_choice(name, 'test_output', test_output, TEST_OUTPUTS)
@@ -136,11 +141,11 @@ class SqueezeAttentionHead(BaseDecodeHead):
     def _dense(self, attended, stage) -> Tensor:
         return self.fcn(stage) + self.attention_seg(attended)
 
-    def forward(self, inputs) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits of feature maps.
 
         Args:
-            inputs: Feature maps of the backbone.
+            inputs: Feature maps of the backbone, (B, C, H, W) each.
 
         Returns:
             (B, classes, H, W), on the grid of the last stage.
@@ -152,11 +157,16 @@ class SqueezeAttentionHead(BaseDecodeHead):
             return self._dense(*last)
         return self.cls_seg(features) + self._dense(*last)
 
-    def loss(self, inputs, batch_data_samples, train_cfg) -> dict:
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: list[SegDataSample],
+        train_cfg: dict | None,
+    ) -> dict[str, Tensor]:
         """Losses of the mask, of the dense prediction and of the presence.
 
         Args:
-            inputs: Feature maps of the backbone.
+            inputs: Feature maps of the backbone, (B, C, H, W) each.
             batch_data_samples: Samples with ``gt_sem_seg``.
             train_cfg: Not used.
 

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""CCNet's loss on features."""
+
 from __future__ import annotations
 
 import torch
@@ -51,6 +53,7 @@ class CategoryConsistentLoss(nn.Module):
         self,
         delta_var: float = 0.5,
         delta_dist: float = 1.5,
+        *,
         alpha: float = 1.0,
         beta: float = 1.0,
         gamma: float = 0.001,

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""SANet's loss on the classes of a picture."""
+
 from __future__ import annotations
 
 import torch
@@ -19,9 +21,9 @@ class ClassPresenceLoss(nn.Module):
     the loss is 0 with gradients of 0.
 
     Args:
-        reduction: Over the classes. ``'sum'`` is the paper's formula;
-            ``'mean'`` is how similar losses are implemented. Over the
-            pictures it is the mean.
+        reduction: What is made of the classes: ``'sum'`` is the paper's
+            formula, ``'mean'`` is how similar losses are implemented. Of the
+            pictures it is always the mean.
         loss_weight: Factor of the loss, 0.2 in the paper.
         loss_name: Its name in the log.
 

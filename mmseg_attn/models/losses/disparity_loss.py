@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""PSMNet's loss on disparities."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,9 +19,10 @@ class DisparityLoss(nn.Module):
     and below ``max_disparity``.
 
     Args:
-        max_disparity: In pixels; unknown disparities are infinite.
-        weights: Of the maps, in the order in which the network gives them:
-            a network with fewer maps uses the last ones.
+        max_disparity: Disparity in pixels from which on a pixel does not
+            count; unknown disparities are infinite.
+        weights: Weights of the maps, in the order in which the network gives
+            them: a network with fewer maps uses the last ones.
 
     PSMNet, https://arxiv.org/abs/1803.08669, equations 2 and 3, and
     section 4.1 for the weights.
@@ -39,7 +42,7 @@ class DisparityLoss(nn.Module):
 
         Args:
             predicted: Maps (B, H, W) in pixels.
-            target: (B, H, W) in pixels, infinite where unknown.
+            target: True map (B, H, W) in pixels, infinite where unknown.
 
         Returns:
             A number; 0 with zero gradients where no disparity counts.

@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""A host's feature pyramid with attention behind its levels."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -17,7 +20,7 @@ def AttentionNeck(  # noqa: N802  (stands for a class in configs)
     recurrence: int = 1,
     residual: bool = False,
     gamma_init: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> nn.Module:
     """Build a host's feature pyramid and put attention behind its levels.
 
@@ -27,12 +30,12 @@ def AttentionNeck(  # noqa: N802  (stands for a class in configs)
     before each.)
 
     Args:
-        levels: As of :class:`LevelAttention`.
-        layer: Config of the layer, as of :class:`LevelAttention`.
+        levels: Levels with attention, counted from 0, the finest.
+        layer: Config of the layer, as for :class:`LevelAttention`.
         base: Type of the pyramid, one with ``out_channels``.
-        recurrence: As of ``InsertedAttention``.
-        residual: Likewise.
-        gamma_init: Likewise.
+        recurrence: How often the layer is applied.
+        residual: Whether its output is added to its input.
+        gamma_init: What the factor of the added output starts at.
         kwargs: Arguments of the pyramid.
 
     Returns:

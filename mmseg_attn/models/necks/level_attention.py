@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""Attention on levels of a feature pyramid."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule, ModuleDict
 from torch import Tensor
@@ -28,9 +31,9 @@ class LevelAttention(BaseModule):
 
     Args:
         in_channels: Channels of all levels.
-        levels: Which, counted from 0, the finest.
-        layer: As of ``InsertedAttention``.
-        init_cfg: As in mmengine.
+        levels: Levels with attention, counted from 0, the finest.
+        layer: Config of the layer, as for ``InsertedAttention``.
+        init_cfg: Initialization, as in mmengine.
         kwargs: Further arguments of ``InsertedAttention``.
 
     Raises:
@@ -44,7 +47,7 @@ class LevelAttention(BaseModule):
         levels: Sequence[int],
         layer: dict,
         init_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(init_cfg)
         if (

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Online hard example mining over a batch."""
+
 import torch
 from torch import Tensor, nn
 
@@ -17,15 +19,14 @@ class OHEMPixelSampler:
     against the auxiliary one. Needs ``avg_non_ignore=True`` in the loss.
 
     Args:
-        context (nn.Module): The decode head (given by the head itself).
-        thresh (float): A pixel whose true class has at most this probability
-            is kept. Default: 0.7.
-        min_kept (int): At least this many pixels of the batch are kept, the
-            hardest first. Default: 100000.
+        context: The decode head (given by the head itself).
+        thresh: Probability: a pixel whose true class has at most this one is
+            kept.
+        min_kept: How many pixels of the batch are kept at least, the hardest
+            first.
 
     Raises:
-        ValueError: If ``thresh`` is not in (0, 1] or ``min_kept`` is
-            negative.
+        ValueError: ``thresh`` is not in (0, 1] or ``min_kept`` is negative.
 
     Source: CCNet, https://github.com/speedinghzl/CCNet, OHEM criterion. It
     looks for the threshold on a grid 8 times coarser; here all pixels count.
@@ -52,10 +53,10 @@ class OHEMPixelSampler:
         Args:
             seg_logit: Logits (B, classes, H, W), or (B, 1, H, W) of the
                 foreground alone.
-            seg_label (Tensor): Labels (B, 1, H, W).
+            seg_label: Labels (B, 1, H, W).
 
         Returns:
-            Tensor: Weights (B, H, W): 0 for the dropped and the ignored,
+            Weights (B, H, W): 0 for the dropped and the ignored,
             otherwise labelled pixels / kept pixels.
         """
         label = seg_label.squeeze(1)

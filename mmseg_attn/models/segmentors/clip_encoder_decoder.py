@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""A segmentor for clips."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models import EncoderDecoder
@@ -23,14 +26,14 @@ class ClipEncoderDecoder(EncoderDecoder):
     The weights of a segmentor for pictures load.
 
     Args:
-        label_frame: Which frame of a clip is segmented, from 0 on; None: the
-            middle one, T // 2.
+        label_frame: Which frame of a clip is segmented, from 0 on. None means
+            the middle one, T // 2.
         decode_head: Config of a head on maps (B, C, T, H, W).
-        kwargs: As of mmseg's ``EncoderDecoder``.
+        kwargs: Further arguments of mmseg's ``EncoderDecoder``.
     """
 
     def __init__(
-        self, decode_head: dict, label_frame: int | None = None, **kwargs
+        self, decode_head: dict, label_frame: int | None = None, **kwargs: Any
     ):
         self.label_frame = label_frame
         head = {**decode_head, 'label_frame': label_frame}
@@ -70,7 +73,7 @@ class ClipEncoderDecoder(EncoderDecoder):
 
         Args:
             inputs: (B, C, T, H, W).
-            data_samples: Of the labelled frames.
+            data_samples: Samples of the labelled frames.
 
         Returns:
             The losses by name.
@@ -91,7 +94,7 @@ class ClipEncoderDecoder(EncoderDecoder):
 
         Args:
             inputs: (B, C, T, H, W).
-            data_samples: Of the labelled frames.
+            data_samples: Samples of the labelled frames.
 
         Returns:
             Samples with ``pred_sem_seg`` and ``seg_logits``.
@@ -114,7 +117,7 @@ class ClipEncoderDecoder(EncoderDecoder):
         """Compare with a dataset before a run.
 
         Args:
-            dataset: Of clips; another kind is passed over.
+            dataset: A dataset of clips; another kind is passed over.
 
         Raises:
             UserError: It labels another frame than the model segments.
@@ -146,7 +149,10 @@ class ClipEncoderDecoder(EncoderDecoder):
     def slide_inference(
         self, inputs: Tensor, batch_img_metas: list[dict]
     ) -> Tensor:
-        """As the host's, with the frames among the channels meanwhile."""
+        """Logits of the labelled frames, window by window.
+
+        As the host does it, with the frames among the channels meanwhile.
+        """
         self._frames = inputs.shape[2]
         try:
             return super().slide_inference(
@@ -186,8 +192,8 @@ class ClipEncoderDecoder(EncoderDecoder):
         Args:
             x: The labelled frame's map, the first of
                 :meth:`encode_frame`.
-            reduced: The second of it, of each frame of the clip.
-            batch_img_metas: Of the labelled frames.
+            reduced: The second result of it, of each frame of the clip.
+            batch_img_metas: Meta data of the labelled frames.
 
         Returns:
             Logits at the size of the pictures, as :meth:`encode_decode`

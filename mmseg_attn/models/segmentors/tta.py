@@ -1,5 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
+"""Test-time mirroring of classes with a left and a right."""
+
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.structures import PixelData
@@ -14,10 +17,8 @@ class SegTTAModel(HostTTAModel):
     """Test-time augmentation that is right for one logit, too.
 
     The host takes the sigmoid of what it has made probabilities of already,
-    so that with ``out_channels=1`` every pixel is above the threshold.
-
-    Args:
-        **kwargs: As of ``mmseg.models.SegTTAModel``.
+    so that with ``out_channels=1`` every pixel is above the threshold. The
+    arguments are those of ``mmseg.models.SegTTAModel``.
     """
 
     def merge_preds(
@@ -55,19 +56,21 @@ class MirrorTTAModel(SegTTAModel):
     right would be averaged; here they change places first.
 
     Args:
-        swap_labels (Sequence[tuple[int, int]]): Pairs of class indices that
-            a horizontal flip turns into each other; the same as
-            ``RandomFlip(swap_seg_labels=...)`` in training.
-        **kwargs: Arguments of ``mmseg.models.SegTTAModel``.
+        swap_labels: Pairs of class indices that a horizontal flip turns into
+            each other; the same as ``RandomFlip(swap_seg_labels=...)`` in
+            training.
+        kwargs: Arguments of ``mmseg.models.SegTTAModel``.
 
     Raises:
-        ValueError: If ``swap_labels`` is not pairs of different classes of
-            the model.
+        ValueError: ``swap_labels`` is not pairs of different classes of the
+            model.
 
     Source: CE2P (https://arxiv.org/abs/1809.05996), mirror averaging.
     """
 
-    def __init__(self, swap_labels: Sequence, **kwargs) -> None:
+    def __init__(
+        self, swap_labels: Sequence[tuple[int, int]], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.order = list(range(self.module.out_channels))
         flat = [label for pair in swap_labels for label in pair]
@@ -89,12 +92,11 @@ class MirrorTTAModel(SegTTAModel):
         """Average the predictions of each picture's views.
 
         Args:
-            data_samples_list (list[list[SegDataSample]]): For each picture
-                its views, with ``seg_logits`` (classes, H, W) turned back.
+            data_samples_list: For each picture its views, with
+                ``seg_logits`` (classes, H, W) turned back.
 
         Returns:
-            list[SegDataSample]: One sample per picture, with
-            ``pred_sem_seg`` (H, W).
+            A sample for each picture, with ``pred_sem_seg`` (H, W).
         """
         for samples in data_samples_list:
             for sample in samples:

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""PSMNet and its parts."""
+
 from .aggregation import BasicAggregation, StackedHourglass
 from .cost_volume import ConcatCostVolume
 from .disparity_regression import DisparityRegression

@@ -1,5 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
+"""3D networks that score disparities."""
+
 from __future__ import annotations
+
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -20,7 +24,7 @@ def conv_bn3d(
     )
 
 
-def conv_bn_relu3d(*args, **kwargs) -> nn.Sequential:
+def conv_bn_relu3d(*args: Any, **kwargs: Any) -> nn.Sequential:
     """:func:`conv_bn3d` and a ReLU behind it."""
     return nn.Sequential(conv_bn3d(*args, **kwargs), nn.ReLU(inplace=True))
 
@@ -52,7 +56,7 @@ def pair(in_channels: int, last_relu: bool = False) -> nn.Sequential:
 
 
 def classifier() -> nn.Sequential:
-    """32 channels to a score."""
+    """From 32 channels to a score."""
     return nn.Sequential(
         conv_bn3d(32, 32),
         nn.ReLU(inplace=True),
@@ -61,7 +65,11 @@ def classifier() -> nn.Sequential:
 
 
 class Hourglass(nn.Module):
-    """To a quarter of the size and back, with links to another hourglass."""
+    """To a quarter of the size and back, with links to another hourglass.
+
+    Args:
+        channels: Channels of the volume.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -130,9 +138,10 @@ class StackedHourglass(_Aggregation):
         attention: Config of a layer on the volume of 32 channels behind the
             first four convolutions (``dres0``, ``dres1``), such as
             ``dict(type='mmseg_attn.EfficientAttention')``, which gets
-            ``spatial_dims=3``; None: none, as in PSMNet. Where the Efficient
-            Attention paper has its module is not known.
-        init_cfg: As in mmengine. By default the official code's.
+            ``spatial_dims=3``. None means none, as in PSMNet. Where the
+            Efficient Attention paper has its module is not known.
+        init_cfg: Initialization, as in mmengine. None means that of the
+            official code.
 
     PSMNet, https://arxiv.org/abs/1803.08669, section 3.4.
     """
@@ -158,7 +167,7 @@ class StackedHourglass(_Aggregation):
             volume: (B, in_channels, D, H, W), D, H and W multiples of 4.
 
         Returns:
-            Three of (B, 1, D, H, W), the last one the best.
+            Three volumes (B, 1, D, H, W), the last one the best.
         """
         start = self._start(volume)
         out1, down, up = self.dres2(start, None, None)
@@ -178,9 +187,10 @@ class BasicAggregation(_Aggregation):
     The names of the parameters are the official code's.
 
     Args:
-        in_channels: As of :class:`StackedHourglass`.
-        attention: As of :class:`StackedHourglass`.
-        init_cfg: As in mmengine. By default the official code's.
+        in_channels: Channels of the cost volume.
+        attention: Config of a layer, as for :class:`StackedHourglass`.
+        init_cfg: Initialization, as in mmengine. None means that of the
+            official code.
 
     PSMNet, https://arxiv.org/abs/1803.08669, section 3.4.
     """
@@ -204,7 +214,7 @@ class BasicAggregation(_Aggregation):
             volume: (B, in_channels, D, H, W).
 
         Returns:
-            One of (B, 1, D, H, W).
+            One volume (B, 1, D, H, W).
         """
         out = self._start(volume)
         for block in (self.dres2, self.dres3, self.dres4):

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Features of both pictures at each disparity."""
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -18,8 +20,8 @@ class ConcatCostVolume(nn.Module):
 
         Args:
             left: (B, C, H, W).
-            right: Same shape.
-            disparities: How many, D, in positions: 0 to D - 1.
+            right: A map of the same shape.
+            disparities: Number D of disparities, in positions: 0 to D - 1.
 
         Returns:
             (B, 2C, D, H, W). At disparity d and column x the first C

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""From scores to disparities."""
+
 from __future__ import annotations
 
 import torch
@@ -18,7 +20,7 @@ class DisparityRegression(nn.Module):
     which differs in the sign of the learned weights alone.
 
     Args:
-        align_corners: Of the upsampling, see
+        align_corners: Setting of the upsampling, see
             :class:`PSMNetFeatures`.
 
     PSMNet, https://arxiv.org/abs/1803.08669, equation 1.
@@ -35,7 +37,7 @@ class DisparityRegression(nn.Module):
 
         Args:
             scores: (B, 1, D, h, w).
-            disparities: How many at the size of the pictures.
+            disparities: Number of disparities at the size of the pictures.
             size: Height H and width W of the pictures.
 
         Returns:

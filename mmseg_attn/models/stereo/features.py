@@ -1,7 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
+"""What describes the pictures of a pair."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -40,13 +43,20 @@ def conv_bn(
     )
 
 
-def conv_bn_relu(*args, **kwargs) -> nn.Sequential:
+def conv_bn_relu(*args: Any, **kwargs: Any) -> nn.Sequential:
     """:func:`conv_bn` and a ReLU behind it."""
     return nn.Sequential(conv_bn(*args, **kwargs), nn.ReLU(inplace=True))
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut, without a ReLU behind the sum."""
+    """Two convolutions and a shortcut, without a ReLU behind the sum.
+
+    Args:
+        in_channels: Channels of the map.
+        channels: Channels of the output.
+        stride: Stride of the first convolution.
+        dilation: Dilation of both.
+    """
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, dilation: int
@@ -61,6 +71,14 @@ class ResidualBlock(nn.Module):
             self.downsample = conv_bn(in_channels, channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve and add.
+
+        Args:
+            x: (B, in_channels, H, W).
+
+        Returns:
+            (B, channels, h, w).
+        """
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.conv2(self.conv1(x)) + shortcut
 
@@ -77,12 +95,13 @@ class PSMNetFeatures(BaseModule):
             largest of them in height and width (256 by default). Smaller
             ones let small pictures in.
         attention: Config of a layer on the 32 channels that come out, such
-            as ``dict(type='mmseg_attn.EfficientAttention')``; None: none, as
-            in PSMNet. Where the Efficient Attention paper has its module is
-            not known.
-        align_corners: Of the upsampling. Weights of torch 0.4 and older
-            expect True, the official ones of torch 1.8 False.
-        init_cfg: As in mmengine. By default the official code's.
+            as ``dict(type='mmseg_attn.EfficientAttention')``. None means
+            none, as in PSMNet. Where the Efficient Attention paper has its
+            module is not known.
+        align_corners: Setting of the upsampling. Weights of torch 0.4 and
+            older expect True, the official ones of torch 1.8 False.
+        init_cfg: Initialization, as in mmengine. None means that of the
+            official code.
 
     Raises:
         ValueError: There are not four pool sizes.

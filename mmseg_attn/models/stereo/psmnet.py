@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+"""Pyramid stereo matching network."""
+
 from __future__ import annotations
 
 import torch
@@ -33,7 +35,7 @@ class PSMNet(BaseModel):
             maps and the true one.
         data_preprocessor: Config of :class:`ClipDataPreProcessor`, to which
             a pair is a clip of two.
-        init_cfg: As in mmengine.
+        init_cfg: Initialization, as in mmengine.
 
     Raises:
         ValueError: ``max_disparity`` is no positive multiple of 16.
@@ -44,6 +46,7 @@ class PSMNet(BaseModel):
     def __init__(
         self,
         max_disparity: int = 192,
+        *,
         features: dict | None = None,
         cost_volume: dict | None = None,
         aggregation: dict | None = None,
@@ -88,13 +91,14 @@ class PSMNet(BaseModel):
 
         Args:
             inputs: Left and right pictures (B, 3, 2, H, W).
-            data_samples: To train with, each with ``gt_disparity``.
-            mode: 'tensor', 'loss' or 'predict'.
+            data_samples: Samples to train with, each with ``gt_disparity``,
+                or into which to predict.
+            mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
-            'tensor': the maps (B, H, W) of disparities in pixels, the last
-            one the best. 'loss': the losses by name. 'predict': samples with
-            ``pred_disparity``, (1, H, W) in pixels.
+            With 'tensor' the maps (B, H, W) of disparities in pixels, the last
+            one the best, with 'loss' the losses by name, with 'predict'
+            samples with ``pred_disparity``, (1, H, W) in pixels.
 
         Raises:
             ValueError: The mode is not one of these.
@@ -148,7 +152,7 @@ class PSMNet(BaseModel):
 
         Args:
             inputs: (B, 3, 2, H, W).
-            data_samples: Each with ``gt_disparity`` (1, H, W).
+            data_samples: Samples, each with ``gt_disparity`` (1, H, W).
 
         Returns:
             The loss as 'loss_disparity'.
@@ -180,7 +184,8 @@ class PSMNet(BaseModel):
         Args:
             inputs: (B, 3, 2, H, W); at the top and the right they are filled
                 up with zeros to a multiple of 16, and to the least size.
-            data_samples: Where the results go; new ones by default.
+            data_samples: Samples into which the results go. None means new
+                ones.
 
         Returns:
             Samples with ``pred_disparity``, (1, H, W) in pixels.
