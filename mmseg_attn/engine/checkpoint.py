@@ -17,7 +17,8 @@ def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
     """Load a checkpoint with ``weights_only`` and explain what fails.
 
     Args:
-        path: As of :func:`~mmseg_attn.engine.pretrained.read_checkpoint`.
+        path: The file or its address, as for
+            :func:`~mmseg_attn.engine.pretrained.read_checkpoint`.
         map_location: Device of the tensors.
 
     Returns:

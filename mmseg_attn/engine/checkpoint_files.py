@@ -30,7 +30,7 @@ def read_file(
 
     Args:
         path: The file.
-        map_location: As of torch.load.
+        map_location: Device of the tensors, as for ``torch.load``.
         name: What to call it in messages; by default its path.
 
     Returns:

@@ -47,7 +47,7 @@ def read_checkpoint(
         name: A file, a URL of http(s), or a name that mmengine has for one
             (``open-mmlab://``, ``torchvision://``, ``mmcls://``). What comes
             from the web is kept where torch.hub keeps it.
-        map_location: As of torch.load.
+        map_location: Device of the tensors, as for ``torch.load``.
 
     Returns:
         What was saved.
@@ -166,7 +166,7 @@ def load_from_anywhere(
     """Read a checkpoint for mmengine, without running what is in it.
 
     Args:
-        filename, map_location: As of :func:`read_checkpoint`.
+        filename, map_location: Arguments of :func:`read_checkpoint`.
 
     Returns:
         What was saved.
