@@ -48,8 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         if argv and argv[0] == name:
             module = importlib.import_module(f'mmseg_attn.commands.{name}')
             module.add_arguments(command)
+            command.add_argument(
+                '--debug',
+                action='store_true',
+                help='print the traceback of an error, too',
+            )
     args = parser.parse_args(argv)
-    with one_line_errors(getattr(module, 'STOPPED', 'Stopped.')):
+    stopped = getattr(module, 'STOPPED', 'Stopped.')
+    with one_line_errors(stopped, args.debug):
         from .progress import quiet_hosts
 
         with quiet_hosts():

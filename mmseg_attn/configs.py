@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
+import textwrap
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from .errors import UserError, near
+from .hosts import missing_host
 from .markdown import markdown_table
 
 if TYPE_CHECKING:  # `info` finds configs where no host is installed
@@ -92,9 +96,8 @@ def load_config(
         The config; with options one that was read already is changed.
 
     Raises:
-        UserError: There is no such config, or it is YAML that cannot be read.
+        UserError: There is no such config, or it or a base cannot be read.
     """
-    import yaml
     from mmengine.config import Config
 
     if not isinstance(config, Config):
@@ -102,14 +105,48 @@ def load_config(
         _read_yaml_as_data()
         try:
             config = Config.fromfile(path)
-        except yaml.YAMLError as error:
-            problem = getattr(error, 'problem', None) or error
-            mark = getattr(error, 'problem_mark', None)
-            line = f', line {mark.line + 1}' if mark else ''
-            raise UserError(f'config {path}{line}: {problem}.') from error
+        except Exception as error:  # a config is a program
+            if isinstance(error, ModuleNotFoundError) and missing_host(error):
+                raise
+            raise UserError(explain_reading(path, error)) from error
     if options:
         config.merge_from_dict(options)
     return config
+
+
+def explain_reading(path: str | Path, error: Exception) -> str:
+    """Say where and why a config could not be read.
+
+    Args:
+        path: The config.
+        error: What mmengine raised of it or of one of its bases.
+
+    Returns:
+        A line with the file, the line where there is one, and the reason.
+    """
+    places, line = [str(path)], None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        # mmengine goes from file to file by calling these.
+        if frame.f_code.co_name in ('_file2dict', '_get_base_files'):
+            places.append(str(frame.f_locals.get('filename', path)))
+        elif frame.f_code.co_filename == places[-1]:
+            line = number
+    # Neither a base that is missing nor mmengine's temporary copies.
+    place = [name for name in places if Path(name).is_file()][-1]
+    kind = type(error).__name__
+    reason = textwrap.shorten(str(error), 300).rstrip('.!')
+    mark = getattr(error, 'problem_mark', None)  # of YAML
+    if mark:
+        line, reason = mark.line + 1, getattr(error, 'problem', reason)
+    elif isinstance(error, (SyntaxError, json.JSONDecodeError)):
+        line, reason = error.lineno, error.msg
+    elif isinstance(error, RecursionError):
+        reason = 'its bases (_base_) lead back to it'
+    elif isinstance(error, FileNotFoundError):
+        reason = f'its base {error.filename} does not exist'
+    elif not isinstance(error, (ImportError, OSError)):
+        reason = f'{kind}: {reason}'
+    return f'config {place}{f", line {line}" if line else ""}: {reason}.'
 
 
 @functools.cache

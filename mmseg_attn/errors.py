@@ -4,6 +4,7 @@
 import difflib
 import errno
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -31,46 +32,56 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 @contextmanager
-def one_line_errors(stopped: str = 'Stopped.') -> Iterator[None]:
+def one_line_errors(
+    stopped: str = 'Stopped.', debug: bool = False
+) -> Iterator[None]:
     """Turn what the user can put right, or did, into an exit with one line.
 
     A :class:`UserError`, an OSError (a full disk, a folder that cannot be
-    written) or a missing MMDetection ends with exit code 1, Ctrl-C with 130;
-    every other error keeps its traceback.
+    written) or a missing host ends with exit code 1, Ctrl-C with 130; every
+    other error keeps its traceback.
 
     Args:
         stopped: What to say after Ctrl-C.
+        debug: Whether the traceback is printed, too.
 
     Yields:
-        While a command runs.
+        Nothing, while a command runs.
 
     Raises:
         SystemExit: Instead of these errors.
     """
     try:
         yield
-    except UserError as error:
-        # From a loader's worker process it comes behind a traceback.
-        message = str(error).rpartition(f'{_NAME}: ')[2]
-        raise SystemExit(f'Error: {" ".join(message.split())}') from error
-    except OSError as error:
-        hint = ''
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = '. Free some space, then run the same command again'
-        raise SystemExit(f'Error: {error}{hint}') from error
-    except ModuleNotFoundError as error:
-        if not missing_host(error):
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        line = _line_of(error)
+        if line is None:
             raise
-        raise SystemExit(f'Error: {missing_host(error)}') from error
+        if debug:
+            traceback.print_exception(error)
+        raise SystemExit(f'Error: {line}') from error
     except KeyboardInterrupt as error:
         print(stopped, file=sys.stderr)
         raise SystemExit(130) from error
+
+
+def _line_of(error: Exception) -> str | None:
+    if isinstance(error, ModuleNotFoundError):
+        return missing_host(error)
+    # From a loader's worker process it comes behind a traceback.
+    line = ' '.join(str(error).rpartition(f'{_NAME}: ')[2].split())
+    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+        line += '. Free some space, then run the same command again'
+    return line
 
 
 def run_command(
     main: Callable[[], int | None], stopped: str = 'Stopped.'
 ) -> None:
     """Run a tool's main function and exit with its code.
+
+    With ``--debug`` among the process' arguments, from which it is taken, an
+    error's traceback is printed, too.
 
     Args:
         main: Takes nothing and returns an exit code or None.
@@ -80,7 +91,10 @@ def run_command(
         SystemExit: Always, with one line for the errors of
             :func:`one_line_errors`.
     """
-    with one_line_errors(stopped):
+    debug = '--debug' in sys.argv[1:]
+    if debug:
+        sys.argv.remove('--debug')
+    with one_line_errors(stopped, debug):
         code = main()
     sys.exit(code)
 

@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+import sys
+
 import pytest
 
 from mmseg_attn.errors import UserError, run_command
@@ -41,3 +43,17 @@ def test_another_missing_module_keeps_its_traceback():
 
     with pytest.raises(ModuleNotFoundError):
         run_command(main)
+
+
+def test_a_traceback_comes_when_it_is_asked_for(monkeypatch, capsys):
+    def main():
+        assert '--debug' not in sys.argv
+        raise UserError('a is b: do c.') from ZeroDivisionError('why')
+
+    for arguments in (['tool'], ['tool', '--debug', 'x']):
+        monkeypatch.setattr(sys, 'argv', list(arguments))
+        with pytest.raises(SystemExit) as end:
+            run_command(main)
+        assert end.value.code == 'Error: a is b: do c.'
+        said = capsys.readouterr().err
+        assert ('ZeroDivisionError: why' in said) == ('--debug' in arguments)
