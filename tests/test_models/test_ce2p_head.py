@@ -147,7 +147,7 @@ def test_all_ignored_gives_zero_and_zero_gradients():
     losses = head.loss(stages(), samples(label), {})
     total = sum(v for k, v in losses.items() if 'loss' in k)
     total.backward()
-    assert float(total) == 0
+    assert total.item() == 0
     for name, parameter in head.named_parameters():
         grad = parameter.grad
         assert grad is None or not grad.any(), name
@@ -216,7 +216,7 @@ def test_balanced_cross_entropy_of_one_kind(value):
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)
     loss = balanced_cross_entropy(logits, torch.full((1, 3, 3), value))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert not logits.grad.any()
 
 
