@@ -14,12 +14,14 @@ from pathlib import Path
 
 from mmengine import registry
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from ..errors import UserError, near
 from .arguments import arguments_of
 from .config_errors import unknown_types
+from .safe_checkpoint import SafeCheckpointHook
 
 # What stands at a key of the config, or in a list there.
 KINDS = {
@@ -309,6 +311,8 @@ def _class_of(cfg: Config, entry: dict, registry_: Registry) -> type | None:
         kind = _lookup(cfg, str(name), registry.EVALUATOR)
     if kind is None:
         raise _unknown(cfg, str(name), registry_)
+    if kind is CheckpointHook:  # adapt() puts ours in its place
+        kind = SafeCheckpointHook
     return kind if isinstance(kind, type) else None
 
 

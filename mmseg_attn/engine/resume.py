@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Choose the checkpoint that a training or test starts from."""
 
+import os
 import re
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def find_latest(work_dir: str | Path) -> str | None:
     """
     work_dir = Path(work_dir)
     note = work_dir / 'last_checkpoint'
-    named = note.read_text().strip() if note.is_file() else ''
+    # What a crash leaves in it may be no text at all.
+    named = note.read_text(errors='replace') if note.is_file() else ''
+    named = named.strip()
     # The note holds an absolute path: in a folder that was moved or copied
     # only its name is right.
     found = sorted(
@@ -65,7 +68,8 @@ def find_latest(work_dir: str | Path) -> str | None:
         reverse=True,
     )
     candidates = [work_dir / Path(named).name, Path(named)] if named else []
-    candidates = [path for path in candidates + found if path.is_file()]
+    # Path.is_file raises what it does not know, such as names too long.
+    candidates = [path for path in candidates + found if os.path.isfile(path)]
     errors = []
     for path in dict.fromkeys(path.resolve() for path in candidates):
         try:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
@@ -174,6 +175,20 @@ class _Runner(Runner):
     build_test_loop = _in_words(
         'the test loop (test_cfg)', Runner.build_test_loop
     )
+
+    def train(self) -> nn.Module:
+        try:
+            return super().train()
+        except FileNotFoundError as error:
+            work_dir = os.path.abspath(self.work_dir)
+            lost = os.path.abspath(str(error.filename))
+            if not lost.startswith(work_dir):
+                raise
+            raise UserError(
+                f'iteration {self.iter}: {lost} is gone, so the work folder '
+                f'{self.work_dir} was moved or removed while the training '
+                'ran. Put it back and go on with --resume, or start anew.'
+            ) from error
 
     def dump_config(self) -> None:
         source = self.cfg.filename
