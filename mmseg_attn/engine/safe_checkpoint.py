@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,17 +72,18 @@ class SafeCheckpointHook(CheckpointHook):
     written loads with ``torch.load(weights_only=True)``. Weights that are not
     finite are never written: a training whose loss or weights become NaN or
     infinite stops. What a killed training left behind is cleared by the one
-    that goes on from it. All other arguments are those of mmengine's
-    ``CheckpointHook``.
+    that goes on from it.
 
     Args:
+        args: Arguments of mmengine's ``CheckpointHook``.
         stop_on_nonfinite: Stop at the first loss or weight that is not finite.
             Otherwise it is said, and nothing is saved while weights are not
             finite.
+        kwargs: Options of mmengine's ``CheckpointHook``.
     """
 
     def __init__(
-        self, *args, stop_on_nonfinite: bool = True, **kwargs
+        self, *args: Any, stop_on_nonfinite: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.stop_on_nonfinite = stop_on_nonfinite
