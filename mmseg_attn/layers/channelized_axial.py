@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..ops import axial_attention, channelized_axial_attention
 from ..ops.declare import check_backend
 from ..registry import MODELS
+from .arguments import check_configs, check_counts, check_numbers
 from .layout import channels_first, channels_last
 from .projected import (
     ACT_CFG,
@@ -123,6 +124,22 @@ class ChannelizedAxialAttention(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
+        name = type(self).__name__
+        check_counts(
+            name,
+            in_channels=in_channels,
+            channels=channels,
+            guided_channels=guided_channels,
+            gate_layers=gate_layers,
+        )
+        check_numbers(name, 0, gate_ratio=gate_ratio)
+        check_configs(
+            name,
+            gate_act_cfg=gate_act_cfg,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+        )
         check_backend('channelized_axial_attention', backend)
         self.in_channels = in_channels
         self.out_channels = channels

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..ops import criss_cross_attention
 from ..registry import MODELS
+from .arguments import check_numbers
 from .criss_cross_cpu import FusedCrissCross, can_fuse
 from .criss_cross_gpu import CrissCrossStep
 from .projected import (
@@ -66,7 +67,8 @@ class CrissCrossAttention(ProjectedAttention):
         backend: str | None = None,
         init_cfg: dict | None = None,
     ):
-        check_reduction(in_channels, reduction)
+        check_reduction(type(self).__name__, in_channels, reduction)
+        check_numbers(type(self).__name__, gamma_init=gamma_init)
         super().__init__(
             in_channels,
             key_channels=in_channels // reduction,

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ..ops import efficient_attention
 from ..ops.core.checks import check_choice
-from ..ops.efficient import NORMALIZATIONS
+from ..ops.efficient import NORMALIZATIONS, check_divisor
 from ..registry import MODELS
+from .arguments import check_counts, given
 from .layout import channels_first, project
 from .projected import CONVS, ProjectedAttention, check_map, is_changed
 from .projected_gpu import Reprojection, goes_gpu_way
@@ -69,17 +70,18 @@ class EfficientAttention(ProjectedAttention):
         backend: str | None = None,
         init_cfg: dict | None = None,
     ):
-        check_choice(
-            type(self).__name__,
-            'normalization',
-            normalization,
-            NORMALIZATIONS,
+        name = type(self).__name__
+        check_choice(name, 'normalization', normalization, NORMALIZATIONS)
+        widths = given(
+            key_channels=key_channels, value_channels=value_channels
         )
+        check_counts(
+            name, in_channels=in_channels, num_heads=num_heads, **widths
+        )
+        check_divisor(name, normalization, divisor)
         key_channels = key_channels or max(1, in_channels // 2)
         value_channels = value_channels or in_channels
-        if num_heads < 1 or key_channels % num_heads + (
-            value_channels % num_heads
-        ):
+        if key_channels % num_heads + (value_channels % num_heads):
             raise ValueError(
                 f'num_heads must divide key_channels and value_channels, got '
                 f'num_heads={num_heads}, key_channels={key_channels} and '

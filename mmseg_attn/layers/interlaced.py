@@ -19,6 +19,7 @@ from ..ops.core.checks import check_choice
 from ..ops.declare import check_backend
 from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
+from .arguments import check_configs, check_counts, given
 from .layout import cut
 from .projected import (
     ACT_CFG,
@@ -182,7 +183,17 @@ class InterlacedSparseAttention(BaseModule):
     ):
         super().__init__(init_cfg)
         check_backend('interlaced_sparse_attention', backend)
-        check_choice(type(self).__name__, 'padding', padding, PADDINGS)
+        name = type(self).__name__
+        widths = given(
+            key_channels=key_channels,
+            value_channels=value_channels,
+            out_channels=out_channels,
+        )
+        check_counts(name, in_channels=in_channels, **widths)
+        check_configs(
+            name, norm_cfg=norm_cfg, act_cfg=act_cfg, conv_cfg=conv_cfg
+        )
+        check_choice(name, 'padding', padding, PADDINGS)
         if len(partition) != 2 or not all(
             isinstance(p, int) and p > 0 for p in partition
         ):

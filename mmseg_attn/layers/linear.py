@@ -12,6 +12,7 @@ from ..ops.core.checks import check_choice
 from ..ops.declare import check_backend
 from ..ops.linear import FEATURE_MAPS, VARIANTS
 from ..registry import MODELS
+from .arguments import check_counts, check_numbers, given
 from .layout import channels_last
 from .projected import (
     ProjectedAttention,
@@ -71,7 +72,9 @@ class LinearAttention(ProjectedAttention):
     ):
         name = type(self).__name__
         check_choice(name, 'feature_map', feature_map, FEATURE_MAPS)
-        check_reduction(in_channels, reduction)
+        check_reduction(name, in_channels, reduction)
+        check_numbers(name, 0, eps=eps)
+        check_numbers(name, gamma_init=gamma_init)
         super().__init__(
             in_channels,
             key_channels=in_channels // reduction,
@@ -142,7 +145,11 @@ class ChannelLinearAttention(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        check_choice(type(self).__name__, 'variant', variant, VARIANTS)
+        name = type(self).__name__
+        check_counts(name, **given(in_channels=in_channels))
+        check_choice(name, 'variant', variant, VARIANTS)
+        check_numbers(name, 0, eps=eps)
+        check_numbers(name, gamma_init=gamma_init)
         check_backend('channel_linear_attention', backend)
         self.options = dict(variant=variant, eps=eps, backend=backend)
         self.gamma = nn.Parameter(torch.full((1,), float(gamma_init)))

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops.declare import check_backend
+from .arguments import check_counts
 from .layout import channels_first, channels_last, project
 from .projected_gpu import Projection, goes_gpu_way
 from .residual import Residual
@@ -54,9 +55,10 @@ def check_map(layer: nn.Module, x: Tensor, spatial_dims: int = 2) -> None:
         )
 
 
-def check_reduction(in_channels: int, reduction: int) -> None:
+def check_reduction(layer: str, in_channels: int, reduction: int) -> None:
     """Refuse what leaves query and key without a channel."""
-    if in_channels < reduction or reduction < 1:
+    check_counts(layer, in_channels=in_channels, reduction=reduction)
+    if in_channels < reduction:
         raise ValueError(
             f'in_channels must be at least reduction, got in_channels='
             f'{in_channels} and reduction={reduction}: query and key would '

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..ops.core.checks import check_choice
 from ..registry import MODELS
+from .arguments import check_configs, check_counts, given
 from .projected import ACT_CFG, NORM_CFG, check_map, shown
 
 GATES = {'none': lambda x: x, 'sigmoid': torch.sigmoid, 'relu': F.relu}
@@ -77,11 +78,20 @@ class SqueezeAttention(BaseModule):
         name = type(self).__name__
         check_choice(name, 'gate', gate, tuple(GATES))
         check_choice(name, 'interpolation', interpolation, INTERPOLATIONS)
-        if kernel_size % 2 != 1 or num_convs < 1 or pool_stride < 1:
+        check_counts(
+            name,
+            in_channels=in_channels,
+            kernel_size=kernel_size,
+            num_convs=num_convs,
+            pool_stride=pool_stride,
+            **given(out_channels=out_channels),
+        )
+        check_configs(
+            name, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg
+        )
+        if kernel_size % 2 != 1:
             raise ValueError(
-                f'{name}: expected an odd kernel_size and positive num_convs '
-                f'and pool_stride, got {kernel_size}, {num_convs} and '
-                f'{pool_stride}'
+                f'{name}: kernel_size must be odd, got {kernel_size}'
             )
         self.in_channels = in_channels
         self.out_channels = out_channels or in_channels

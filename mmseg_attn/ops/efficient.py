@@ -67,18 +67,33 @@ def efficient_attention(
     name = 'efficient_attention'
     check_qkv(name, query, key, value, cross=True)
     check_choice(name, 'normalization', normalization, NORMALIZATIONS)
-    if divisor is not None and (
-        normalization != 'scaling'
-        or not isinstance(divisor, (int, float))
-        or not divisor
-    ):
-        raise ValueError(
-            f"{name}: divisor is for normalization='scaling' and must be a "
-            f'number other than 0, got divisor={divisor!r} with normalization='
-            f'{normalization!r}'
-        )
+    check_divisor(name, normalization, divisor)
     run = select(name, backend, query, key, value)
     return run(query, key, value, normalization, divisor)
+
+
+def check_divisor(
+    operator: str, normalization: str, divisor: float | None
+) -> None:
+    """Check the divisor of the scores.
+
+    Args:
+        operator: Name of the operator or layer, for the message.
+        normalization: How scores become weights.
+        divisor: None, or for ``'scaling'`` a number other than 0.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if divisor is None:
+        return
+    number = isinstance(divisor, (int, float)) and math.isfinite(divisor)
+    if normalization != 'scaling' or not number or not divisor:
+        raise ValueError(
+            f"{operator}: divisor is for normalization='scaling' and must be "
+            f'a number other than 0, got divisor={divisor!r} with '
+            f'normalization={normalization!r}'
+        )
 
 
 def _count(x):

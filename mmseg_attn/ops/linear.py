@@ -87,7 +87,7 @@ def linear_attention(
 
 
 def _check_eps(operator, eps):
-    if not isinstance(eps, (int, float)) or not eps >= 0:
+    if not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
         raise ValueError(
             f'{operator}: eps must be a number not below 0, got {eps!r}'
         )

@@ -62,8 +62,8 @@ def test_parameters_are_twice_those_of_the_main_branch():
     [
         (dict(gate='tanh'), "'none', 'sigmoid', 'relu', got 'tanh'"),
         (dict(interpolation='cubic'), "got 'cubic'"),
-        (dict(kernel_size=2), 'odd kernel_size'),
-        (dict(pool_stride=0), 'positive'),
+        (dict(kernel_size=2), 'kernel_size must be odd'),
+        (dict(pool_stride=0), 'pool_stride must be a whole'),
     ],
 )
 def test_bad_options_fail_at_build(options, message):
