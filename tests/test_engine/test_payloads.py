@@ -331,7 +331,7 @@ def test_yaml_is_read_as_data(kind, way, tmp_path):
     with pytest.raises(SystemExit) as ended, one_line_errors():
         load_config(config)
     assert not marker.exists()
-    assert str(config) in ended.value.code
+    assert str(bad) in ended.value.code
     assert 'could run code; expected plain values' in ended.value.code
     assert f'line {2 if kind == "function" else 1}' in ended.value.code
 
