@@ -11,7 +11,9 @@ import runpy
 import sys
 import tarfile
 import threading
+import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +27,7 @@ from torch import nn
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.configs import load_config
+from mmseg_attn.engine import pretrained
 from mmseg_attn.errors import UserError, one_line_errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +158,7 @@ def train(tool, place, *options):
     tool('train', place.config, *work, *options)
 
 
-def pretrained(place, address):
+def init_cfg(place, address):
     key = 'model.backbone.init_cfg'
     return (
         '--cfg-options',
@@ -190,10 +193,10 @@ WAYS = {
         tool, at, '--cfg-options', f'load_from={at.url}'
     ),
     '--resume': lambda tool, at: train(tool, at, '--resume', at.file),
-    'init_cfg': lambda tool, at: train(tool, at, *pretrained(at, at.file)),
-    'init_cfg, URL': lambda tool, at: train(tool, at, *pretrained(at, at.url)),
+    'init_cfg': lambda tool, at: train(tool, at, *init_cfg(at, at.file)),
+    'init_cfg, URL': lambda tool, at: train(tool, at, *init_cfg(at, at.url)),
     'open-mmlab': lambda tool, at: train(
-        tool, at, *pretrained(at, 'open-mmlab://evil')
+        tool, at, *init_cfg(at, 'open-mmlab://evil')
     ),
     'model.pretrained': lambda tool, at: train(
         tool, at, '--cfg-options', f'model.pretrained={at.file}'
@@ -291,6 +294,37 @@ class _Old:
         storage = self.tensor.storage()
         size, stride = tuple(self.tensor.size()), self.tensor.stride()
         return torch._utils._rebuild_tensor, (storage, 0, size, stride)
+
+
+def test_names_of_torchvision_and_mmcls_are_looked_up(place, monkeypatch):
+    """mmcls names whole classifiers, of which the backbone is wanted."""
+    weights = {'backbone.conv1': torch.ones(2), 'head.fc': torch.ones(3)}
+    place.file.write_bytes(saved({'state_dict': weights}))
+    for name in ('torchvision', 'mmcls'):
+        monkeypatch.setattr(
+            f'mmengine.runner.checkpoint.get_{name}_models',
+            lambda: {'net': place.url},
+        )
+        content = CheckpointLoader.load_checkpoint(f'{name}://net')
+        found = list(content['state_dict'])
+        whole = name == 'torchvision'
+        assert found == (list(weights) if whole else ['conv1'])
+
+
+def test_processes_of_one_training_download_once(place, monkeypatch):
+    place.file.write_bytes(saved({'weight': torch.ones(3)}))
+    asked = []
+
+    def fetch(url, part):
+        asked.append(url)
+        time.sleep(0.2)  # the others come meanwhile
+        part.write_bytes(place.file.read_bytes())
+
+    monkeypatch.setattr(pretrained, 'fetch', fetch)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(pretrained.read_checkpoint, [place.url] * 4))
+    assert [content['weight'].sum() for content in found] == [3] * 4
+    assert asked == [place.url]
 
 
 def test_an_earlier_download_that_is_damaged_is_named(place):
