@@ -19,6 +19,7 @@ def predict(
     images: Picture | tuple[Picture, Picture] | Sequence,
     *,
     tta: bool = False,
+    depth: int | None = None,
     batch_size: int = 1,
 ) -> object:
     """Predict one picture, or several.
@@ -30,6 +31,8 @@ def predict(
             Those of different sizes may stand in one list.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`.
         batch_size: Pictures of one size at a time.
 
     Returns:
@@ -57,7 +60,7 @@ def predict(
                 f'got a {type(image).__name__} among the images, expected '
                 f'{expected}, or a list of them.'
             )
-    predictor = make_predictor(model, tta)
+    predictor = make_predictor(model, tta, depth)
     found, batch = [], []
     for sample in map(predictor.prepare, images):
         full = len(batch) == batch_size

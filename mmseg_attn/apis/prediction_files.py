@@ -68,6 +68,7 @@ def predict_files(
     device: str | None = None,
     slide: int | None = None,
     tta: bool = False,
+    depth: int | None = None,
     batch_size: int = 1,
     overwrite: bool = False,
     stop_on_error: bool = False,
@@ -101,6 +102,8 @@ def predict_files(
             :func:`~mmseg_attn.apis.load_model`.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`.
         batch_size: Pictures at a time.
         overwrite: Redo what is there already instead of going on from it.
         stop_on_error: Stop at the first input that fails.
@@ -142,7 +145,7 @@ def predict_files(
     model = load_model(
         config, checkpoint, device=device, classes=classes, slide=slide
     )
-    predictor = make_predictor(model, tta)
+    predictor = make_predictor(model, tta, depth)
     content = {
         'config': str(config.filename),
         'config_sha256': _sha256(config.pretty_text.encode()),
@@ -150,6 +153,7 @@ def predict_files(
         'checkpoint_sha256': _sha256(_read(checkpoint)),
         'tta': tta,
         'slide': slide,
+        'depth': depth,
         **_settings(task, look),
         'classes': list(model.dataset_meta['classes']),
         'palette': model.dataset_meta['palette'],

@@ -19,7 +19,9 @@ from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from ..datasets.pictures import check_depth
 from ..datasets.stereo_transforms import LoadDisparity
+from ..engine.data_checks import use_own_loader
 from ..errors import UserError
 from ..visualization.overlay import as_bgr8
 
@@ -63,7 +65,9 @@ class Predictor:
                 'without it.'
             )
         pipeline = cfg.tta_pipeline if tta else _test_pipeline(cfg)
-        steps = Compose(copy.deepcopy(pipeline)).transforms
+        pipeline = copy.deepcopy(pipeline)
+        use_own_loader(pipeline)
+        steps = Compose(pipeline).transforms
         # Pictures to be predicted have no labels to load.
         labels = (LoadAnnotations, LoadDisparity)
         steps = [s for s in steps if not isinstance(s, labels)]
@@ -78,6 +82,24 @@ class Predictor:
         self._runs = model
         if tta:
             self._runs = MODELS.build({**tta_model(cfg), 'module': model})
+
+    def set_depth(self, depth: int) -> None:
+        """Say how many bits of 16-bit pictures are used.
+
+        Args:
+            depth: As of :func:`~mmseg_attn.datasets.pictures.read_picture`.
+
+        Raises:
+            UserError: The config loads pictures in another way.
+        """
+        check_depth(depth)
+        unchanged = getattr(self.load, 'color_type', None) == 'unchanged'
+        if unchanged or not hasattr(self.load, 'depth'):
+            raise UserError(
+                'depth (--depth) scales pictures to 8 bits, but the config '
+                f'loads them unchanged, with {type(self.load).__name__}.'
+            )
+        self.load.depth = depth
 
     def prepare(self, image: str | Path | np.ndarray) -> Sample:
         """Read a picture and run the test pipeline on it.
@@ -103,6 +125,8 @@ class Predictor:
             results = self.load({'img_path': str(path)})
         except FileNotFoundError as error:
             raise UserError(f'{path} does not exist.') from error
+        except UserError:
+            raise
         except (AssertionError, ValueError, cv2.error):
             results = None
         if results is None:  # also by a loader's ignore_empty

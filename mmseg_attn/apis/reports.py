@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """What the labels of a config's datasets hold, and what is wrong in them."""
 
+import copy
 import os
 import sys
 from collections import Counter
@@ -17,7 +18,14 @@ from rich.text import Text
 
 from ..datasets import CheckAnnotations
 from ..datasets.coco import CocoReport
-from ..engine.data_checks import check_instances, check_paths, dataset_configs
+from ..datasets.label_survey import LabelSurvey
+from ..datasets.leftovers import leftovers
+from ..engine.data_checks import (
+    check_instances,
+    check_paths,
+    dataset_configs,
+    use_own_loader,
+)
 from ..engine.samples import load_sample
 from ..errors import UserError
 from ..progress import make_progress
@@ -56,6 +64,7 @@ class LabelReport:
         pixels: Class index -> pixels, all maps together.
         pictures: Class index -> maps that have it.
         problems: What is wrong, a line each.
+        warnings: What is to be looked at, a line each.
     """
 
     title: str
@@ -66,6 +75,7 @@ class LabelReport:
     pixels: Counter = field(default_factory=Counter)
     pictures: Counter = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def absent(self) -> list[str]:
         """Name the classes that no map has, in the order of the classes."""
@@ -80,11 +90,15 @@ class LabelReport:
         return f'{self.title}: {self.maps} label maps'
 
     def remarks(self) -> list[str]:
-        """Name the classes that no map has."""
+        """Name the classes that no map has, and what else is doubtful."""
         absent = self.absent()
+        lines = [f'Warning: {line}' for line in self.warnings]
         if absent and self.maps:
-            return [f'No map has {", ".join(absent)}.']
-        return []
+            lines.append(
+                f'Warning: No map has {", ".join(absent)}. It cannot be '
+                'learnt, and no IoU of it is counted.'
+            )
+        return lines
 
     def table(self) -> Table:
         """Say how often each value occurs."""
@@ -195,7 +209,9 @@ def _labels_only(config: ConfigDict) -> ConfigDict:
     ]
     if not any('Annotations' in str(step.type) for step in steps):
         steps.append(ConfigDict(type='LoadAnnotations'))
-    return ConfigDict({**config, 'pipeline': steps})
+    config = ConfigDict({**config, 'pipeline': copy.deepcopy(steps)})
+    use_own_loader(config)
+    return config
 
 
 def _check_dataset(
@@ -221,6 +237,11 @@ def _check_dataset(
     if not len(dataset):
         report.problems.append('no label map was found.')
     check = CheckAnnotations(len(classes), report.ignore_index)
+    survey = LabelSurvey(
+        classes,
+        report.ignore_index,
+        changed=bool(report.shift or getattr(dataset, 'label_map', None)),
+    )
 
     def count(index: int) -> tuple[Counter, str]:
         try:
@@ -240,13 +261,17 @@ def _check_dataset(
     # Decoding leaves Python's lock to others.
     with make_progress() as progress, ThreadPoolExecutor(_cores()) as pool:
         task = progress.add_task(report.title, total=len(dataset))
-        for counts, problem in pool.map(count, range(len(dataset))):
+        found = pool.map(count, range(len(dataset)))
+        for index, (counts, problem) in enumerate(found):
             report.maps += bool(counts)
             report.pixels.update(counts)
             report.pictures.update(counts.keys())
+            survey.add(dataset.get_data_info(index)['seg_map_path'], counts)
             if problem:
                 report.problems.append(problem)
             progress.advance(task)
+    report.problems += survey.black_and_white()
+    report.warnings += survey.two_kinds() + leftovers(dataset)
     return report
 
 

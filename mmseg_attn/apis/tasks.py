@@ -142,13 +142,18 @@ def check_task(config: Config, *tasks: Task) -> None:
         )
 
 
-def make_predictor(model: nn.Module, tta: bool = False) -> Predictor:
+def make_predictor(
+    model: nn.Module, tta: bool = False, depth: int | None = None
+) -> Predictor:
     """Choose the class that runs a model.
 
     Args:
         model: As from :func:`~mmseg_attn.apis.load_model`.
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`; None: as the
+            config says.
 
     Returns:
         A predictor: ``prepare`` reads an input, a call predicts a batch, and
@@ -157,4 +162,7 @@ def make_predictor(model: nn.Module, tta: bool = False) -> Predictor:
     Raises:
         UserError: The config has no pipeline for this.
     """
-    return task_of(model.cfg).predictor(model, tta)
+    predictor = task_of(model.cfg).predictor(model, tta)
+    if depth is not None:
+        predictor.set_depth(depth)
+    return predictor

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
         from ..trials.trial import Setting
 
     run_comparison(
-        Setting(args.images, args.masks, args.device, args.iters),
+        Setting(args.images, args.masks, args.device, args.iters, args.depth),
         args.work_dir,
         chosen=args.methods,
         seeds=args.seeds,

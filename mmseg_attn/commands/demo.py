@@ -29,5 +29,7 @@ def main(args: argparse.Namespace) -> None:
         from ..trials.demo import run_demo
         from ..trials.trial import Setting
 
-    setting = Setting(args.images, args.masks, args.device, args.iters)
+    setting = Setting(
+        args.images, args.masks, args.device, args.iters, args.depth
+    )
     run_demo(setting, args.work_dir, args.seed)

@@ -36,14 +36,17 @@ def main(args: argparse.Namespace) -> int:
         problems = report.problems
         console.print(report.summary())
         console.print(report.table())
-        for line in report.remarks():
-            console.print(line)
+        remarks = report.remarks()
+        for line in remarks:
+            console.print(line, style='bold red')
         for problem in problems[:SHOWN]:
             console.print(f'- {problem}')
         if len(problems) > SHOWN:
             console.print(f'- and {len(problems) - SHOWN} more')
-        console.print(
-            f'{len(problems)} problems.\n' if problems else 'Good.\n'
-        )
+        if problems:
+            verdict = f'{len(problems)} problems.'
+        else:
+            verdict = 'No problem, but see above.' if remarks else 'Good.'
+        console.print(f'{verdict}\n')
         wrong += len(problems)
     return 1 if wrong else 0

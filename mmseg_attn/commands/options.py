@@ -29,6 +29,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_depth(parser: argparse.ArgumentParser) -> None:
+    """Add ``--depth``."""
+    parser.add_argument(
+        '--depth',
+        type=int,
+        metavar='BITS',
+        help='bits that the values of 16-bit pictures use, such as 12 of a '
+        'camera of 12 bits (default: 16; pictures that would be nearly black '
+        'are refused)',
+    )
+
+
 def add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
     """Add ``--out``.
 
@@ -103,6 +115,7 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
     add('--images', type=Path, help='your own pictures instead of scenes')
     add('--masks', type=Path, help='their masks, of the same names')
     add('--iters', type=int, help='training iterations of each model')
+    add_depth(parser)
 
 
 def conversion_parser(doc: str) -> argparse.ArgumentParser:

@@ -95,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='predict in overlapping windows, which bounds the memory that '
         "large pictures take (default size: the config's)",
     )
+    options.add_depth(parser)
     options.add_overwrite(
         parser, 'redo what is there already instead of going on from it'
     )
@@ -126,6 +127,7 @@ def main(args: argparse.Namespace) -> int:
         device=args.device,
         slide=args.slide,
         tta=args.tta,
+        depth=args.depth,
         batch_size=args.batch_size,
         overwrite=args.overwrite,
         stop_on_error=args.stop_on_error,

@@ -4,6 +4,8 @@
 from importlib.util import find_spec
 
 # The demo scenes need no host, and a detector needs no mmseg.
+if find_spec('mmcv'):
+    from .pictures import LoadPicture  # noqa: F401
 if find_spec('mmseg'):
     from .camvid import CamVidDataset  # noqa: F401
     from .check_annotations import CheckAnnotations  # noqa: F401

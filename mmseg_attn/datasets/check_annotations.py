@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from PIL import Image
 
 from ..errors import UserError
 from ..registry import TRANSFORMS
+from .masks import PaletteCheck, check_mask
 
 
 @TRANSFORMS.register_module()
@@ -27,6 +27,7 @@ class CheckAnnotations(BaseTransform):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.checked: set[str] = set()
+        self.check_palette = PaletteCheck(ignore_index)
 
     def transform(self, results: dict) -> dict:
         """Check the label map of one sample.
@@ -48,12 +49,12 @@ class CheckAnnotations(BaseTransform):
         if path in self.checked or 'gt_seg_map' not in results:
             return results
         label = results['gt_seg_map']
+        palette = self._check_file(path)
         if label.ndim != 2:
             raise UserError(
                 f'{path} is a colour picture {label.shape}: expected one '
                 "channel that holds the index of each pixel's class."
             )
-        self._check_depth(path)
         # The picture may have been resized already, so its original size.
         size = results.get('ori_shape')
         if size is not None and tuple(size[:2]) != label.shape:
@@ -65,23 +66,20 @@ class CheckAnnotations(BaseTransform):
         wrong = (label >= self.num_classes) & (label != self.ignore_index)
         if wrong.any():
             self._refuse(path, label[wrong], results)
+        if palette:
+            shift = int(bool(results.get('reduce_zero_label')))
+            if not results.get('label_map'):
+                values = np.unique(label) + shift
+                self.check_palette(path, values, palette)
         self.checked.add(path)
         return results
 
-    def _check_depth(self, path: str) -> None:
-        # LoadAnnotations cuts values to 8 bits: 256 would pass as 0.
-        if not os.path.isfile(path):
-            return
+    def _check_file(self, path: str) -> list[tuple[int, int, int]]:
+        # LoadAnnotations changes what it cannot hold without a word.
         try:
-            with Image.open(path) as image:
-                mode = image.mode
+            return check_mask(path) if os.path.isfile(path) else []
         except OSError:  # another decoder read it
-            return
-        if mode.startswith(('I', 'F')):
-            raise UserError(
-                f'{path} has {16 if ";16" in mode else 32} bits per pixel, '
-                'of which only 8 would be read: save it as an 8-bit mask.'
-            )
+            return []
 
     def _refuse(self, path: str, labels: np.ndarray, results: dict) -> None:
         values, counts = np.unique(labels, return_counts=True)

@@ -16,12 +16,21 @@ from mmseg.datasets.transforms import PackSegInputs
 from ..errors import UserError
 from ..registry import TRANSFORMS
 from ..video import VIDEOS, read_frame
-from .pictures import read_picture, size_text
+from .pictures import check_depth, read_picture, size_text
 
 
 @TRANSFORMS.register_module()
 class LoadClip(BaseTransform):
-    """Load the frames of a clip."""
+    """Load the frames of a clip.
+
+    Args:
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+    """
+
+    def __init__(self, depth: int | None = None) -> None:
+        check_depth(depth)
+        self.depth = depth
 
     def transform(self, results: dict) -> dict:
         """Load the frames.
@@ -40,7 +49,7 @@ class LoadClip(BaseTransform):
         loaded = {}
         for path in results['frame_paths']:
             if path not in loaded:
-                loaded[path] = read_clip_frame(path)
+                loaded[path] = read_clip_frame(path, self.depth)
         clip = [loaded[path] for path in results['frame_paths']]
         results['img'] = clip[results['label_frame']]
         size = results['img'].shape[:2]
@@ -72,11 +81,12 @@ def frame_path(video: str | Path, index: int) -> str:
     return str(video.with_name(f'{video.stem}#{index}{video.suffix}'))
 
 
-def read_clip_frame(path: str) -> np.ndarray:
+def read_clip_frame(path: str, depth: int | None = None) -> np.ndarray:
     """Read a frame of a clip.
 
     Args:
         path: A picture, or what :func:`frame_path` gives.
+        depth: Bits that 16-bit pictures use.
 
     Returns:
         (H, W, 3) uint8, BGR.
@@ -87,7 +97,7 @@ def read_clip_frame(path: str) -> np.ndarray:
     found = re.fullmatch(r'(.+)#(\d+)(\.\w+)', path)
     if found and found[3].lower() in VIDEOS:
         return read_frame(found[1] + found[3], int(found[2]))
-    return read_picture(path)
+    return read_picture(path, depth)
 
 
 @TRANSFORMS.register_module()

@@ -10,7 +10,7 @@ from mmseg.structures import SegDataSample
 from ..errors import UserError
 from ..registry import TRANSFORMS
 from .disparity_files import read_disparity
-from .pictures import read_picture, size_text
+from .pictures import check_depth, read_picture, size_text
 
 
 @TRANSFORMS.register_module()
@@ -18,7 +18,15 @@ class LoadStereoPair(BaseTransform):
     """Load both pictures of a pair, one behind the other in the channels.
 
     So the host's ``RandomCrop`` cuts the same window out of both.
+
+    Args:
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`.
     """
+
+    def __init__(self, depth: int | None = None) -> None:
+        check_depth(depth)
+        self.depth = depth
 
     def transform(self, results: dict) -> dict:
         """Load a pair.
@@ -34,8 +42,9 @@ class LoadStereoPair(BaseTransform):
             UserError: A file is not a whole picture, or the two differ in
                 size.
         """
-        pair = [read_picture(results[k]) for k in ('img_path', 'right_path')]
-        check_pair(*pair, results['img_path'], results['right_path'])
+        paths = results['img_path'], results['right_path']
+        pair = [read_picture(path, self.depth) for path in paths]
+        check_pair(*pair, *paths)
         image = np.concatenate(pair, axis=2)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]

@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from ..errors import UserError
-from .data_checks import add_annotation_checks
+from .data_checks import add_file_checks
 
 
 def adapt(cfg: Config, train: bool) -> list[str]:
@@ -33,7 +33,7 @@ def adapt(cfg: Config, train: bool) -> list[str]:
         name = Path(cfg.filename).stem if cfg.filename else 'run'
         cfg.work_dir = os.path.join('work_dirs', name)
     _add_hook(cfg, 'mmseg_attn.CheckSetupHook')
-    add_annotation_checks(cfg)
+    add_file_checks(cfg)
     if train:
         _make_resumable(cfg)
     return _adapt_to_cpu(cfg) if get_device() == 'cpu' else []

@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import UserError, near
 from ..hosts import HostError
 from ..registry import HOOKS
+from .label_checks import check_label_maps
 
 
 @HOOKS.register_module()
@@ -26,7 +27,8 @@ class CheckSetupHook(Hook):
         Raises:
             UserError: A dataset has more classes than a head, or a head
                 expects other channels than the backbone gives, or the clips
-                of a dataset label another frame than the model segments.
+                of a dataset label another frame than the model segments, or
+                its label maps cannot be meant so.
         """
         model = runner.model
         while hasattr(model, 'module'):  # DDP, test-time augmentation
@@ -42,6 +44,8 @@ class CheckSetupHook(Hook):
                 model.check_label_frame(dataset)
             for name, head in _heads(model):
                 self._check_classes(runner, dataset, name, head)
+            for line in check_label_maps(dataset):
+                runner.logger.warning(line)
 
     def _check_classes(
         self, runner: Runner, dataset: Sized, name: str, head: nn.Module

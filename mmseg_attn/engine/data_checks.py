@@ -12,6 +12,10 @@ from mmengine.registry import DATASETS
 from ..datasets.coco import CocoReport, check_coco
 from ..errors import UserError
 
+# Their loader is mmcv's.
+OWN_LOADER = [
+    scope + 'LoadImageFromFile' for scope in ('', 'mmcv.', 'mmseg.', 'mmdet.')
+]
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -201,12 +205,31 @@ def _paths(dataset: ConfigDict) -> dict[str, str]:
     }
 
 
-def add_annotation_checks(cfg: Config) -> None:
-    """Put a check of labels behind the loading of label maps.
+def use_own_loader(config: object) -> None:
+    """Load pictures with ours, which says what it cannot read.
 
     Args:
-        cfg: The config, which is changed where it is a segmentor's.
+        config: Of datasets or pipelines, which is changed.
     """
+    if isinstance(config, (list, tuple)):
+        for value in config:
+            use_own_loader(value)
+    elif isinstance(config, dict):
+        if config.get('type') in OWN_LOADER:
+            config['type'] = 'mmseg_attn.LoadPicture'
+        for value in config.values():
+            use_own_loader(value)
+
+
+def add_file_checks(cfg: Config) -> None:
+    """Put checks into the loading of pictures and of label maps.
+
+    Args:
+        cfg: The config, which is changed; in that of a segmentor a check
+            stands behind each label map.
+    """
+    for key in (*LOADERS, 'tta_pipeline'):
+        use_own_loader(cfg.get(key))
     head = (cfg.get('model') or {}).get('decode_head')
     head = head[-1] if isinstance(head, (list, tuple)) and head else head
     if cfg.get('default_scope') != 'mmseg' or not head:

@@ -21,7 +21,7 @@ from .checkpoint import match_weights
 from .config_checks import check_config
 from .config_errors import check_installed, config_mistakes
 from .data_checks import (
-    add_annotation_checks,
+    add_file_checks,
     check_data,
     check_paths,
     no_sample,
@@ -138,7 +138,7 @@ def build_dataset(cfg: Config, loader: str) -> Sized:
         raise UserError(f'the config has no {loader}.')
     cfg = copy.deepcopy(cfg)
     check_paths(cfg, loader)
-    add_annotation_checks(cfg)
+    add_file_checks(cfg)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     return _Runner.build_dataloader(cfg[loader]).dataset
 

@@ -1,7 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 """Samples whose files are named where they are broken."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 
 import cv2
 
@@ -38,8 +39,26 @@ def load_sample(dataset: Sized, index: int) -> object:
     Raises:
         UserError: A file is missing or cannot be decoded.
     """
-    try:
+    with named_files(dataset, index):
         return dataset[index]
+
+
+@contextmanager
+def named_files(dataset: Sized, index: int) -> Iterator[None]:
+    """Name the files of a sample that cannot be read.
+
+    Args:
+        dataset: The dataset.
+        index: The sample's number.
+
+    Yields:
+        Nothing, while it is loaded.
+
+    Raises:
+        UserError: A file is missing or cannot be decoded.
+    """
+    try:
+        yield
     except (OSError, AssertionError, cv2.error) as error:
         reason = error
         if isinstance(error, AssertionError):

@@ -2,7 +2,6 @@
 """Make a small dataset folder of somebody's pictures and masks."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..datasets.label_survey import LabelSurvey
+from ..datasets.masks import PaletteCheck, read_mask
+from ..datasets.pictures import read_picture, size_text
 from ..datasets.scenes.png import write_png
 from ..errors import UserError
 from ..visualization.overlay import make_palette
@@ -23,6 +25,12 @@ LONGEST = 192
 # More pictures than a training of minutes can see are left out.
 MOST = {'train': 800, 'val': 200}
 MOST_CLASSES = 64
+# Names that folders of splits go by.
+FOLDERS = {
+    **dict.fromkeys(('train', 'training'), 'train'),
+    **dict.fromkeys(('val', 'valid', 'validation'), 'val'),
+    **dict.fromkeys(('test', 'testing'), 'test'),
+}
 
 
 @dataclass
@@ -40,20 +48,26 @@ class _Copy:
     """
 
     name: str
+    mask: Path
     picture: np.ndarray
     labels: np.ndarray
+    palette: list[tuple[int, int, int]]
 
 
 def prepare_pictures(
-    images: Path, masks: Path, out: Path, seed: int
+    images: Path,
+    masks: Path,
+    out: Path,
+    seed: int,
+    depth: int | None = None,
 ) -> tuple[list[str], dict[str, float]]:
     """Write working copies of pictures and masks as a dataset folder.
 
     Masks are index pictures (grey or palette PNG, 255 is ignored), black and
     white ones (0 and 255), or show each class in a colour of its own. The
-    classes are the values found. Folders ``train`` and ``val`` inside are
-    taken as the split; otherwise a fifth of the pictures is drawn for
-    validation.
+    classes are the values found. Folders ``train`` and ``val`` (or ``valid``,
+    ``validation``) inside are taken as the split, and ``test`` is left out;
+    otherwise a fifth of the pictures is drawn for validation.
 
     Args:
         images: Folder of pictures, searched to any depth.
@@ -61,6 +75,8 @@ def prepare_pictures(
         out: Folder to write ``images``, ``masks`` and ``dataset.json`` to.
             Nothing else is written.
         seed: Seed of the split.
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`.
 
     Returns:
         Remarks to be shown, and the IoU in per cent of calling every pixel the
@@ -73,9 +89,10 @@ def prepare_pictures(
     pairs, notes = _find_pairs(images, masks)
     splits = _split(pairs, np.random.RandomState(seed), notes)
     copies = {
-        split: [_read(pair) for pair in pairs]
+        split: [_read(pair, depth) for pair in pairs]
         for split, pairs in splits.items()
     }
+    _compare_palettes(copies)
     values, ignored = _find_values(copies)
     names = _names(values)
     palette = _palette(values, splits['train'][0].mask)
@@ -160,25 +177,35 @@ def _find_files(
 def _split(
     pairs: list[_Pair], random: np.random.RandomState, notes: list[str]
 ) -> dict[str, list[_Pair]]:
-    splits = {'train': [], 'val': []}
+    found = {'train': [], 'val': [], 'test': [], '': []}
+    names = {}
     for pair in pairs:
-        first = pair.name.split('/')[0]
-        if first in splits:
-            splits[first].append(pair)
+        folder = pair.name.split('/')[0] if '/' in pair.name else ''
+        split = FOLDERS.get(folder.lower(), '')
+        found[split].append(pair)
+        names.setdefault(split, folder)
+    splits = {split: found[split] for split in MOST}
     if all(splits.values()):
-        notes.append('The split is that of the folders train and val.')
-        others = len(pairs) - sum(map(len, splits.values()))
+        folders = f'{names["train"]} and {names["val"]}'
+        notes.append(f'The split is that of the folders {folders}.')
+        others = len(found['test']) + len(found[''])
         if others:
             notes.append(
-                f'Note: {others} pictures outside train and val are not used.'
+                f'Note: {others} pictures outside {folders} are not used.'
             )
     else:
-        if len(pairs) < 2:
+        rest = [p for p in pairs if p not in found['test']] or pairs
+        if len(rest) < 2:
             raise UserError(
-                f'got 1 picture ({pairs[0].picture}), expected at least 2: '
+                f'got 1 picture ({rest[0].picture}), expected at least 2: '
                 'one to train on and one to validate with.'
             )
-        order = [pairs[i] for i in random.permutation(len(pairs))]
+        if len(rest) < len(pairs):
+            notes.append(
+                f'Note: {len(pairs) - len(rest)} pictures in {names["test"]} '
+                'are not used.'
+            )
+        order = [rest[i] for i in random.permutation(len(rest))]
         cut = max(1, len(order) // 5)
         splits = {'train': order[cut:], 'val': order[:cut]}
         notes.append('The split is drawn with the seed: one in five for val.')
@@ -195,17 +222,13 @@ def _split(
     }
 
 
-def _read(pair: _Pair) -> _Copy:
-    # From memory: OpenCV opens no path with '%' in it.
-    data = np.fromfile(pair.picture, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise UserError(f'the picture {pair.picture} cannot be decoded.')
-    labels = _read_mask(pair.mask)
+def _read(pair: _Pair, depth: int | None) -> _Copy:
+    picture = read_picture(str(pair.picture), depth)
+    labels, palette = read_mask(pair.mask)
     if picture.shape[:2] != labels.shape:
         raise UserError(
-            f'{pair.picture} has {_size(picture)} pixels, but its mask '
-            f'{pair.mask} has {_size(labels)}: they must be equal.'
+            f'{pair.picture} has {size_text(picture)} pixels, but its mask '
+            f'{pair.mask} has {size_text(labels)}: they must be equal.'
         )
     height, width = labels.shape
     scale = min(1, LONGEST / max(height, width))
@@ -213,35 +236,18 @@ def _read(pair: _Pair) -> _Copy:
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     name = pair.name.replace('/', '__')
-    return _Copy(name, picture[..., ::-1], labels)
+    return _Copy(name, pair.mask, picture[..., ::-1], labels, palette)
 
 
-def _size(array: np.ndarray) -> str:
-    return f'{array.shape[1]} x {array.shape[0]}'
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path) as image:
-                if image.mode in ('1', 'L', 'P', 'I', 'I;16', 'I;16B'):
-                    if image.mode == '1':
-                        image = image.convert('L')
-                    labels = np.array(image).astype(np.int32)
-                else:
-                    rgb = np.array(image.convert('RGB')).astype(np.int32)
-                    labels = -1 - rgb @ np.array([1 << 16, 1 << 8, 1])
-    except Exception as error:
-        raise UserError(
-            f'the mask {path} cannot be decoded: {error}'
-        ) from error
-    if labels.max() > 255:
-        raise UserError(
-            f'the mask {path} holds the value {labels.max()}, expected class '
-            'indices from 0 to 254, and 255 for what is ignored.'
-        )
-    return np.ascontiguousarray(labels, dtype=np.int32)
+def _compare_palettes(copies: dict[str, list[_Copy]]) -> None:
+    check = PaletteCheck(IGNORED)
+    for item in (item for split in copies.values() for item in split):
+        if item.palette:
+            check(
+                item.mask,
+                np.unique(item.labels),
+                item.palette,
+            )
 
 
 def _find_values(copies: dict[str, list[_Copy]]) -> tuple[list[int], bool]:
@@ -272,6 +278,8 @@ def _find_values(copies: dict[str, list[_Copy]]) -> tuple[list[int], bool]:
         )
     # Black and white is a drawing of two classes.
     ignored = IGNORED in found and found != [0, IGNORED]
+    if found == [0, 1, IGNORED]:
+        _refuse_two_kinds(items)
     values = [v for v in found if not (ignored and v == IGNORED)]
     if len(values) < 2:
         raise UserError(
@@ -279,6 +287,15 @@ def _find_values(copies: dict[str, list[_Copy]]) -> tuple[list[int], bool]:
             'expected at least two, of which one may be background.'
         )
     return values, ignored
+
+
+def _refuse_two_kinds(items: list[_Copy]) -> None:
+    """Refuse masks of which some draw the object with 1, some with 255."""
+    survey = LabelSurvey(('background', 'foreground'), IGNORED)
+    for item in items:
+        survey.add(item.mask, np.unique(item.labels))
+    for line in survey.two_kinds():
+        raise UserError(line)
 
 
 def _rgb(labels: Sequence[int]) -> np.ndarray:

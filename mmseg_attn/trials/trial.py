@@ -14,6 +14,7 @@ from mmengine.config import Config
 from rich.progress import Progress
 
 from ..configs import load_config
+from ..datasets.pictures import check_depth
 from ..datasets.scenes import write_folder
 from ..errors import UserError
 from .pictures import prepare_pictures
@@ -73,6 +74,7 @@ class Setting:
         masks: Folder of their masks, of the same names.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None: the best there is.
         iters: Training iterations of each model; None: the config's.
+        depth: Bits that 16-bit pictures use; None: all, or a refusal.
 
     Raises:
         UserError: The values do not fit together.
@@ -82,12 +84,14 @@ class Setting:
     masks: Path | None = None
     device: str | None = None
     iters: int | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         if (self.images is None) != (self.masks is None):
             raise UserError('give both --images and --masks, or neither.')
         if self.iters is not None and self.iters < 1:
             raise UserError(f'got --iters {self.iters}, expected at least 1.')
+        check_depth(self.depth)
 
     def check_work_dir(self, work: Path) -> None:
         """Refuse to write among the user's pictures.
@@ -130,7 +134,7 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
         notes = ['640 training and 80 validation scenes drawn.']
         return Data(folder, SCENES, floor, 'context unseen, at most', notes)
     given = setting.images, setting.masks
-    notes, floor = prepare_pictures(*given, folder, seed)
+    notes, floor = prepare_pictures(*given, folder, seed, setting.depth)
     return Data(folder, PICTURES, floor, 'largest class everywhere', notes)
 
 

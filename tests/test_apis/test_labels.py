@@ -73,7 +73,7 @@ def test_every_fault_is_found_and_names_its_file(folder, capsys):
         '0.png holds label 7 (5 pixels): expected 0 to 1',
         '1.png is 60 x 64 pixels, but its picture',
         '2.png cannot be read',
-        '3.png with',
+        '3.png cannot be read as a picture',
         'more0.png cannot be read',
         'more1.png is a colour picture',
         '6 problems',

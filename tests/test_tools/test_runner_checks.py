@@ -92,6 +92,37 @@ def test_mask_of_16_bits(cfg, data):
     assert f'{path} has 16 bits per pixel' in refusal(cfg)
 
 
+def test_black_and_white_masks(tmp_path, caplog):
+    """Pixels of 255 would be ignored in training and in the metric."""
+    data = write_dataset(tmp_path / 'data', pictures=4)
+    cfg = tiny_config(data, tmp_path / 'run')
+    for path in data.glob('masks/train/*'):
+        mask = cv2.imread(str(path), -1)
+        cv2.imwrite(str(path), np.where(mask, 255, 0).astype(np.uint8))
+    text = refusal(cfg)
+    assert 'the 4 masks hold 0 and 255 alone' in text
+    assert str(data) in text
+
+
+def test_what_is_passed_over_or_missing_is_said(cfg, data, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'mmengine.logging.MMLogger.warning',
+        lambda self, text, *args: lines.append(text),
+    )
+    (data / 'images/train/1.png').rename(data / 'images/train/1.PNG')
+    for path in data.glob('masks/val/*'):
+        mask = cv2.imread(str(path), -1)
+        cv2.imwrite(str(path), mask * (mask != 2))
+    build_runner(cfg).train()
+    text = ' '.join(lines)
+    assert f'1 pictures in {data / "images/train"}' in text.replace('//', '/')
+    assert 'end in .PNG and are not used, such as 1.PNG' in text
+    assert '1 masks in' in text
+    assert 'have no picture and are not used, such as 1.png' in text
+    assert 'no label map has' in text
+
+
 def test_label_of_the_file_is_named_under_reduce_zero_label(tmp_path):
     check = CheckAnnotations(num_classes=3)
     sample = dict(

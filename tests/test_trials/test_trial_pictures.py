@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiff import write_tiff
 
 from mmseg_attn.errors import UserError
 from mmseg_attn.trials.pictures import prepare_pictures
@@ -94,6 +95,42 @@ def test_folders_train_and_val_are_the_split(tmp_path):
     assert set(read(tmp_path)) == {'train__a', 'train__b'}
     assert set(read(tmp_path, 'val')) == {'val__a'}
     assert any('1 pictures outside train and val' in note for note in notes)
+
+
+@pytest.mark.parametrize('val', ['valid', 'Validation', 'val'])
+def test_folders_of_splits_by_their_other_names(tmp_path, val):
+    for name in ('train/a', 'train/b', f'{val}/a', 'test/z'):
+        save(tmp_path / f'images/{name}.png', np.zeros((30, 30, 3)))
+        save(tmp_path / f'masks/{name}.png', halves(30, 30, 3, 7))
+    notes, _, _ = prepare(tmp_path)
+    assert set(read(tmp_path)) == {'train__a', 'train__b'}
+    assert set(read(tmp_path, 'val')) == {f'{val}__a'}
+    assert any(f'folders train and {val}' in note for note in notes)
+
+
+def test_test_pictures_are_left_out_of_a_drawn_split(tmp_path):
+    for name in ('train/a', 'train/b', 'test/y', 'test/z'):
+        save(tmp_path / f'images/{name}.png', np.zeros((30, 30, 3)))
+        save(tmp_path / f'masks/{name}.png', halves(30, 30, 3, 7))
+    notes, _, _ = prepare(tmp_path)
+    used = set(read(tmp_path)) | set(read(tmp_path, 'val'))
+    assert used == {'train__a', 'train__b'}
+    assert 'Note: 2 pictures in test are not used.' in notes
+
+
+def test_pictures_of_twelve_bits(tmp_path):
+    write_masks(tmp_path, *[halves(20, 20, 0, 1)] * 3)
+    for path in (tmp_path / 'images').iterdir():
+        path.unlink()
+        write_tiff(
+            path.with_suffix('.tif'), np.full((20, 20, 3), 2048, np.uint16)
+        )
+    with pytest.raises(UserError, match=r'\.tif has 16 bits .*--depth'):
+        prepare(tmp_path)
+    images, masks = tmp_path / 'images', tmp_path / 'masks'
+    prepare_pictures(images, masks, tmp_path / 'out', 0, depth=12)
+    for path in (tmp_path / 'out/images/train').iterdir():
+        assert (np.array(Image.open(path)) == 128).all()
 
 
 def write_masks(folder, *masks, palette=None):
@@ -191,6 +228,25 @@ def break_range(folder):
     Image.fromarray(mask).save(folder / 'masks/p4.png')
 
 
+def break_some_white(folder):
+    for number in (2, 4):
+        path = folder / f'masks/p{number}.png'
+        save(path, np.array(Image.open(path)) * 255)
+
+
+def break_palette(folder):
+    for number in (2, 4):
+        image = Image.open(folder / f'masks/p{number}.png')
+        image.putpalette([0, 0, 0, 9, 9, 9][:: 3 - number])
+        image.save(folder / f'masks/p{number}.png')
+
+
+def break_sign(folder):
+    (folder / 'masks/p4.png').unlink()
+    mask = halves(140, 140, 0, -1).astype(np.int16)
+    write_tiff(folder / 'masks/p4.tif', mask)
+
+
 def break_one_class(folder):
     for path in (folder / 'masks').iterdir():
         save(path, np.array(Image.open(path)) * 0)
@@ -216,11 +272,14 @@ def break_twice(folder):
         (break_no_folder, 'folder of masks does not exist: .*masks'),
         (break_no_mask, r'no mask for .*p4\.png: expected .*masks/p4\.png'),
         (break_size, r'p4\.png has 140 x 140 pixels, but its .* has 31 x 30'),
-        (break_picture, r'the picture .*p4\.png cannot be decoded'),
-        (break_empty_picture, r'the picture .*p4\.png cannot be decoded'),
+        (break_picture, r'p4\.png cannot be read as a picture: it is damaged'),
+        (break_empty_picture, r'p4\.png cannot be read .* it is empty'),
         (break_mask, r'the mask .*p4\.png cannot be decoded'),
         (break_cut_off_mask, r'the mask .*p8\.png cannot be decoded'),
-        (break_range, r'the mask .*p4\.png holds the value 300'),
+        (break_range, r'the mask .*p4\.png has 16 bits .* the value 300'),
+        (break_some_white, r'8 masks hold 1 and no 255 .*, 2 hold 255 and no'),
+        (break_palette, r'palettes of the masks differ: the colour .*p4\.png'),
+        (break_sign, r'the mask .*p4\.tif has 16 bits .* the value -1'),
         (break_one_class, 'one class only'),
         (break_too_many, 'hold 200 different values'),
         (break_mixed, 'mask of p4 is in RGB'),
