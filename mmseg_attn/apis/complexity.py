@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..engine.check_setup import picture_channels
 from ..errors import UserError
 from ..ops.core import matmul
 
@@ -59,7 +60,8 @@ def segmentor_flops(
         model = copy.deepcopy(model).cpu()
     training = model.training
     try:
-        counter = _counted(model.eval(), torch.zeros(1, 3, height, width))
+        picture = torch.zeros(1, picture_channels(model), height, width)
+        counter = _counted(model.eval(), picture)
     finally:
         model.train(training)
     counts = counter.get_flop_counts()

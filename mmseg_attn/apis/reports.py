@@ -21,6 +21,7 @@ from ..datasets.coco import CocoReport
 from ..datasets.label_survey import LabelSurvey
 from ..datasets.leftovers import leftovers
 from ..engine.data_checks import (
+    check_class_lists,
     check_instances,
     check_paths,
     dataset_configs,
@@ -183,6 +184,7 @@ def label_reports(cfg: Config, splits: Sequence[str]) -> Iterator[LabelReport]:
     for split in splits:
         loader = f'{split}_dataloader'
         check_paths(cfg, loader)
+        check_class_lists(cfg, loader)
         for config in dataset_configs(cfg.get(loader)):
             config = _labels_only(config)
             for other, names in found:
@@ -297,6 +299,7 @@ def instance_reports(
     found = {}
     for split in splits:
         check_paths(cfg, f'{split}_dataloader')
+        check_class_lists(cfg, f'{split}_dataloader')
         found |= check_instances(cfg, f'{split}_dataloader')
     if not found:
         raise UserError(

@@ -2,6 +2,7 @@
 """A folder that says itself which classes it has."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError
 from ..registry import DATASETS
+from .class_info import check_class_info
 
 
 @DATASETS.register_module()
@@ -53,10 +55,15 @@ class FolderDataset(BaseSegDataset):
                 f'{path} holds no class names ({error!r}): expected '
                 '{"classes": [...], "palette": [[r, g, b], ...]}.'
             ) from error
+        about = {**about, **(metainfo or {})}
+        if not os.path.isfile(str(about['classes'])):  # a list of names
+            check_class_info(about, str(path))
+        if not about.get('palette'):
+            about.pop('palette', None)  # mmseg makes one
         super().__init__(
             data_root=data_root,
             img_suffix=img_suffix,
             seg_map_suffix=seg_map_suffix,
-            metainfo={**about, **(metainfo or {})},
+            metainfo=about,
             **kwargs,
         )

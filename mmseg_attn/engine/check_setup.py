@@ -34,6 +34,7 @@ class CheckSetupHook(Hook):
         while hasattr(model, 'module'):  # DDP, test-time augmentation
             model = model.module
         check_channels(model)
+        check_class_weights(model)
         loops = (runner._train_loop, runner._val_loop, runner._test_loop)
         for loop in loops:
             if not isinstance(loop, BaseLoop):
@@ -86,6 +87,47 @@ def check_groups(dataset: Sized) -> None:
             )
 
 
+def check_class_weights(model: nn.Module) -> None:
+    """Refuse weights of classes that are not one for each class.
+
+    Args:
+        model: A model; its heads' losses are looked at.
+
+    Raises:
+        UserError: It says how many there are and how many are expected.
+    """
+    for name, head in _heads(model):
+        for key in ('loss_decode', 'loss_cls'):
+            losses = getattr(head, key, None)
+            many = isinstance(losses, nn.ModuleList)
+            for number, loss in enumerate(losses if many else [losses]):
+                place = f'model.{name}.{key}' + f'[{number}]' * many
+                _check_weights(name, place, loss, head)
+
+
+def _check_weights(
+    name: str, place: str, loss: object, head: nn.Module
+) -> None:
+    classes = getattr(head, 'num_classes', None)
+    expected = [classes, getattr(head, 'out_channels', None)]
+    if place.endswith('loss_cls') and not getattr(loss, 'use_sigmoid', True):
+        expected = [classes and classes + 1]  # the last is the background
+    for key in ('class_weight', 'alpha'):
+        weights = getattr(loss, key, None)
+        if not hasattr(weights, '__len__') or not classes:
+            continue
+        if len(weights) not in expected:
+            raise UserError(
+                f'{place}.{key} has {len(weights)} weights, expected '
+                f'{expected[0]}: model.{name}.num_classes is {classes}.'
+            )
+        if not all(0 <= float(weight) < float('inf') for weight in weights):
+            raise UserError(
+                f'{place}.{key} is {list(weights)}, expected finite numbers '
+                'of 0 or more.'
+            )
+
+
 def check_channels(model: nn.Module) -> None:
     """Send one small black picture through the backbone of a segmentor.
 
@@ -103,9 +145,7 @@ def check_channels(model: nn.Module) -> None:
         hasattr(model, name) for name in ('decode_head', 'extract_feat')
     ):
         return
-    # The pictures have as many channels as are normalised.
-    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
-    channels = 3 if mean is None else mean.numel()
+    channels = picture_channels(model)
     picture = torch.zeros(1, channels, 64, 64)
     picture = picture.to(next(model.parameters()).device)
     training = model.training
@@ -123,6 +163,25 @@ def check_channels(model: nn.Module) -> None:
         model.train(training)
     for name, head in _heads(model):
         _check_head(name, head, [int(item.shape[1]) for item in maps])
+
+
+def picture_channels(model: nn.Module) -> int:
+    """Find how many channels the pictures of a model have.
+
+    Args:
+        model: A model.
+
+    Returns:
+        As many as are normalised; where none are, those of its first
+        convolution.
+    """
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    if mean is not None:
+        return mean.numel()
+    for module in getattr(model, 'backbone', model).modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
 
 
 def _check_head(name: str, head: nn.Module, given: list[int]) -> None:

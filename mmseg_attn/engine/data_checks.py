@@ -9,8 +9,10 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
+from ..datasets.class_info import check_class_info, check_palette
 from ..datasets.coco import CocoReport, check_coco
 from ..errors import UserError
+from .config_errors import config_mistakes
 
 # Their loader is mmcv's.
 OWN_LOADER = [
@@ -33,6 +35,7 @@ def check_data(cfg: Config, loader: str) -> list[str]:
         UserError: The data cannot be used.
     """
     check_paths(cfg, loader)
+    check_class_lists(cfg, loader)
     reports = check_instances(cfg, loader)
     if len(reports) == 1 and loader != 'train_dataloader':
         _check_evaluators(cfg, loader, *reports)
@@ -63,6 +66,60 @@ def check_paths(cfg: Config, loader: str) -> None:
                 f'{os.getcwd()}). Put the data there or set the path in the '
                 f'config or with --cfg-options {loader}.dataset.data_root=...'
             )
+
+
+def check_class_lists(cfg: Config, loader: str) -> None:
+    """Refuse class names and colours of datasets that cannot be used.
+
+    Args:
+        cfg: The config.
+        loader: Which of its dataloaders.
+
+    Raises:
+        UserError: Names or colours are no lists of such, or datasets of one
+            loader differ in their classes.
+    """
+    first = None
+    datasets = list(dataset_configs(cfg.get(loader)))
+    for dataset in datasets:
+        meta = dataset.get('metainfo') or {}
+        where = f'metainfo of {loader} ({dataset.get("type")})'
+        classes = meta.get('classes')
+        if classes is not None and not os.path.isfile(str(classes)):
+            # Of a subset of the dataset's classes, mmseg takes the colours.
+            check_class_info({'classes': classes}, where)
+        palette = meta.get('palette')
+        if palette:
+            check_palette(palette, len(classes or palette), where)
+        if len(datasets) > 1:
+            found = _class_names(dataset)
+            if first and found and first[1] != found:
+                raise UserError(
+                    f'the datasets of {loader} differ in their classes: '
+                    f'{_described(*first)}, {_described(dataset, found)}. A '
+                    'label must mean one class in all: give them one list of '
+                    'classes in one order.'
+                )
+            first = first or (found and (dataset, found))
+
+
+def _class_names(dataset: ConfigDict) -> list[str] | None:
+    """The classes of a dataset, without its files; None where unknown."""
+    with config_mistakes('a dataset'):
+        try:
+            built = DATASETS.build(
+                {**dataset, 'pipeline': [], 'lazy_init': True}
+            )
+        except TypeError:  # one that takes no lazy_init
+            return None
+    classes = getattr(built, 'metainfo', {}).get('classes')
+    return list(map(str, classes)) if classes else None
+
+
+def _described(dataset: ConfigDict, classes: list[str]) -> str:
+    place = dataset.get('data_root') or dataset.get('ann_file') or ''
+    names = ', '.join(classes[:8]) + ', ...' * (len(classes) > 8)
+    return f'{dataset.get("type")} {place} has {names}'
 
 
 def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:

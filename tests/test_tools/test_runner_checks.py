@@ -5,9 +5,12 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 from tiny_training import tiny_config, write_dataset
 
+from mmseg_attn.apis.complexity import segmentor_flops
 from mmseg_attn.datasets.check_annotations import CheckAnnotations
+from mmseg_attn.engine.check_setup import check_channels, picture_channels
 from mmseg_attn.engine.data_checks import check_output_folder
 from mmseg_attn.engine.resume import check_unused
 from mmseg_attn.engine.runner import build_runner
@@ -203,6 +206,36 @@ def test_index_of_the_head(cfg):
 def test_channels_of_the_picture(cfg):
     cfg.model.backbone.in_channels = 4
     assert 'does not fit pictures of 3 channels' in refusal(cfg)
+
+
+def test_channels_without_a_mean_are_the_backbones(cfg):
+    """Several bands are normalised in the pipeline."""
+    cfg.model.data_preprocessor.update(mean=None, std=None)
+    cfg.model.backbone.in_channels = 5
+    model = MODELS.build(cfg.model)
+    check_channels(model)
+    assert picture_channels(model) == 5
+    flops = segmentor_flops(model, 32, 32)
+    assert flops['backbone'] > 0
+
+
+@pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
+def test_weights_of_another_number_of_classes(cfg, head):
+    loss = dict(type='CrossEntropyLoss', class_weight=[1.0] * 7)
+    if head == 'auxiliary_head':
+        cfg.model.auxiliary_head = dict(
+            type='FCNHead',
+            in_channels=cfg.model.decode_head.in_channels,
+            in_index=cfg.model.decode_head.in_index,
+            channels=4,
+            num_convs=1,
+            concat_input=False,
+            num_classes=3,
+        )
+    cfg.model[head].loss_decode = [dict(type='DiceLoss'), loss]
+    text = refusal(cfg)
+    assert f'model.{head}.loss_decode[1].class_weight has 7' in text
+    assert 'expected 3' in text
 
 
 def test_channels_of_an_auxiliary_head(cfg):
