@@ -79,9 +79,11 @@ def parse_size(text: str) -> tuple[int, int]:
         sides = [int(side) for side in text.split('x')]
         height, width = sides * 2 if len(sides) == 1 else sides
     except ValueError:
+        height = width = 0
+    if height < 1 or width < 1:
         raise argparse.ArgumentTypeError(
-            f'expected N or HxW, got {text!r}'
-        ) from None
+            f'expected N or HxW of at least 1, got {text!r}'
+        )
     return height, width
 
 
@@ -101,6 +103,12 @@ def main() -> None:
     if args.slide:
         if not task.slides:
             raise UserError('--slide is for segmentors.')
+        crop, stride = args.slide
+        if stride[0] > crop[0] or stride[1] > crop[1]:
+            raise UserError(
+                f'--slide: a stride of {stride} leaves gaps between windows '
+                f'of {crop}: expected one no larger.'
+            )
         cfg.model.test_cfg = ConfigDict(
             mode='slide', crop_size=args.slide[0], stride=args.slide[1]
         )

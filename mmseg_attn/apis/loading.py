@@ -54,7 +54,7 @@ def load_model(
     """
     config = copy.deepcopy(load_config(config))
     device = _check_device(device or get_device())
-    if 'model' not in config:
+    if not isinstance(config.get('model'), dict):
         raise UserError(
             f'{config.filename} has no `model`; expected the config of a '
             'segmentor, that which its checkpoint was trained with.'
@@ -94,7 +94,7 @@ def _check_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f'Device {name!r} cannot be used here ({reason}); try cpu.'
@@ -163,6 +163,13 @@ def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
             'The config names no window size (`model.test_cfg.crop_size`); '
             'give one.'
         )
-    crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
+    sides = (crop, crop) if isinstance(crop, int) else tuple(crop)
+    whole = [isinstance(side, int) and side > 0 for side in sides]
+    if len(sides) != 2 or not all(whole):
+        raise UserError(
+            f'slide (--slide) is {size!r}: expected the side of a window, or '
+            'its height and width, in pixels.'
+        )
+    crop = sides
     stride = tuple(max(1, side * 2 // 3) for side in crop)
     return ConfigDict(mode='slide', crop_size=crop, stride=stride)

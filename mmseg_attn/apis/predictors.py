@@ -114,11 +114,23 @@ class Predictor:
             UserError: If the file is not a whole picture.
         """
         if isinstance(image, np.ndarray):
+            self._check_array(image)
             results = self._take(dict(img=image))
         else:
             results = self._read(Path(image))
         picture = as_bgr8(results['img'])
         return Sample(picture, self.steps(results))
+
+    def _check_array(self, image: np.ndarray) -> None:
+        """Refuse what would be broadcast to a picture of other channels."""
+        mean = getattr(self.model.data_preprocessor, 'mean', None)
+        channels = 3 if mean is None else mean.numel()
+        shape = image.shape if image.ndim == 3 else (*image.shape, 1)
+        if not image.size or len(shape) != 3 or shape[2] != channels:
+            raise UserError(
+                f'got a picture of shape {image.shape}, expected (H, W, '
+                f'{channels}) with pixels.'
+            )
 
     def _read(self, path: Path) -> dict:
         try:

@@ -124,6 +124,12 @@ def match_weights(
     own = {key for key in known if not key.endswith('num_batches_tracked')}
     fitting = len(own) - len(own.intersection(missing)) - len(wrong)
     if fitting > 0 and not (strict and (missing or wrong)):
+        if missing or wrong:
+            warnings.warn(
+                f'{name} gives {fitting} of the {len(own)} weights of the '
+                'model; the others start anew.',
+                stacklevel=2,
+            )
         return unexpected
     parts = []
     if wrong:

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from ..errors import UserError, near
 from .arguments import arguments_of
 from .config_errors import unknown_types
+from .data_checks import LOADERS
 from .safe_checkpoint import SafeCheckpointHook
 
 # What stands at a key of the config, or in a list there.
@@ -150,11 +151,11 @@ def _check_shapes(cfg: Config) -> None:
             f'{cfg.filename} has no `model`: expected the config of a '
             'segmentor, a detector or another model.'
         )
-    for key in ('model', *KINDS):
+    for key in ('model', *LOADERS, *KINDS):
         value = cfg.get(key)
         if key == 'default_hooks' and isinstance(value, dict):
             found = {f'{key}.{name}': hook for name, hook in value.items()}
-        elif isinstance(value, (list, tuple)) and key != 'model':
+        elif isinstance(value, (list, tuple)) and key in KINDS:
             found = {f'{key}[{i}]': item for i, item in enumerate(value)}
         else:
             found = {key: value}

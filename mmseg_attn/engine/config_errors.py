@@ -2,7 +2,9 @@
 """Words for mistakes in a config."""
 
 import importlib
+import os
 import textwrap
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +17,7 @@ from ..progress import quiet_imports
 
 MISTAKES = (
     *(TypeError, ValueError, AssertionError, KeyError, IndexError),
-    AttributeError,
+    *(AttributeError, RuntimeError),
 )
 # Characters of a host's message; some hold the whole config.
 LONGEST = 400
@@ -64,9 +66,11 @@ def config_mistakes(what: str) -> Iterator[None]:
     except UserError:
         raise
     except MISTAKES as error:
-        if not str(error):
-            raise
         reason = textwrap.shorten(str(error), LONGEST)
+        if not reason:  # of an assertion; its line tells
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            file = os.path.basename(place.filename)
+            reason = f'"{place.line}" does not hold in {file}'
         raise UserError(f'{what} cannot be built: {reason}') from error
 
 

@@ -69,14 +69,21 @@ def test_other_errors_pass():
     """Also from within the building of a model."""
     with pytest.raises(KeyError, match='width'), unknown_types():
         {}['width']
+    with pytest.raises(OSError), config_mistakes('the model'):
+        raise OSError('no place')
+    with pytest.raises(MemoryError), config_mistakes('the model'):
+        raise MemoryError
+
+
+def test_assertions_are_mistakes_with_words_or_without():
+    width = 'a'
     with (
-        pytest.raises(RuntimeError, match='broken'),
+        pytest.raises(
+            UserError, match='"assert isinstance.width, int.*" does'
+        ),
         config_mistakes('the model'),
     ):
-        raise RuntimeError('broken')
-    # An assertion without words would say nothing to a user.
-    with pytest.raises(AssertionError), config_mistakes('the model'):
-        raise AssertionError
+        assert isinstance(width, int)
     with (
         pytest.raises(UserError, match='built: too wide'),
         config_mistakes('the model'),
