@@ -16,7 +16,15 @@ NO_SHARES = ('-0.1', '1.5', 'x', 'nan')
 
 def command_cases(material: Material) -> Iterator[Case]:
     """Cases of each command in turn."""
-    makers = (_models, _numbers, _pictures, _tasks, _scenes, _trials, _zoo)
+    makers = (
+        _models,
+        _numbers,
+        _pictures,
+        _other_tasks,
+        _scenes,
+        _trials,
+        _zoo,
+    )
     for maker in makers:
         yield from maker(material)
 
@@ -224,7 +232,7 @@ def _pictures(material: Material) -> Iterator[Case]:
     yield _case('worst', 'out is a file', *right, '--out', file)
 
 
-def _tasks(material: Material) -> Iterator[Case]:
+def _other_tasks(material: Material) -> Iterator[Case]:
     """Models of other tasks, and their own."""
     calls = _calls(material)
     for config in (STEREO, CLIPS, DETECTOR):
