@@ -2,13 +2,16 @@
 """Check annotation files in COCO's format before a detector reads them."""
 
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from .coco_shapes import check_box, check_shape, has_points
+from .file_heads import MOST_PIXELS
 from .pictures import picture_size
 
 # What the hosts leave out of training without a word.
@@ -39,6 +42,11 @@ class CocoReport:
     instances: Counter = field(default_factory=Counter)
     pictures: Counter = field(default_factory=Counter)
     left_out: dict[str, list] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> int:
+        """Annotations that MMDetection trains on."""
+        return self.instances.total() - sum(map(len, self.left_out.values()))
 
     def warnings(self) -> list[str]:
         """Say how many annotations are left out, and why.
@@ -128,10 +136,10 @@ def check_coco(
                 f'{what} has the category {item["category_id"]!r}, '
                 f'expected one of {", ".join(map(str, list(names)[:10]))}.'
             )
-        if evaluated:
-            _check_evaluated(what, item)
         name = names[item['category_id']]
         reason = _unusable(what, item, images[item['image_id']], masks)
+        if evaluated:
+            _check_evaluated(what, item)
         if classes and name not in classes:
             reason = OTHER
         if reason:
@@ -140,6 +148,24 @@ def check_coco(
         having.add((item['image_id'], name))
     report.pictures.update(name for _, name in having)
     return report
+
+
+def check_usable(reports: Mapping[object, CocoReport]) -> None:
+    """Refuse annotation files of which everything is left out.
+
+    Args:
+        reports: What each file holds, by its path.
+
+    Raises:
+        UserError: They have annotations, and none that can be used.
+    """
+    total = sum(report.instances.total() for report in reports.values())
+    if total and not any(report.usable for report in reports.values()):
+        path, report = next((p, r) for p, r in reports.items() if r.left_out)
+        raise UserError(
+            f'{path}: none of the {report.instances.total()} annotations can '
+            f'be used: {"; ".join(report.warnings())}.'
+        )
 
 
 def read_coco(path: str | Path) -> dict:
@@ -161,7 +187,7 @@ def read_coco(path: str | Path) -> dict:
         raise UserError(f'{path} does not exist.') from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f'{path} is no JSON file, or cut off: {error}.'
         ) from error
@@ -181,6 +207,11 @@ def read_coco(path: str | Path) -> dict:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, (int, str))
+
+
+def _is_length(value: object) -> bool:
+    number = isinstance(value, (int, float)) and math.isfinite(value)
+    return number and value > 0 and value == int(value)
 
 
 def _id_of(item: object, number: int) -> str:
@@ -243,7 +274,7 @@ def _images(
         if item['id'] in sizes:
             raise UserError(f'{path} has the picture id {item["id"]} twice.')
         size = item['width'], item['height']
-        if not all(isinstance(v, (int, float)) and v > 0 for v in size):
+        if not all(map(_is_length, size)) or math.prod(size) > MOST_PIXELS:
             raise UserError(
                 f'{path}: the picture {item["file_name"]} (id {item["id"]}) '
                 f'is {size[0]!r} wide and {size[1]!r} high, expected pixels.'
@@ -275,7 +306,7 @@ def _images(
 
 def _check_evaluated(what: str, item: dict) -> None:
     # To pycocotools 0 means that nothing matched.
-    if item['id'] == 0 or isinstance(item['id'], str):
+    if isinstance(item['id'], str) or not 0 < abs(item['id']) < 2**53:
         raise UserError(
             f'{what}: evaluation needs ids that are numbers, and not 0.'
         )
@@ -284,70 +315,59 @@ def _check_evaluated(what: str, item: dict) -> None:
             f'{what} has no iscrowd, which evaluation needs: 1 of a crowd, '
             'else 0.'
         )
+    shape = item.get('segmentation')
+    if isinstance(shape, list) and not all(
+        has_points([part]) for part in shape
+    ):
+        # pycocotools takes four numbers for a box.
+        raise UserError(
+            f'{what} has a polygon of fewer than 3 points, which evaluation '
+            'cannot use.'
+        )
 
 
 def _unusable(
     what: str, item: dict, size: tuple[int, int], masks: bool
 ) -> str | None:
     """Why MMDetection leaves an annotation out, or None."""
-    if item.get('ignore'):
-        return IGNORED
-    box = item.get('bbox')
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or not all(isinstance(v, (int, float)) and v == v for v in box)
-    ):
+    box, area, shape = map(item.get, ('bbox', 'area', 'segmentation'))
+    # The evaluation reads those too that training leaves out.
+    check_box(what, box)
+    if not isinstance(area, (int, float)) or not math.isfinite(area):
         raise UserError(
-            f'{what} has the box {box!r}, expected [x, y, width, height].'
+            f'{what} has no area in pixels'
+            + (f', but {area!r}.' if area is not None else '.')
         )
-    if not isinstance(item.get('area'), (int, float)):
-        raise UserError(f'{what} has no area in pixels.')
-    if masks and not item.get('segmentation'):
+    if item.get('iscrowd') not in (None, 0, 1):
+        raise UserError(
+            f'{what} has the iscrowd {item["iscrowd"]!r}, expected 1 of a '
+            'crowd, else 0.'
+        )
+    if masks and not shape and not item.get('ignore'):
         raise UserError(
             f'{what} has no segmentation, which a model with masks needs.'
         )
-    x, y, width, height = box
-    inside = [
+    if item.get('ignore'):
+        reason = IGNORED
+    elif min(_inside(box, size)) <= 0 or min(box[2:]) < 1:
+        reason = OUTSIDE
+    elif area <= 0:
+        reason = NO_AREA
+    elif item.get('iscrowd'):
+        reason = CROWD
+    else:
+        reason = None
+    # What is outside as a whole harms nobody but by its size.
+    if shape:
+        check_shape(what, shape, size, outside=reason == OUTSIDE)
+    if reason is None and isinstance(shape, list) and shape:
+        reason = None if has_points(shape) else POLYGON
+    return reason
+
+
+def _inside(box: list, size: tuple[int, int]) -> list[float]:
+    """Width and height of what is inside of the picture."""
+    return [
         min(start + length, side) - max(start, 0)
-        for start, length, side in zip(
-            (x, y), (width, height), size, strict=True
-        )
+        for start, length, side in zip(box[:2], box[2:], size, strict=True)
     ]
-    if min(inside) <= 0 or width < 1 or height < 1:
-        return OUTSIDE
-    if item['area'] <= 0:
-        return NO_AREA
-    shape = item.get('segmentation')
-    reason = None
-    if isinstance(shape, list) and shape:
-        reason = _check_polygons(what, shape)
-    elif isinstance(shape, dict):
-        _check_code(what, shape, size)
-    return CROWD if item.get('iscrowd') else reason
-
-
-def _check_polygons(what: str, polygons: list) -> str | None:
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) % 2:
-            raise UserError(
-                f'{what} has a polygon of '
-                f'{len(polygon) if isinstance(polygon, list) else polygon!r} '
-                'numbers, expected [x, y, x, y, ...].'
-            )
-    return None if any(len(p) >= 6 for p in polygons) else POLYGON
-
-
-def _check_code(what: str, code: dict, size: tuple[int, int]) -> None:
-    width, height = size
-    if 'counts' not in code or code.get('size') != [height, width]:
-        raise UserError(
-            f'{what} has a run-length code of size {code.get("size")!r}, '
-            f'expected counts and the size [{height}, {width}].'
-        )
-    counts = code['counts']
-    if isinstance(counts, list) and sum(counts) != height * width:
-        raise UserError(
-            f'{what} has a run-length code of {sum(counts)} pixels, expected '
-            f'{height} x {width} = {height * width}.'
-        )

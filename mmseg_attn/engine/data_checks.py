@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
 from ..datasets.class_info import check_class_info, check_palette
-from ..datasets.coco import CocoReport, check_coco
+from ..datasets.coco import CocoReport, check_coco, check_usable
 from ..errors import UserError
 from .config_errors import config_mistakes
 
@@ -165,6 +165,10 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
             masks=masks,
             evaluated=loader != 'train_dataloader',
         )
+    check_usable(reports)
+    empty = not any(report.usable for report in reports.values())
+    if reports and empty and loader == 'train_dataloader':
+        raise UserError(f'{", ".join(reports)} has no annotation to train on.')
     return reports
 
 

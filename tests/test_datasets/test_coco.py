@@ -20,6 +20,7 @@ from mmseg_attn.datasets.coco import (
     OUTSIDE,
     POLYGON,
     check_coco,
+    check_usable,
 )
 from mmseg_attn.datasets.scenes import write_folder
 from mmseg_attn.datasets.scenes.scene import CLASSES
@@ -132,6 +133,114 @@ def test_broken_annotation_is_named(tmp_path, content, change, message):
         check(tmp_path, content, masks=True)
 
 
+FAR = [-64, -21, 2e8, 3.5e8, 25, 36]
+ROW = [8, 8, 30, 8, 30, 20]
+
+
+@pytest.mark.parametrize(
+    ('shape', 'message'),
+    [
+        ([[float('nan'), 8, 30, 8, 30, 20]], r'the polygon \[nan, 8, 30'),
+        ([[float('inf'), 8, 30, 8, 30, 20]], r'the polygon \[inf, 8, 30'),
+        ([[None, 8, 30, 8, 30, 20]], r'the polygon \[None, 8, 30'),
+        ([['8', 8, 30, 8, 30, 20]], r"the polygon \['8', 8, 30"),
+        ([FAR], r'a polygon with the number 2e.08, far outside of its'),
+        ([[-1e9, 8, 30, 8, 30, 20]], 'a polygon with the number -1e.09, far'),
+        ([[[8, 8], [30, 8], [30, 20]]], 'a polygon of pairs: .*expected .*x,'),
+        ([[ROW]], 'a polygon in a list'),
+        (ROW, 'the polygon 8, expected'),
+        ([[0.1, 0.1, 0.3, 0.1, 0.3, 0.2]], 'the polygon .*, as fractions of'),
+        ([[100, 100, 120, 100, 120, 120]], 'a polygon outside of its picture'),
+        (json.dumps([ROW]), 'the segmentation .* .JSON inside of JSON., exp'),
+        (7, 'the segmentation 7, expected'),
+        ({'counts': ''}, 'a run-length code of 0 pixels, expected 96 x 96'),
+        ({'counts': 'hello world, no code'}, "the run-length code 'hello wo"),
+        ({'counts': None}, 'the run-length code None, expected whole'),
+        ({'counts': ['9216']}, r"the run-length code \['9216'\], expected"),
+        ({'counts': [9217, -1]}, r'the run-length code \[9217, -1\], expe'),
+        ({'counts': [9216.0]}, r'the run-length code \[9216\.0\], expected'),
+        ({'counts': [[9216]]}, 'the run-length code .*, expected whole'),
+        ({'counts': {}}, 'the run-length code {}, expected whole numbers'),
+        ({'counts': 'oooooooooooooooooooo'}, "the run-length code 'ooo"),
+        ({'counts': 'a' * 4}, '(the|a) run-length code'),
+        ({'counts': 'é'}, "the run-length code 'é', expected"),
+    ],
+)
+def test_shapes_that_pycocotools_cannot_read(
+    tmp_path, content, shape, message
+):
+    """It takes all memory, dies, or takes them for something else."""
+    if isinstance(shape, dict):
+        shape = {'size': [96, 96], **shape}
+    item = content['annotations'][2]
+    item.update(segmentation=shape, bbox=[8, 8, 22, 12])
+    for change in ({}, {'ignore': 1}, {'iscrowd': 1}, {'area': 0}):
+        item.update(change)
+        with pytest.raises(UserError, match=rf'annotation id 3 has {message}'):
+            check(tmp_path, content)
+
+
+def test_codes_are_read_as_pycocotools_reads_them(tmp_path, content):
+    mask = pytest.importorskip('pycocotools.mask')
+    random = np.random.default_rng(0)
+    for share in (0, 0.02, 0.5, 1):
+        pixels = (random.random((96, 96)) < share).astype(np.uint8)
+        pixels[:40] = 0
+        code = mask.encode(np.asfortranarray(pixels))
+        counts = code['counts'].decode()
+        shape = {'size': [96, 96], 'counts': counts}
+        content['annotations'][2]['segmentation'] = shape
+        check(tmp_path, content)
+        for broken in (counts[:-1], counts + '1', counts + 'o'):
+            shape['counts'] = broken
+            with pytest.raises(UserError, match='id 3 has .* run-length code'):
+                check(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'bbox': [0.1, 0.1, 0.5, 0.2]}, r'has the box .*, as fractions of'),
+        ({'bbox': [0, 0, float('inf'), 3]}, 'has the box'),
+        ({'area': float('nan')}, 'has no area in pixels, but nan'),
+        ({'iscrowd': '0'}, "has the iscrowd '0', expected 1"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(tmp_path, content, change, message):
+    content['annotations'][2].update(change)
+    with pytest.raises(UserError, match=f'annotation id 3 {message}'):
+        check(tmp_path, content)
+
+
+@pytest.mark.parametrize('width', [float('inf'), float('nan'), 96.5, 2**31])
+def test_sizes_that_cannot_be_meant(tmp_path, content, width):
+    content['images'][0]['width'] = width
+    with pytest.raises(UserError, match=r'\.png \(id 1\) is .* wide and 96'):
+        check(tmp_path, content)
+
+
+def test_nothing_that_can_be_used(tmp_path, content):
+    for item in content['annotations']:
+        item['iscrowd'] = 1
+    report = check(tmp_path, content)
+    assert report.usable == 0
+    with pytest.raises(UserError, match=r'a\.json: none of the 48 .*crowds'):
+        check_usable({'a.json': report})
+    content['annotations'][0]['iscrowd'] = 0
+    other = check(tmp_path, content)
+    assert other.usable == 1
+    check_usable({'a.json': report, 'b.json': other})
+    # Pictures to be tested have no annotations.
+    content['annotations'] = []
+    check_usable({'a.json': check(tmp_path, content)})
+
+
+def test_a_nested_file(tmp_path):
+    (tmp_path / 'mine.json').write_text('[' * 100000)
+    with pytest.raises(UserError, match=r'mine\.json is no JSON file'):
+        check_coco(tmp_path / 'mine.json')
+
+
 def test_broken_files(tmp_path, content, scenes):
     path = tmp_path / 'mine.json'
     with pytest.raises(UserError, match=r'mine\.json does not exist'):
@@ -184,6 +293,8 @@ def test_ids_of_two_kinds(tmp_path, content, key, what):
         ({'id': 0}, 'id 0: evaluation needs ids that are numbers, and not 0'),
         ({'id': 'a'}, 'id a: evaluation needs ids that are numbers'),
         ({'iscrowd': None}, 'id 3 has no iscrowd, which evaluation needs'),
+        ({'id': 2**60}, 'evaluation needs ids that are numbers'),
+        ({'segmentation': [[1, 2, 9, 9]]}, 'id 3 has a polygon of fewer'),
     ],
 )
 def test_what_evaluation_needs(tmp_path, content, change, message):

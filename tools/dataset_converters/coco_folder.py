@@ -23,7 +23,12 @@ from mmseg_attn.progress import quiet_imports
 
 with quiet_imports():
     from mmseg_attn.apis.tasks import DETECTOR, check_task
-    from mmseg_attn.datasets.coco import CocoReport, check_coco, read_coco
+    from mmseg_attn.datasets.coco import (
+        CocoReport,
+        check_coco,
+        check_usable,
+        read_coco,
+    )
     from mmseg_attn.engine.runner import build_runner
     from mmseg_attn.visualization.overlay import make_palette
 
@@ -96,6 +101,7 @@ def main() -> None:
         'val': args.val_images or args.images,
     }
     report = check_coco(args.annotations, args.images, masks=masks, sizes=True)
+    check_usable({args.annotations: report})
     notes = report.warnings()
     contents = {'train': read(args.annotations)}
     if args.val_annotations:
