@@ -87,7 +87,8 @@ class Predictor:
         """Say how many bits of 16-bit pictures are used.
 
         Args:
-            depth: As of :func:`~mmseg_attn.datasets.pictures.read_picture`.
+            depth: Number of bits, as of
+                :func:`~mmseg_attn.datasets.pictures.read_picture`.
 
         Raises:
             UserError: The config loads pictures in another way.

@@ -33,7 +33,7 @@ class Head:
         turn: The orientation tag, 1 to 8; 1 is upright.
         bands: Channels.
         alpha: Whether one of them says what is transparent.
-        bits: Of each value.
+        bits: Size of each value.
         kind: ``'unsigned'``, ``'signed'`` or ``'float'``.
         pages: Pictures in the file; smaller copies do not count.
         tiff: Whether it is a TIFF file.

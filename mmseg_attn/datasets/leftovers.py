@@ -12,8 +12,8 @@ def leftovers(dataset: object) -> list[str]:
     """Name the pictures and masks that a dataset passes over.
 
     Args:
-        dataset: Of pictures and label maps, all of a folder; one of a list,
-            and any other, is passed over.
+        dataset: Dataset of pictures and label maps, all of a folder; one of a
+            list, and any other, is passed over.
 
     Returns:
         A line for pictures whose names end otherwise (``.JPG`` beside

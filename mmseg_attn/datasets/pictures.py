@@ -2,6 +2,7 @@
 """Read pictures for the network, or say what they are and what to set."""
 
 import os
+from typing import Any
 
 import cv2
 import mmcv
@@ -138,10 +139,10 @@ class LoadPicture(LoadImageFromFile):
     Args:
         depth: Bits that the values of 16-bit pictures use, see
             :func:`decode_picture`.
-        **kwargs: Arguments of mmcv's ``LoadImageFromFile``.
+        kwargs: Arguments of mmcv's ``LoadImageFromFile``.
     """
 
-    def __init__(self, depth: int | None = None, **kwargs) -> None:
+    def __init__(self, depth: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_depth(depth)
         self.depth = depth

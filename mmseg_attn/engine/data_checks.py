@@ -270,7 +270,7 @@ def use_own_loader(config: object) -> None:
     """Load pictures with ours, which says what it cannot read.
 
     Args:
-        config: Of datasets or pipelines, which is changed.
+        config: Config of datasets or pipelines, which is changed.
     """
     if isinstance(config, (list, tuple)):
         for value in config:
