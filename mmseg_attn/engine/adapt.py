@@ -87,6 +87,9 @@ def _adapt_to_cpu(cfg: Config) -> list[str]:
             timeout=timeout and datetime.timedelta(seconds=timeout),
         )
     wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    strategy = cfg.get('strategy') or {}
+    if str(strategy.get('type')).endswith('DDPStrategy'):  # FlexibleRunner
+        wrapper = strategy.setdefault('model_wrapper', ConfigDict())
     wrapper.setdefault('type', 'MMDistributedDataParallel')
     wrapper.setdefault('device_ids', None)
     wrapper.setdefault('broadcast_buffers', False)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sized
 
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -59,8 +59,14 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     for note in notes + more:
         runner.logger.warning(note)
     if checkpoint is not None:
+        model = runner.model
+        if not isinstance(model, nn.Module):
+            # A FlexibleRunner builds its own when it starts, where it may be
+            # in parts, and loads the file itself: here it is tried out.
+            with config_mistakes('the model'):
+                model = MODELS.build(cfg.model)
         strict = bool(cfg.resume) or not train
-        match_weights(runner.model, checkpoint, cfg.load_from, strict)
+        match_weights(model, checkpoint, cfg.load_from, strict)
     return runner
 
 
