@@ -2,6 +2,7 @@
 """Read pictures for the network, or say what they are and what to set."""
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import cv2
@@ -145,6 +146,11 @@ class LoadPicture(LoadImageFromFile):
     def __init__(self, depth: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_depth(depth)
+        if self.imdecode_backend == 'tifffile' and not find_spec('tifffile'):
+            raise UserError(
+                "imdecode_backend='tifffile' needs a package that is not "
+                'installed: pip install tifffile'
+            )
         self.depth = depth
 
     def transform(self, results: dict) -> dict | None:

@@ -1,13 +1,22 @@
 # Copyright (c) mmseg_attn contributors.
 """Samples whose files are named where they are broken."""
 
+import struct
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cv2
+from PIL import Image, UnidentifiedImageError
 
+from ..datasets.masks import check_mask
 from ..errors import UserError
 from ..hosts import HostError
+
+# What a broken or far too large file leads Pillow to.
+UNREADABLE = (
+    *(OSError, EOFError, SyntaxError, struct.error),
+    Image.DecompressionBombError,
+)
 
 
 class NamedItems:
@@ -59,7 +68,7 @@ def named_files(dataset: Sized, index: int) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, AssertionError, cv2.error) as error:
+    except (*UNREADABLE, AssertionError, cv2.error) as error:
         reason = error
         if isinstance(error, AssertionError):
             if not HostError.NO_PICTURE.found_in(error):
@@ -68,6 +77,11 @@ def named_files(dataset: Sized, index: int) -> Iterator[None]:
             if not HostError.EMPTY_PICTURE.found_in(error):
                 raise
             reason = 'a file is empty'
+        elif isinstance(error, UnidentifiedImageError):
+            with suppress(OSError, AttributeError, KeyError, TypeError):
+                # It may be a mask of a kind that Pillow does not know.
+                check_mask(dataset.get_data_info(index)['seg_map_path'])
+            reason = 'a file is no picture that Pillow knows'
         try:
             info = dataset.get_data_info(index)
             keys = ('img_path', 'seg_map_path')

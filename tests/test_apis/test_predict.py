@@ -23,6 +23,7 @@ from mmseg_attn.apis.jobs import find_jobs
 from mmseg_attn.apis.loading import load_model
 from mmseg_attn.apis.predictors import Segmenter
 from mmseg_attn.apis.results import check_frames
+from mmseg_attn.apis.tasks import make_predictor
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 
@@ -222,6 +223,30 @@ def test_kinds_of_pictures(predict, tmp_path):
     for name in ('alpha', 'deep', 'tagged', 'turned'):
         np.testing.assert_array_equal(masks[name], masks['plain'], name)
     assert masks['grey'].shape == (64, 96)
+
+
+def test_pictures_of_twelve_bits(predict, tmp_path, capsys, trained):
+    image, _ = picture(0)
+    path = tmp_path / 'in/a.tif'
+    path.parent.mkdir()
+    cv2.imwrite(str(path), image.astype(np.uint16) * 16)
+    assert predict(path) == 1
+    error = ' '.join(capsys.readouterr().err.split())
+    assert 'a.tif has 16 bits per value, but its largest value is' in error
+    assert '--depth' in error
+    assert predict('--depth', '12', path) == 0
+    cv2.imwrite(str(tmp_path / 'in/b.png'), image)
+    assert predict('--overwrite', '--depth', '12', tmp_path / 'in') == 0
+    twelve, eight = (
+        read_mask(tmp_path / f'out/mask/{name}.png') for name in 'ab'
+    )
+    assert (twelve == eight).mean() > 0.999
+    model = load_model(trained.config, trained.checkpoint, device='cpu')
+    for step in model.cfg.test_dataloader.dataset.pipeline:
+        if step.type == 'LoadImageFromFile':
+            step.color_type = 'unchanged'
+    with pytest.raises(UserError, match='loads them unchanged, with LoadPic'):
+        make_predictor(model, depth=12)
 
 
 def break_files(folder):

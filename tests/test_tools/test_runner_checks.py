@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
+from tiff import write_tiff
 from tiny_training import tiny_config, write_dataset
 
 from mmseg_attn.apis.complexity import segmentor_flops
@@ -124,6 +125,14 @@ def test_what_is_passed_over_or_missing_is_said(cfg, data, monkeypatch):
     assert '1 masks in' in text
     assert 'have no picture and are not used, such as 1.png' in text
     assert 'no label map has' in text
+
+
+def test_mask_that_pillow_does_not_know(cfg, data):
+    path = data / 'masks' / 'train' / '1.png'
+    write_tiff(path, np.zeros((48, 48), np.float64))
+    assert f'the mask {path} has 1 bands of 64-bit float' in refusal(cfg)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(50))
+    assert f'{path} cannot be read' in refusal(cfg)
 
 
 def test_label_of_the_file_is_named_under_reduce_zero_label(tmp_path):
