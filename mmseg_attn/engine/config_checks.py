@@ -7,6 +7,7 @@ and use it later still: a misspelt one costs the whole training.
 
 import inspect
 import logging
+import os
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -62,6 +63,17 @@ READ = {
     *('activation_checkpointing', 'efficient_conv_bn_eval', 'runner_type'),
     *('tta_model', 'tta_pipeline', 'work_dir', 'strategy'),
 }
+# What each launcher sets for the processes that it starts.
+VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+}
+STARTERS = {
+    'pytorch': 'torchrun or tools/dist_train.sh',
+    'slurm': 'srun or tools/slurm_train.sh',
+    'mpi': 'mpirun',
+}
 # How alike a key must be to one that is read to be taken for it: a config may
 # have variables of any name.
 ALIKE = 0.9
@@ -83,6 +95,7 @@ def check_config(cfg: Config, train: bool) -> None:
         UserError: It says which entry, where it is in the file, and what is
             expected.
     """
+    check_launcher(cfg)
     _check_top(cfg)
     _check_shapes(cfg)
     _check_model(cfg, cfg.model)
@@ -101,6 +114,25 @@ def check_config(cfg: Config, train: bool) -> None:
         for name, entry, kind in _entries(key, cfg.get(key), key):
             _check_entry(cfg, name, entry, kind)
     _check_ignored(cfg, kinds)
+
+
+def check_launcher(cfg: Config) -> None:
+    """Refuse a launcher that did not start this process.
+
+    Args:
+        cfg: With ``launcher``.
+
+    Raises:
+        UserError: A variable that it sets is missing.
+    """
+    launcher = cfg.get('launcher', 'none')
+    missing = [v for v in VARIABLES.get(launcher, ()) if v not in os.environ]
+    if missing:
+        raise UserError(
+            f'--launcher {launcher}: the variable {missing[0]} is not set, so '
+            f'that {launcher} did not start this process. Start it with '
+            f'{STARTERS[launcher]}, or leave --launcher out.'
+        )
 
 
 def place_of(cfg: Config, name: str) -> str:

@@ -13,7 +13,12 @@ from mmseg.evaluation import IoUMetric
 from mmseg_attn.configs import find_config, list_configs
 from mmseg_attn.engine.arguments import arguments_of
 from mmseg_attn.engine.check_setup import check_groups
-from mmseg_attn.engine.config_checks import KINDS, check_config, place_of
+from mmseg_attn.engine.config_checks import (
+    KINDS,
+    VARIABLES,
+    check_config,
+    place_of,
+)
 from mmseg_attn.errors import UserError
 
 DEMO = 'ccnet-r2_r18-s4_1xb8-1k_demo-scenes-96x96'
@@ -246,3 +251,15 @@ def test_groups_name_classes():
     dataset.metainfo['groups']['near'] = ['raod']
     with pytest.raises(UserError, match="'raod'.* Did you mean road"):
         check_groups(dataset)
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+def test_a_launcher_that_started_nothing(cfg, launcher, monkeypatch):
+    for name in (name for names in VARIABLES.values() for name in names):
+        monkeypatch.delenv(name, raising=False)
+    cfg.launcher = launcher
+    with pytest.raises(UserError, match=f'--launcher {launcher}: the variab'):
+        check_config(cfg, train=True)
+    for name in VARIABLES[launcher]:
+        monkeypatch.setenv(name, '1')
+    check_config(cfg, train=True)
