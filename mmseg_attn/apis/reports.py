@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 from rich.table import Table
 from rich.text import Text
@@ -20,15 +21,18 @@ from ..datasets import CheckAnnotations
 from ..datasets.coco import CocoReport
 from ..datasets.label_survey import LabelSurvey
 from ..datasets.leftovers import leftovers
+from ..engine.config_errors import config_mistakes
 from ..engine.data_checks import (
     check_class_lists,
     check_instances,
     check_paths,
     dataset_configs,
+    no_sample,
     use_own_loader,
 )
 from ..engine.samples import load_sample
 from ..errors import UserError
+from ..hosts import HostError
 from ..progress import make_progress
 
 
@@ -216,12 +220,22 @@ def _labels_only(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def _build(config: ConfigDict) -> BaseDataset:
+    try:
+        with config_mistakes('a dataset'):
+            return DATASETS.build(config)
+    except UserError as error:
+        if HostError.NO_SAMPLE.found_in(error):
+            raise no_sample(config) from error
+        raise
+
+
 def _check_dataset(
     cfg: Config, config: ConfigDict, splits: list[str]
 ) -> LabelReport:
     head = (cfg.get('model') or {}).get('decode_head') or {}
     head = head[-1] if isinstance(head, (list, tuple)) else head
-    dataset = DATASETS.build(config)
+    dataset = _build(config)
     classes = tuple(dataset.metainfo.get('classes') or ())
     report = LabelReport(
         title=f'{", ".join(splits)}: {type(dataset).__name__} '

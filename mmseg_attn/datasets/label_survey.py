@@ -29,8 +29,8 @@ class LabelSurvey:
         self.ignore_index = ignore_index
         self.maps = 0
         self.pictures: Counter[int] = Counter()
-        # Of two classes: what is drawn with 1, with the ignored label, or
-        # with both -> maps, and the first of them.
+        # Whether a map has a class but the first, and whether it has the
+        # ignored label -> how many do, and the first of them.
         self._drawn: dict[tuple[bool, bool], list] = {}
         self._changed = changed
 
@@ -45,7 +45,11 @@ class LabelSurvey:
         self.maps += 1
         self.pictures.update(labels)
         kind = self._drawn.setdefault(
-            (1 in labels, self.ignore_index in labels), [0, path]
+            (
+                bool(labels - {0, self.ignore_index}),
+                self.ignore_index in labels,
+            ),
+            [0, path],
         )
         kind[0] += 1
 
@@ -84,23 +88,20 @@ class LabelSurvey:
         """Say that some masks seem to draw a class with the ignored label.
 
         Returns:
-            A line if, of two classes, some maps have the second and others
-            the ignored label, but none has both.
+            A line if some maps have a class beside the first, others the
+            ignored label, but none has both.
         """
-        one, other = (
-            self._drawn.get((True, False)),
-            self._drawn.get((False, True)),
-        )
-        if (
-            self._changed
-            or len(self.classes) != 2
-            or not (one and other)
-            or (True, True) in self._drawn
-        ):
+        drawn = self._drawn.get((True, False))
+        other = self._drawn.get((False, True))
+        both = (True, True) in self._drawn
+        if self._changed or len(self.classes) < 2 or both:
+            return []
+        if not (drawn and other):
             return []
         value, name = self.ignore_index, self.classes[1]
         return [
-            f'{one[0]} masks hold 1 and no {value} ({one[1]}), {other[0]} '
-            f'hold {value} and no 1 ({other[1]}), and {value} is ignored. If '
-            f'{value} means {name}, save these with 1 in its place.'
+            f'{drawn[0]} masks hold {name} or later classes and no {value} '
+            f'({drawn[1]}), {other[0]} hold {value} and none of these '
+            f'({other[1]}), and {value} is ignored. If {value} means a class '
+            'there, save these with its index in its place.'
         ]

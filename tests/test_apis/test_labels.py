@@ -124,6 +124,25 @@ def test_missing_folder_and_no_dataset(folder):
         main(['labels', str(folder / 'tiny.py'), '--split', 'val'])
 
 
+def test_empty_folder(folder):
+    for path in (folder / 'data/images').iterdir():
+        path.unlink()
+    with pytest.raises(SystemExit, match='no sample found by .*images'):
+        main(['labels', str(folder / 'tiny.py')])
+
+
+def test_black_and_white_masks(folder, capsys):
+    for path in (folder / 'data/masks').iterdir():
+        cv2.imwrite(str(path), 255 * cv2.imread(str(path), -1))
+    path = folder / 'data/images/0.png'
+    path.rename(path.with_suffix('.PNG'))
+    assert main(['labels', str(folder / 'tiny.py')]) == 1
+    out = ' '.join(capsys.readouterr().out.split())
+    assert 'the 3 masks hold 0 and 255 alone, and 255 is ignored: disc' in out
+    assert 'end in .PNG and are not used, such as 0.PNG' in out
+    assert 'have no picture and are not used, such as 0.png' in out
+
+
 def test_of_a_detector(tmp_path, capsys):
     """The categories of its annotation files, and what is left out."""
     pytest.importorskip('mmdet')

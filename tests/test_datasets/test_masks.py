@@ -125,7 +125,12 @@ def test_black_and_white():
 
 def test_some_drawn_with_1_and_some_with_255():
     (line,) = survey({0, 1}, {0}, {0, 255}, {255}).two_kinds()
-    assert '1 masks hold 1 and no 255 (0.png), 2 hold 255 and no 1 (2.' in line
+    assert (
+        '1 masks hold object or later classes and no 255 (0.png), 2 ' in line
+    )
+    assert 'hold 255 and none of these (2.png)' in line
+    names = ('a', 'b', 'c')
+    assert survey({0, 2}, {0, 255}, classes=names).two_kinds()
     # There 255 is the border of an object.
     assert survey({0, 1}, {0, 255}, {0, 1, 255}).two_kinds() == []
     assert survey({0, 1}, {0}).two_kinds() == []
