@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..datasets import CheckAnnotations
-from ..datasets.coco import CocoReport
+from ..datasets.coco import CocoReport, check_usable
 from ..datasets.label_survey import LabelSurvey
 from ..datasets.leftovers import leftovers
 from ..engine.config_errors import config_mistakes
@@ -320,6 +320,7 @@ def instance_reports(
             f"{cfg.filename} has no annotation file in COCO's format for "
             f'{" or ".join(splits)}.'
         )
+    check_usable(found)
     for path, report in found.items():
         yield InstanceReport(path, report)
 

@@ -37,6 +37,10 @@ def check_data(cfg: Config, loader: str) -> list[str]:
     check_paths(cfg, loader)
     check_class_lists(cfg, loader)
     reports = check_instances(cfg, loader)
+    check_usable(reports)
+    empty = not any(report.usable for report in reports.values())
+    if reports and empty and loader == 'train_dataloader':
+        raise UserError(f'{", ".join(reports)} has no annotation to train on.')
     if len(reports) == 1 and loader != 'train_dataloader':
         _check_evaluators(cfg, loader, *reports)
     return [
@@ -165,10 +169,6 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
             masks=masks,
             evaluated=loader != 'train_dataloader',
         )
-    check_usable(reports)
-    empty = not any(report.usable for report in reports.values())
-    if reports and empty and loader == 'train_dataloader':
-        raise UserError(f'{", ".join(reports)} has no annotation to train on.')
     return reports
 
 

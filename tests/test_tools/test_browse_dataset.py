@@ -249,7 +249,7 @@ def test_pictures_and_annotations_of_a_detector(detector, tool, tmp_path):
         picture.write_bytes(picture.read_bytes()[:length])
         code, printed = tool('--split', 'val')
         assert code == 1
-        assert f'the sample {picture} cannot be read' in printed.err
+        assert f'{picture} cannot be read as a picture' in printed.err
 
 
 def test_scenes_as_a_command(tmp_path):
