@@ -21,12 +21,26 @@ def __getattr__(name: str) -> object:
     if not name.startswith('_'):
         if importlib.util.find_spec(f'{__name__}.{name}'):
             return importlib.import_module(f'{__name__}.{name}')
+        from .errors import near
         from .progress import quiet_imports
 
+        known = set()
         for room in _ROOMS:
             with quiet_imports():
                 module = importlib.import_module(f'{__name__}.{room}')
             found = getattr(module, name, None)
             if str(getattr(found, '__module__', None)).startswith(__name__):
                 return found
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+            known.update(dir(module))
+        meant = near(name, known)
+    else:
+        meant = ''
+    raise AttributeError(
+        f'module {__name__!r} has no attribute {name!r}.{meant}'
+    )
+
+
+def __dir__() -> list[str]:
+    from .apis import __all__ as names
+
+    return sorted([*globals(), *names])

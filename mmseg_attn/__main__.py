@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if argv and argv[0] == name:
-            module = importlib.import_module(f'mmseg_attn.commands.{name}')
+            with one_line_errors():
+                module = importlib.import_module(f'mmseg_attn.commands.{name}')
             module.add_arguments(command)
             command.add_argument(
                 '--debug',

@@ -100,6 +100,11 @@ def load_config(
     """
     from mmengine.config import Config
 
+    if not isinstance(config, (str, Path, Config)):
+        raise UserError(
+            f'got a {type(config).__name__}, expected the path or name of a '
+            'config, or a loaded one.'
+        )
     if not isinstance(config, Config):
         path = find_config(str(config))
         _read_yaml_as_data()

@@ -12,10 +12,6 @@ from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.progress import quiet_imports
 
-with quiet_imports():
-    from mmseg_attn.apis.tasks import task_of
-    from mmseg_attn.engine.runner import build_runner, end_processes
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,6 +85,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     args = parse_args()
+    with quiet_imports():  # only now: --help is there at once
+        from mmseg_attn.apis.tasks import task_of
+        from mmseg_attn.engine.runner import build_runner, end_processes
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir:

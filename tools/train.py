@@ -11,9 +11,6 @@ from mmseg_attn.configs import load_config
 from mmseg_attn.errors import UserError, run_command
 from mmseg_attn.progress import quiet_imports
 
-with quiet_imports():
-    from mmseg_attn.engine.runner import build_runner, end_processes
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,6 +61,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    with quiet_imports():  # only now: --help is there at once
+        from mmseg_attn.engine.runner import build_runner, end_processes
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir:

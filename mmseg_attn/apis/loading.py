@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -15,14 +16,15 @@ from ..configs import load_config
 from ..engine.checkpoint import load_weights
 from ..engine.config_errors import check_installed, config_mistakes
 from ..errors import UserError
+from ..progress import quiet_hosts
 from ..visualization.overlay import make_palette
 from .predictors import test_dataset
 from .tasks import task_of
 
 
 def load_model(
-    config: str | Config,
-    checkpoint: str | None,
+    config: str | Path | Config,
+    checkpoint: str | Path | None,
     *,
     device: str | None = None,
     classes: Sequence[str] | None = None,
@@ -52,6 +54,10 @@ def load_model(
         UserError: If there is no such config or checkpoint, if they do not
             belong together, or if a value does not fit.
     """
+    if isinstance(classes, str):
+        raise UserError(
+            f'classes is the text {classes!r}, expected a list of names.'
+        )
     config = copy.deepcopy(load_config(config))
     device = _check_device(device or get_device())
     if not isinstance(config.get('model'), dict):
@@ -63,7 +69,7 @@ def load_model(
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))
-    with config_mistakes('the model'):
+    with config_mistakes('the model'), quiet_hosts():
         model = MODELS.build(config.model)
     task = task_of(config)
     if _outputs(model) is None and task.has_classes:

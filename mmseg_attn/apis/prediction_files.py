@@ -3,6 +3,7 @@
 
 import errno
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,6 +125,15 @@ def predict_files(
     if batch_size < 1:
         raise UserError(
             f'batch_size (--batch-size) must be 1+, got {batch_size}.'
+        )
+    if isinstance(inputs, (str, os.PathLike)):
+        inputs = [inputs]
+    save = [save] if isinstance(save, str) else save
+    if not inputs:
+        raise UserError('there are no inputs: expected pictures or folders.')
+    if overlay_format not in ('jpg', 'png'):
+        raise UserError(
+            f'overlay_format is {overlay_format!r}, expected jpg or png.'
         )
     out, checkpoint = Path(out), str(checkpoint)
     config = load_config(config)

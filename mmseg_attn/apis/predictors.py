@@ -2,6 +2,7 @@
 """Run a model on pictures, or on pairs of them."""
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -114,6 +115,12 @@ class Predictor:
         Raises:
             UserError: If the file is not a whole picture.
         """
+        if not isinstance(image, (str, os.PathLike, np.ndarray)):
+            raise UserError(
+                f'got a {type(image).__name__}, expected a path or a picture '
+                'as an array (H, W, 3) uint8 in BGR order; of a Pillow image '
+                "np.asarray(image.convert('RGB'))[..., ::-1]."
+            )
         if isinstance(image, np.ndarray):
             self._check_array(image)
             results = self._take(dict(img=image))
@@ -132,12 +139,22 @@ class Predictor:
                 f'got a picture of shape {image.shape}, expected (H, W, '
                 f'{channels}) with pixels.'
             )
+        if channels == 3 and image.dtype != np.uint8:
+            raise UserError(
+                f'got a picture of dtype {image.dtype}, expected uint8, 0 to '
+                '255, in BGR order.'
+            )
 
     def _read(self, path: Path) -> dict:
         try:
             results = self.load({'img_path': str(path)})
         except FileNotFoundError as error:
             raise UserError(f'{path} does not exist.') from error
+        except IsADirectoryError as error:
+            raise UserError(
+                f'{path} is a folder, expected a picture; predict_files and '
+                'the command predict take folders.'
+            ) from error
         except UserError:
             raise
         except (AssertionError, ValueError, cv2.error):

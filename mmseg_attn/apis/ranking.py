@@ -14,14 +14,15 @@ from mmengine.registry import DATASETS
 from mmseg.evaluation import IoUMetric
 from torch import nn
 
+from ..configs import SPLITS
 from ..engine.data_checks import check_paths, dataset_configs
 from ..engine.samples import load_sample
-from ..errors import UserError
+from ..errors import UserError, near
 from ..files import whole
 from ..progress import make_progress
 from ..visualization.scores import PictureScore, draw_worst
 from .predictors import Segmenter
-from .tasks import SEGMENTOR, check_task
+from .tasks import SEGMENTOR, check_model, check_task
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def worst(
     """
     if number < 1:
         raise UserError(f'number (--number) must be 1 or more, got {number}.')
+    check_model(model)
+    if split not in SPLITS:
+        raise UserError(
+            f'the split is {split!r}, expected {", ".join(SPLITS)}.'
+            + near(str(split), SPLITS)
+        )
     cfg = model.cfg
     check_task(cfg, SEGMENTOR)
     check_paths(cfg, f'{split}_dataloader')
@@ -110,6 +117,7 @@ def worst(
     if by_class is not None and by_class not in classes:
         raise UserError(
             f'the class {by_class!r} is none of {", ".join(classes)}.'
+            + near(by_class, classes)
         )
     column = None if by_class is None else classes.index(by_class)
     dataset = _build_dataset(cfg, split)

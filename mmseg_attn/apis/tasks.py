@@ -142,6 +142,21 @@ def check_task(config: Config, *tasks: Task) -> None:
         )
 
 
+def check_model(model: nn.Module) -> None:
+    """Refuse what is no model with its config.
+
+    Args:
+        model: What was given for one.
+
+    Raises:
+        UserError: It is not from :func:`~mmseg_attn.apis.load_model`.
+    """
+    if not isinstance(getattr(model, 'cfg', None), Config):
+        raise UserError(
+            f'got a {type(model).__name__}, expected a model from load_model.'
+        )
+
+
 def make_predictor(
     model: nn.Module, tta: bool = False, depth: int | None = None
 ) -> Predictor:
@@ -162,6 +177,7 @@ def make_predictor(
     Raises:
         UserError: The config has no pipeline for this.
     """
+    check_model(model)
     predictor = task_of(model.cfg).predictor(model, tta)
     if depth is not None:
         predictor.set_depth(depth)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..visualization.attention import AttentionMaps
 from .predictors import Sample, Segmenter
-from .tasks import SEGMENTOR, check_task
+from .tasks import SEGMENTOR, check_model, check_task
 
 
 def attention_maps(
@@ -46,7 +46,14 @@ def attention_maps(
         UserError: If a pixel lies outside, or no layer can be traced, or
             layers work side by side.
     """
+    check_model(model)
     check_task(model.cfg, SEGMENTOR)
+    pairs = [isinstance(pixel, (tuple, list)) for pixel in pixels]
+    if not pairs or not all(pairs) or any(len(p) != 2 for p in pixels):
+        raise UserError(
+            f'the pixels are {pixels!r}, expected a list of (x, y), such as '
+            '[(40, 30)].'
+        )
     sample = Segmenter(model).prepare(image)
     height, width = sample.picture.shape[:2]
     for x, y in pixels:

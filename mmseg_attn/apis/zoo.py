@@ -18,7 +18,7 @@ from .. import configs
 from ..errors import UserError, near
 from ..fetch import discard, fetch
 from ..files import whole
-from ..progress import quiet_hosts
+from ..progress import quiet_imports
 
 # A published file's name ends in the first 8 digits of its sha256. Not so
 # here: MMSegmentation's publish_model.py takes them from the file it is given,
@@ -189,7 +189,7 @@ def check_structure(path: Path, config: Path) -> int:
     Raises:
         UserError: They do not belong together.
     """
-    with quiet_hosts():
+    with quiet_imports():
         from mmengine.registry import MODELS, init_default_scope
 
         from ..engine.checkpoint import load_checkpoint, match_weights
@@ -251,7 +251,7 @@ def _check_hash(path: Path, row: Row | None) -> str:
 
 def _write_config(row: Row, folder: Path) -> None:
     """Write a config without bases, so that it works alone."""
-    with quiet_hosts():
+    with quiet_imports():
         text = configs.load_config(row.config).pretty_text
     path = folder / f'{row.name}.py'
     if not path.exists():

@@ -106,6 +106,70 @@ def test_predict_refuses_what_a_model_does_not_take(trained):
         mmseg_attn.predict(model, 'no_such.png')
 
 
+@pytest.mark.parametrize(
+    'image, message',
+    [
+        (None, 'got a NoneType, expected a path or a picture'),
+        (torch.zeros(3, 8, 8), 'got a Tensor, expected a path'),
+        (Image.new('RGB', (8, 8)), r'got a Image.*np\.asarray'),
+        (np.zeros((8, 8, 3)), 'dtype float64, expected uint8'),
+        (np.zeros((8, 8), np.uint8), r'expected \(H, W, 3\)'),
+        ('.', 'is a folder, expected a picture'),
+    ],
+)
+def test_pictures_of_other_kinds(trained, image, message):
+    model = mmseg_attn.load_model(trained.config, None, device='cpu')
+    with pytest.raises(UserError, match=message):
+        mmseg_attn.predict(model, image)
+
+
+def test_other_things_for_a_model():
+    for wrong in ('a.py', None, torch.nn.Conv2d(1, 1, 1)):
+        for call in (
+            lambda wrong=wrong: mmseg_attn.predict(wrong, 'a.png'),
+            lambda wrong=wrong: mmseg_attn.worst(wrong),
+            lambda wrong=wrong: mmseg_attn.attention_maps(
+                wrong, 'a.png', [(0, 0)]
+            ),
+        ):
+            with pytest.raises(UserError, match='a model from load_model'):
+                call()
+
+
+def test_labels_are_checked_by_the_call_itself(trained):
+    with pytest.raises(UserError, match='No config file'):
+        apis.check_labels('no_such')
+    with pytest.raises(UserError, match='expected some of train, val, test'):
+        apis.check_labels(trained.config, 'tset')
+    (one,) = apis.check_labels(trained.config, 'test')
+    assert not one.problems
+
+
+def test_names_are_listed_and_near_ones_asked_for():
+    assert {'load_model', 'predict'} <= set(dir(mmseg_attn))
+    with pytest.raises(AttributeError, match='Did you mean .*CCHead'):
+        mmseg_attn.CCHaed  # noqa: B018
+
+
+def test_predict_files_takes_one_path_and_says_what_is_wrong(
+    trained, tmp_path
+):
+    cv2.imwrite(str(tmp_path / 'a.png'), picture(3)[0])
+    given = trained.config, trained.checkpoint
+    done = mmseg_attn.predict_files(
+        *(*given, tmp_path / 'a.png', tmp_path / 'out'),
+        save='mask',
+        device='cpu',
+    )
+    assert done.done == 1
+    for inputs, options, message in (
+        ([], {}, 'there are no inputs'),
+        (['a.png'], {'overlay_format': 'gif'}, 'expected jpg or png'),
+    ):
+        with pytest.raises(UserError, match=message):
+            mmseg_attn.predict_files(*given, inputs, **options)
+
+
 def test_predict_files_is_the_command(trained, tmp_path):
     image, _ = picture(3)
     cv2.imwrite(str(tmp_path / 'a.png'), image)

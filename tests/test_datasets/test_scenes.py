@@ -22,6 +22,7 @@ from mmseg_attn.datasets.scenes import (
     make_scenes,
     render,
     write_folder,
+    write_pairs,
 )
 from mmseg_attn.errors import UserError
 
@@ -307,3 +308,10 @@ def test_fewer_scenes_do_not_mix_with_older_ones(tmp_path):
     write_folder(tmp_path, train=8, val=4)
     with pytest.raises(ValueError, match=r'holds 00004\.png, which'):
         write_folder(tmp_path, train=4, val=4)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_seeds_out_of_range(tmp_path, seed):
+    for write in (write_folder, write_pairs):
+        with pytest.raises(UserError, match=r'seed \(--seed\) must be 0 to'):
+            write(tmp_path / 'out', seed, 4, 4, 96)

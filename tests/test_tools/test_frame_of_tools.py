@@ -20,7 +20,7 @@ LOUD = ('mmcv', 'mmseg', 'mmdet') + tuple(
 FILES = sorted(
     path
     for path in TOOLS.rglob('*.py')
-    if '__main__' in path.read_text(encoding='utf-8')
+    if "if __name__ == '__main__'" in path.read_text(encoding='utf-8')
     and path.name != 'base.py'  # run.py's process of another revision
 )
 

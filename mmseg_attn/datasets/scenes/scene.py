@@ -100,6 +100,20 @@ class Scene:
     objects: tuple[SceneObject, ...]
 
 
+def random_state(seed: int) -> np.random.RandomState:
+    """Make random numbers of a seed.
+
+    Args:
+        seed: 0 to 2**32 - 1.
+
+    Raises:
+        UserError: The seed is another number.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f'seed (--seed) must be 0 to 2**32 - 1, got {seed}.')
+    return np.random.RandomState(seed)
+
+
 def make_scenes(seed: int, number: int, size: int = 96) -> Iterator[Scene]:
     """Make scenes in fours that differ only in the colours of the flags.
 
@@ -131,7 +145,7 @@ def make_scenes(seed: int, number: int, size: int = 96) -> Iterator[Scene]:
             'nothing would be far from anything'
         )
     # numpy's frozen generator: the same numbers in every version.
-    random = np.random.RandomState(seed)
+    random = random_state(seed)
     for _ in range(number // VARIANTS):
         while (chains := _layout(random, size)) is None:
             pass

@@ -9,6 +9,7 @@ from ...errors import UserError
 from ...files import whole
 from ..disparity_files import write_pfm
 from .png import write_png
+from .scene import random_state
 
 # Boards in front of the ground.
 BOARDS = 6
@@ -104,7 +105,7 @@ def write_pairs(
         raise UserError(
             f'got pairs of {size} pixels, expected at least {MIN_SIZE}'
         )
-    random = np.random.RandomState(seed)
+    random = random_state(seed)
     for split, number in (('train', train), ('val', val)):
         folders = [
             Path(out, split, name) for name in ('left', 'right', 'disparity')
