@@ -13,14 +13,15 @@ import io
 import json
 import os
 import re
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import yaml
 
 from mmseg_attn.__main__ import main as run
+from mmseg_attn.errors import run_command
 from mmseg_attn.markdown import markdown_table
+from mmseg_attn.progress import quiet_imports
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'tools/benchmark/results'
@@ -220,7 +221,8 @@ def papers(page: Path) -> str:
 
 def api(page: Path, module: str) -> str:
     """The public names of a module, for mkdocstrings."""
-    found = importlib.import_module(module)
+    with quiet_imports():
+        found = importlib.import_module(module)
     names = getattr(found, '__all__', None) or [
         name
         for name, value in vars(found).items()
@@ -299,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)
