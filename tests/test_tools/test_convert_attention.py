@@ -294,7 +294,11 @@ def test_missing_parts_of_caa_are_named(tmp_path, part):
 @pytest.mark.parametrize(
     'layer, module, arguments',
     [
-        ('EfficientAttention', EfficientAttention(8, 4, 12, 2), (2,)),
+        (
+            'EfficientAttention',
+            EfficientAttention(8, 4, 12, num_heads=2),
+            (2,),
+        ),
         ('LinearAttention', LinearAttention(16), ()),
     ],
 )

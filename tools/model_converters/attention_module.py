@@ -51,7 +51,7 @@ def build(weights: dict[str, Tensor], layer: str, heads: int) -> nn.Module:
         if layer == 'EfficientAttention':
             keys, values = weights['keys.weight'], weights['values.weight']
             built = EfficientAttention(
-                keys.shape[1], len(keys), len(values), heads
+                keys.shape[1], len(keys), len(values), num_heads=heads
             )
         elif layer == 'LinearAttention':
             query = weights['query_conv.weight']
