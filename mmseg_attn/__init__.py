@@ -30,6 +30,7 @@ def __getattr__(name: str) -> object:
                 module = importlib.import_module(f'{__name__}.{room}')
             found = getattr(module, name, None)
             if str(getattr(found, '__module__', None)).startswith(__name__):
+                globals()[name] = found  # the next time it is there
                 return found
             known.update(dir(module))
         meant = near(name, known)

@@ -38,7 +38,8 @@ def __getattr__(name: str) -> object:
 
     with quiet_imports():
         module = importlib.import_module(f'mmseg_attn.{_PLACES[name]}')
-    return getattr(module, name)
+    globals()[name] = found = getattr(module, name)
+    return found
 
 
 def __dir__() -> list[str]:

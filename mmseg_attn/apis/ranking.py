@@ -160,7 +160,7 @@ def score_pictures(
 
     Args:
         model: A segmentor, as from
-            :func:`~mmseg_attn.apis.inference.load_model`.
+            :func:`~mmseg_attn.apis.load_model`.
         dataset: A dataset of MMSegmentation whose pipeline gives the label map
             in the picture's own size.
         ignore_index: The label of pixels that count for nothing.

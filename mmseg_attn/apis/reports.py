@@ -27,6 +27,7 @@ from ..engine.data_checks import (
     check_instances,
     check_paths,
     dataset_configs,
+    decode_head,
     no_sample,
     use_own_loader,
 )
@@ -233,8 +234,7 @@ def _build(config: ConfigDict) -> BaseDataset:
 def _check_dataset(
     cfg: Config, config: ConfigDict, splits: list[str]
 ) -> LabelReport:
-    head = (cfg.get('model') or {}).get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
+    head = decode_head(cfg)
     dataset = _build(config)
     classes = tuple(dataset.metainfo.get('classes') or ())
     report = LabelReport(

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -66,15 +66,11 @@ SEGMENTOR = Task(
     save_tests=testing.saved_masks,
     slides=True,
 )
-CLIPS = Task(
+CLIPS = replace(
+    SEGMENTOR,
     title='segmentor for clips',
     predictor=ClipSegmenter,
-    output=MaskOutput,
-    check_data=reports.label_reports,
     draw_tests=testing.draw_clips,
-    add_tta=testing.add_segmentation_tta,
-    save_tests=testing.saved_masks,
-    slides=True,
     takes_clips=True,
 )
 DETECTOR = Task(

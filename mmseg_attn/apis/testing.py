@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 from mmseg.evaluation import CityscapesMetric, IoUMetric
 from mmseg.registry import METRICS
 
-from ..engine.data_checks import check_output_folder
+from ..engine.data_checks import check_output_folder, evaluator_configs
 from ..errors import UserError
 from ..files import gathered
 from .predictors import test_dataset, tta_model
@@ -177,7 +177,7 @@ def saved_masks(cfg: Config, folder: str) -> Iterator[None]:
             reads from the folder.
     """
     check_output_folder(cfg, folder)
-    evaluators = _evaluators(cfg)
+    evaluators = evaluator_configs(cfg, 'test_evaluator')
     savers = [item for item in evaluators if _saves_masks(item.type)]
     if not savers:
         raise UserError(
@@ -216,10 +216,6 @@ def saved_detections(cfg: Config, path: str) -> Iterator[None]:
     with gathered(os.path.dirname(path) or '.', is_main_process) as partial:
         target = str(partial / os.path.basename(path))
         saver = dict(type='mmdet.DumpDetResults', out_file_path=target)
-        cfg.test_evaluator = [*_evaluators(cfg), ConfigDict(saver)]
+        earlier = evaluator_configs(cfg, 'test_evaluator')
+        cfg.test_evaluator = [*earlier, ConfigDict(saver)]
         yield
-
-
-def _evaluators(cfg: Config) -> list[ConfigDict]:
-    found = cfg.test_evaluator
-    return [found] if isinstance(found, dict) else list(found)

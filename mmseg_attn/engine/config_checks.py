@@ -21,8 +21,8 @@ from mmengine.runner import Runner
 
 from ..errors import UserError, near
 from .arguments import arguments_of
-from .config_errors import unknown_types
-from .data_checks import LOADERS
+from .config_errors import not_provided, unknown_types
+from .data_checks import LOADERS, decode_head
 from .safe_checkpoint import SafeCheckpointHook
 
 # What stands at a key of the config, or in a list there.
@@ -206,9 +206,10 @@ def _check_model(cfg: Config, value: object) -> None:
             _check_model(cfg, item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            kind = item.get('type') if isinstance(item, dict) else None
-            there = key not in PARTS or not isinstance(kind, str)
-            if not there and _lookup(cfg, kind, registry.MODELS) is None:
+            part = item if key in PARTS and isinstance(item, dict) else {}
+            kind = part.get('type')
+            named = isinstance(kind, str)
+            if named and _lookup(cfg, kind, registry.MODELS) is None:
                 raise _unknown(cfg, kind, registry.MODELS)
             _check_model(cfg, item)
 
@@ -290,11 +291,9 @@ def _check_values(cfg: Config, name: str, entry: dict, kind: type) -> None:
 
 def _check_ignored(cfg: Config, kinds: tuple[str, ...]) -> None:
     """Refuse a segmentor whose parts do not ignore the same label."""
-    model = cfg.get('model') or {}
-    heads = model.get('decode_head')
-    if cfg.get('default_scope') != 'mmseg' or not heads:
+    head = decode_head(cfg)
+    if cfg.get('default_scope') != 'mmseg' or not head:
         return
-    head = heads[-1] if isinstance(heads, (list, tuple)) else heads
     expected = head.get('ignore_index', IGNORED)
     found = {}
     for kind in kinds:
@@ -305,8 +304,8 @@ def _check_ignored(cfg: Config, kinds: tuple[str, ...]) -> None:
                 key = f'{place}.ignore_index'
                 found[key] = entry.get('ignore_index', IGNORED)
     # The masks of a test keep their size.
-    if 'train' in kinds and model.get('data_preprocessor'):
-        padding = model['data_preprocessor'].get('seg_pad_val', IGNORED)
+    if 'train' in kinds and cfg.model.get('data_preprocessor'):
+        padding = cfg.model.data_preprocessor.get('seg_pad_val', IGNORED)
         found['model.data_preprocessor.seg_pad_val'] = padding
     for key, value in found.items():
         if value != expected:
@@ -330,12 +329,10 @@ def _are_iou_metrics(value: object) -> bool:
 def _class_of(cfg: Config, entry: dict, registry_: Registry) -> type | None:
     name = entry.get('type')
     if name is None:  # a loop that is told by what it counts
-        loops = {registry.LOOPS: ''}
-        if registry_ not in loops or not entry:
+        counted = {'max_epochs', 'max_iters'} & set(entry)
+        if registry_ is not registry.LOOPS or not counted:
             return None
         epochs = entry.get('by_epoch', 'max_epochs' in entry)
-        if not {'max_epochs', 'max_iters'} & set(entry):
-            return None
         name = 'EpochBasedTrainLoop' if epochs else 'IterBasedTrainLoop'
     if isinstance(name, type):
         return name
@@ -363,10 +360,7 @@ def _unknown(cfg: Config, name: str, registry_: Registry) -> UserError:
         for child, of in [*registry_.children.items(), (scope, registry_)]
         for one in of.module_dict
     }
-    return UserError(
-        f'the config asks for type={name!r}{place_of(cfg, name)}, which '
-        f'nothing provides.{near(name, names)}'
-    )
+    return not_provided(name, names, place_of(cfg, name))
 
 
 def _list(names: set[str]) -> str:

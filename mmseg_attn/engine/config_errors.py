@@ -5,7 +5,7 @@ import importlib
 import os
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config
@@ -103,7 +103,23 @@ def unknown_types() -> Iterator[None]:
             for scope, registry in root.children.items()
             for name in registry.module_dict
         ]
-        raise UserError(
-            f'the config asks for type={found[1]!r}, which nothing provides.'
-            + near(found[1], names)
-        ) from error
+        raise not_provided(found[1], names) from error
+
+
+def not_provided(
+    name: str, names: Iterable[str], place: str = ''
+) -> UserError:
+    """Say that a config asks for a type that there is not.
+
+    Args:
+        name: The type.
+        names: Those that there are.
+        place: Where in the config it stands, after a space.
+
+    Returns:
+        The error to be raised.
+    """
+    return UserError(
+        f'the config asks for type={name!r}{place}, which nothing provides.'
+        + near(name, names)
+    )

@@ -175,9 +175,7 @@ def check_instances(cfg: Config, loader: str) -> dict[str, CocoReport]:
 def _check_evaluators(cfg: Config, loader: str, path: str) -> None:
     """Refuse to compare with another annotation file than the dataset's."""
     name = loader.replace('dataloader', 'evaluator')
-    evaluators = cfg.get(name) or []
-    if isinstance(evaluators, dict):
-        evaluators = [evaluators]
+    evaluators = evaluator_configs(cfg, name)
     for other in (item.get('ann_file') for item in evaluators):
         if not other or '://' in other:
             continue
@@ -189,6 +187,30 @@ def _check_evaluators(cfg: Config, loader: str, path: str) -> None:
             + ('another file than' if there else 'which does not exist, not')
             + f' {path}, which {loader} reads. Set {name}.ann_file={path}'
         )
+
+
+def evaluator_configs(cfg: Config, name: str) -> list[ConfigDict]:
+    """List the evaluators of a test or validation, one or several.
+
+    Args:
+        cfg: The config.
+        name: Such as ``'test_evaluator'``.
+    """
+    found = cfg.get(name) or []
+    return [found] if isinstance(found, dict) else list(found)
+
+
+def decode_head(cfg: Config) -> dict:
+    """Find the decode head of a segmentor's config, the last of a cascade.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        Its config, empty where there is none.
+    """
+    head = (cfg.get('model') or {}).get('decode_head') or {}
+    return head[-1] if isinstance(head, (list, tuple)) else head
 
 
 def check_output_folder(cfg: Config, folder: str | Path) -> None:
@@ -291,8 +313,7 @@ def add_file_checks(cfg: Config) -> None:
     """
     for key in (*LOADERS, 'tta_pipeline'):
         use_own_loader(cfg.get(key))
-    head = (cfg.get('model') or {}).get('decode_head')
-    head = head[-1] if isinstance(head, (list, tuple)) and head else head
+    head = decode_head(cfg)
     if cfg.get('default_scope') != 'mmseg' or not head:
         return
     check = dict(
