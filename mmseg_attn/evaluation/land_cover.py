@@ -22,8 +22,7 @@ class LandCoverMetric(IoUMetric):
     Args:
         averaged_classes: Names of the classes whose mean AA, mF1 and mIoU are;
             pixels of the others still count as right or wrong. Papers on
-            Vaihingen and Potsdam often leave clutter out. None means all
-            classes.
+            Vaihingen and Potsdam leave clutter out. None means all classes.
         kwargs: Arguments of ``mmseg.evaluation.IoUMetric``, but for
             ``iou_metrics`` and ``beta``: the figures are these. A number
             ``nan_to_num`` takes the place of each that is NaN, so that absent
@@ -80,7 +79,7 @@ class LandCoverMetric(IoUMetric):
             expected = (predicted * labelled).sum() / total**2
             kappa = (observed - expected) / (1 - expected)
         classes = {k: self._filled(v) for k, v in classes.items()}
-        self._print(classes)
+        self._print(classes, chosen)
         metrics = {
             'OA': observed,
             'AA': _mean(classes['recall'][chosen]),
@@ -111,11 +110,20 @@ class LandCoverMetric(IoUMetric):
                 )
         return [names.index(name) for name in wanted]
 
-    def _print(self, classes: dict[str, np.ndarray]) -> None:
+    def _print(
+        self, classes: dict[str, np.ndarray], chosen: list[int]
+    ) -> None:
         table = PrettyTable(['Class', *classes])
-        rows = np.stack(list(classes.values()), axis=1)
-        names = self.dataset_meta['classes']
-        for name, row in zip(names, rows, strict=True):
+        names = list(self.dataset_meta['classes'])
+        rows = list(zip(names, *classes.values(), strict=True))
+        # Both, so that no figure is taken for the other.
+        for kept in sorted({len(chosen), len(names)}):
+            means = [
+                _mean(v[chosen] if kept == len(chosen) else v)
+                for v in classes.values()
+            ]
+            rows.append((f'mean of {kept}', *means))
+        for name, *row in rows:
             table.add_row([name, *(f'{100 * v:.2f}' for v in row)])
         print_log(f'per class results:\n{table}', 'current')
 

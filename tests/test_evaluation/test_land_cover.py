@@ -1,4 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,25 @@ def test_means_over_some_classes():
     assert got['mF1'] == pytest.approx(50 * (f1[0] + f1[2]), abs=0.01)
     assert got['OA'] == everything['OA']
     assert got['Kappa'] == everything['Kappa']
+
+
+def test_the_log_has_both_means(monkeypatch):
+    """Of the chosen classes and of all, each with their number."""
+    texts = []
+    monkeypatch.setattr(
+        'mmseg_attn.evaluation.land_cover.print_log',
+        lambda text, logger: texts.append(text),
+    )
+    data = pairs()
+    matrix = confusion(data)
+    f1 = 200 * np.diag(matrix) / (matrix.sum(0) + matrix.sum(1))
+    evaluate(data, averaged_classes=['a', 'c', 'd'])
+    evaluate(data)
+    three, four = f1[[0, 2, 3]].mean(), f1.mean()
+    chosen, everything = texts
+    assert re.search(rf'mean of 3 .*\| {three:.2f} ', chosen)
+    assert re.search(rf'mean of 4 .*\| {four:.2f} ', chosen)
+    assert everything.count('mean of') == 1
 
 
 def test_absent_classes_do_not_count():
