@@ -5,6 +5,8 @@ _base_ = [
     '../_base_/default_runtime_stereo.py',
 ]
 model = dict(
+    # The figures in PSMNet's README were seen so.
+    one_batch=True,
     max_disparity=32,
     # Pictures of 96 pixels are 24 high at a quarter of their size.
     features=dict(pool_sizes=(16, 8, 4, 2)),

@@ -11,6 +11,9 @@ from ..errors import UserError
 
 # A 16-bit PNG holds 256ths of a pixel; 0 stands for unknown.
 PNG_STEPS = 256
+# What some writers leave behind the numbers: a line end, or a filled-up block.
+# More of it would be of a larger map.
+MOST_TRAILING_BYTES = 16
 # Magic number, width, height and scale, each ended by one white space, or
 # by a line end of Windows.
 HEADER = re.compile(
@@ -65,7 +68,7 @@ def read_pfm(path: str | Path) -> np.ndarray:
         (H, W) float32, top row first.
 
     Raises:
-        UserError: It is no such file, or cut off.
+        UserError: It is no such file, cut off, or too long.
     """
     # Not by OpenCV, which divides by the scale that Middlebury's files name
     # (1/255, though their numbers are pixels), refuses line ends of Windows,
@@ -80,13 +83,13 @@ def read_pfm(path: str | Path) -> np.ndarray:
         )
     width, height = int(header[2]), int(header[3])
     expected, got = 4 * width * height, len(data) - header.end()
-    if got != expected:
+    if not expected <= got <= expected + MOST_TRAILING_BYTES:
         raise UserError(
             f'{path} is cut off or damaged: {width} x {height} pixels need '
             f'{expected} bytes, got {got}.'
         )
     order = '<f4' if float(header[4]) < 0 else '>f4'
-    rows = np.frombuffer(data, order, offset=header.end())
+    rows = np.frombuffer(data, order, width * height, header.end())
     # The last row comes first.
     return np.flipud(rows.reshape(height, width)).astype(np.float32)
 

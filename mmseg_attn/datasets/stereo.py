@@ -20,9 +20,10 @@ class StereoFolder(BaseDataset):
 
     What belongs together has one name, whatever its ending, such as
     ``left/a.png``, ``right/a.png`` and ``disparity/a.pfm``; subfolders are
-    searched, too. KITTI is ``data_prefix=dict(left='image_2',
-    right='image_3', disparity='disp_occ_0')``: its pictures without a map
-    are left out.
+    searched, too. KITTI 2015 is ``data_prefix=dict(left='image_2',
+    right='image_3', disparity='disp_occ_0')``, KITTI 2012
+    ``dict(left='colored_0', right='colored_1', disparity='disp_occ')``: the
+    pictures without a map are left out.
 
     Args:
         data_root: Folder of all that follow.
@@ -97,11 +98,17 @@ class SceneFlowDataset(BaseDataset):
         data_root/driving/frames_cleanpass/15mm_focallength/...
         data_root/monkaa/frames_cleanpass/...
 
+    or, as PSMNet's code has them, into six folders side by side::
+
+        data_root/{frames_cleanpass,frames_disparity}/TRAIN/A/0000/...
+        data_root/{driving_frames_cleanpass,driving_disparity}/...
+        data_root/{monkaa_frames_cleanpass,monkaa_disparity}/...
+
     The split is that of PSMNet's code: to train, all of Driving and Monkaa
     and TRAIN of FlyingThings3D; to test, TEST of FlyingThings3D.
 
     Args:
-        data_root: Folder of the three parts.
+        data_root: Folder of the three parts, or of the six folders.
         split: 'train' or 'test'.
         rendering: 'cleanpass' or 'finalpass', with blur and fog.
         kwargs: Arguments of ``mmengine.dataset.BaseDataset``.
@@ -131,13 +138,16 @@ class SceneFlowDataset(BaseDataset):
         self.split, self.rendering = split, rendering
         super().__init__(data_root=data_root, **kwargs)
 
-    def _folders(self) -> list[tuple[Path, str]]:
-        """Each part, and the folder below it that is searched."""
+    def _folders(self, part: str) -> tuple[Path, Path]:
+        """Those of a part's pictures and maps, in the layout that is there."""
         root = Path(self.data_root)
-        things = (root / 'flyingthings3d', self.split.upper())
-        if self.split == 'test':
-            return [things]
-        return [things, (root / 'driving', ''), (root / 'monkaa', '')]
+        frames = f'frames_{self.rendering}'
+        things = part == 'flyingthings3d'
+        side_by_side = root / (frames if things else f'{part}_{frames}')
+        if side_by_side.is_dir():
+            maps = 'frames_disparity' if things else f'{part}_disparity'
+            return side_by_side, root / maps
+        return root / part / frames, root / part / 'disparity'
 
     def load_data_list(self) -> list[dict]:
         """Find the pairs.
@@ -147,16 +157,19 @@ class SceneFlowDataset(BaseDataset):
             ``disparity_path``.
         """
         pairs = []
-        for part, below in self._folders():
-            frames = part / f'frames_{self.rendering}'
-            maps = _files(part / 'disparity' / below, ('.pfm',))
+        parts = [('flyingthings3d', self.split.upper())]
+        if self.split == 'train':
+            parts += [('driving', ''), ('monkaa', '')]
+        for part, below in parts:
+            frames, folder = self._folders(part)
+            maps = _files(folder / below, ('.pfm',))
             pictures = _files(frames / below, PICTURES)
             left = [n for n in pictures if n.parent.name == 'left']
             if not left:
                 raise UserError(
                     f'no left picture in {frames / below}: expected '
                     f'.../left/*.png there, unpacked from the archive of '
-                    f'{part.name}.'
+                    f'{part}.'
                 )
             for name in left:
                 other = name.parent.parent / 'right' / name.name
@@ -167,7 +180,7 @@ class SceneFlowDataset(BaseDataset):
                     if not there:
                         raise UserError(
                             f'{pictures[name]} has no {kind}: an archive of '
-                            f'{part.name} is missing or not unpacked whole.'
+                            f'{part} is missing or not unpacked whole.'
                         )
                 pairs.append(
                     dict(

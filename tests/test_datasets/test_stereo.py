@@ -44,6 +44,10 @@ def test_pfm_bytes(tmp_path):
     assert np.array_equal(read_pfm(path), rows)
     write_pfm(path, rows)
     assert path.read_bytes() == b'Pf\n3 2\n-1.0\n' + body.tobytes()
+    # What a few writers leave behind the numbers; no whole row.
+    for rest in (b'\n', b'\r\n', bytes(16)):
+        path.write_bytes(b'Pf\n3 2\n-1.0\n' + body.tobytes() + rest)
+        assert np.array_equal(read_pfm(path), rows)
 
 
 def test_any_infinity_is_unknown(tmp_path):
@@ -79,6 +83,7 @@ def test_formats_agree_with_opencv(tmp_path):
         ('a.pfm', b'Pf\n1 1\n1.e\n' + bytes(4), 'no PFM file of one'),
         ('a.pfm', b'Pf\n0 1\n-1\n', 'no PFM file of one'),
         ('a.pfm', b'Pf\n2 2\n-1\n' + bytes(12), 'need 16 bytes, got 12'),
+        ('a.pfm', b'Pf\n2 2\n-1\n' + bytes(33), 'need 16 bytes, got 33'),
         (
             'a.pfm',
             b'Pf\n1 1\n-1\n' + np.float32(np.nan).tobytes(),
@@ -248,6 +253,42 @@ def scene_flow(root):
             picture(root / f'{file}.png', 0)
         disparity_map(root / f'{name.format("disparity", "left")}.pfm')
         disparity_map(root / f'{name.format("disparity", "right")}.pfm')
+
+
+def as_psmnet_has_it(root):
+    """The six folders of its README."""
+    for part in ('flyingthings3d', 'driving', 'monkaa'):
+        first = '' if part == 'flyingthings3d' else f'{part}_'
+        maps = f'{first or "frames_"}disparity'
+        (root / part / 'disparity').rename(root / maps)
+        frames = root / part / 'frames_cleanpass'
+        frames.rename(root / f'{first}frames_cleanpass')
+        (root / part).rmdir()
+
+
+def test_scene_flow_side_by_side(tmp_path):
+    scene_flow(tmp_path)
+    as_psmnet_has_it(tmp_path)
+    found = []
+    for split in ('train', 'test'):
+        dataset = SceneFlowDataset(data_root=str(tmp_path), split=split)
+        for item in dataset.load_data_list():
+            left, right = item['img_path'], item['right_path']
+            assert left.replace('/left/', '/right/') == right
+            folder, *rest = left.removeprefix(f'{tmp_path}/').split('/')
+            found.append(folder)
+            maps = {
+                'frames_cleanpass': 'frames_disparity',
+                'driving_frames_cleanpass': 'driving_disparity',
+                'monkaa_frames_cleanpass': 'monkaa_disparity',
+            }[folder]
+            expected = tmp_path.joinpath(maps, *rest).with_suffix('.pfm')
+            assert item['disparity_path'] == str(expected)
+    assert sorted(found) == [
+        *['driving_frames_cleanpass'] * 2,
+        *['frames_cleanpass'] * 2,
+        'monkaa_frames_cleanpass',
+    ]
 
 
 def test_scene_flow(tmp_path):

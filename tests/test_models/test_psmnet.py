@@ -348,6 +348,32 @@ def test_aggregation_is_the_formulas(kind):
     torch.testing.assert_close(found, expected)
 
 
+def test_each_side_has_norms_of_its_own():
+    """In training, as in the official code; in one batch as an option."""
+    pair = torch.randn(1, 3, 2, 64, 128)
+    pair[:, :, 1] += 5  # what a shared norm would see
+    model, together = small().train(), small(one_batch=True).train()
+    together.load_state_dict(model.state_dict())
+    features = PSMNetFeatures(**POOLS).train()
+    features.load_state_dict(model.feature_extraction.state_dict())
+    seen = []
+    for network in (model, together):
+        network.cost_volume.register_forward_pre_hook(
+            lambda module, args: seen.append(args[:2])
+        )
+        network(pair)
+    alone = [features(pair[:, :, side]) for side in (0, 1)]
+    torch.testing.assert_close(list(seen[0]), alone)
+    both = features(pair[0].transpose(0, 1))
+    torch.testing.assert_close(torch.cat(seen[1]), both)
+    assert (torch.cat(alone) - both).abs().max() > 0.1
+    counted = [
+        int(n.feature_extraction.firstconv[0][1].num_batches_tracked)
+        for n in (model, together)
+    ]
+    assert counted == [2, 1]
+
+
 def test_any_size_is_predicted():
     """Filled up at the top and the right, and cut back."""
     model = small().eval()
@@ -374,9 +400,9 @@ def test_a_step_through_the_preprocessor():
             ),
         )
     )
-    pair = torch.randint(0, 255, (3, 2, 64, 64), dtype=torch.uint8)
+    pair = torch.randint(0, 255, (3, 2, 64, 128), dtype=torch.uint8)
     sample = SegDataSample()
-    sample.gt_disparity = PixelData(data=torch.full((1, 64, 64), 4.0))
+    sample.gt_disparity = PixelData(data=torch.full((1, 64, 128), 4.0))
     data = dict(inputs=[pair], data_samples=[sample])
     ready = model.data_preprocessor(data, training=True)
     means = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1)
@@ -384,8 +410,10 @@ def test_a_step_through_the_preprocessor():
     losses = model(**ready, mode='loss')
     losses['loss_disparity'].backward()
     assert all(p.grad is not None for p in model.parameters())
-    sample.gt_disparity = PixelData(data=torch.full((1, 60, 64), 4.0))
-    with pytest.raises(UserError, match='64 x 60 pixels, the pictures'):
+    with pytest.raises(UserError, match='one picture of 64 x 64 .* larger ba'):
+        model(ready['inputs'][..., :64])
+    sample.gt_disparity = PixelData(data=torch.full((1, 60, 128), 4.0))
+    with pytest.raises(UserError, match='128 x 60 pixels, the pictures'):
         model.loss(ready['inputs'], [sample])
     with pytest.raises(ValueError, match="got 'train'"):
         model(ready['inputs'], mode='train')

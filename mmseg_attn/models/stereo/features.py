@@ -175,15 +175,24 @@ class PSMNetFeatures(BaseModule):
             (B, 32, H / 4, W / 4).
 
         Raises:
-            UserError: The pictures are smaller than the pooling windows.
+            UserError: The pictures are smaller than the pooling windows, or
+                in training a single one is no larger than they are.
         """
-        if min(x.shape[-2:]) < self.min_size:
-            height, width = x.shape[-2:]
+        height, width = x.shape[-2:]
+        if min(height, width) < self.min_size:
             raise UserError(
                 f'pictures of {width} x {height} pixels are smaller than '
                 f'the widest pooling of PSMNetFeatures: expected at least '
                 f'{self.min_size} x {self.min_size}. Set a larger crop_size, '
                 'or smaller pool_sizes in model.features.'
+            )
+        windows = len(x) * (height // self.min_size) * (width // self.min_size)
+        if self.training and windows == 1:
+            raise UserError(
+                f'one picture of {width} x {height} pixels is a single window '
+                'of the widest pooling of PSMNetFeatures, which batch norm '
+                'cannot train with: set a larger batch_size or crop_size, or '
+                'smaller pool_sizes in model.features.'
             )
         raw = self.layer2(self.layer1(self.firstconv(x)))
         skip = self.layer4(self.layer3(raw))

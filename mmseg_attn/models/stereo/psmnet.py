@@ -31,6 +31,9 @@ class PSMNet(BaseModel):
         cost_volume: Config of what puts two descriptions together.
         aggregation: Config of what scores disparities.
         regression: Config of what turns scores into disparities.
+        one_batch: Whether left and right pictures are described in one batch,
+            so that in training the features' norms see both together. False
+            is the official code's way, a call each.
         loss_disparity: Config of the loss, called with the list of predicted
             maps and the true one.
         data_preprocessor: Config of :class:`ClipDataPreProcessor`, to which
@@ -51,6 +54,7 @@ class PSMNet(BaseModel):
         cost_volume: dict | None = None,
         aggregation: dict | None = None,
         regression: dict | None = None,
+        one_batch: bool = False,
         loss_disparity: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -62,6 +66,7 @@ class PSMNet(BaseModel):
                 f'got {max_disparity}'
             )
         self.max_disparity = max_disparity
+        self.one_batch = one_batch
 
         def build(config: dict | None, default: str) -> torch.nn.Module:
             name = f'mmseg_attn.{default}'
@@ -135,9 +140,11 @@ class PSMNet(BaseModel):
                 f'pictures of {size[1]} x {size[0]} pixels: expected '
                 f'multiples of {DIVISOR}, such as crop_size=(256, 512).'
             )
-        left, right = self.feature_extraction(
-            torch.cat(inputs.unbind(2))
-        ).chunk(2)
+        pictures = inputs.unbind(2)
+        if self.one_batch:
+            left, right = self.feature_extraction(torch.cat(pictures)).chunk(2)
+        else:
+            left, right = map(self.feature_extraction, pictures)
         volume = self.cost_volume(left, right, self.max_disparity // 4)
         scores = self.aggregation(volume)
         return [
