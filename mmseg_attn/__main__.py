@@ -5,7 +5,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from . import __version__
 from .errors import one_line_errors
 
 # Command -> what it does. Each is a module of :mod:`mmseg_attn.commands` with
@@ -17,6 +19,10 @@ COMMANDS = {
     'scenes': 'write a demo dataset of scenes',
     'demo': 'train and compare FCN and CCNet, make a sheet',
     'compare': 'train all methods under one budget',
+    'train': 'train the model of a config',
+    'test': 'measure a model on the test data of a config',
+    'browse': 'draw samples of a dataset with their labels',
+    'flops': 'count the parameters and operations of a segmentor',
     'labels': 'count the labels of a config, find bad ones',
     'zoo': 'list, download and check trained models',
     'predict': 'segment pictures or videos, detect, match pairs',
@@ -39,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog='python -m mmseg_attn')
+    parser.add_argument(
+        '--version', action='version', version=f'mmseg_attn {__version__}'
+    )
     commands = parser.add_subparsers(
         dest='command', metavar='COMMAND', required=True
     )
@@ -59,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     with one_line_errors(stopped, args.debug):
         from .progress import quiet_hosts
 
-        with quiet_hosts():
+        logs = getattr(module, 'LOGS', False)
+        with nullcontext() if logs else quiet_hosts():
             return module.main(args)
 
 

@@ -80,6 +80,29 @@ def _switch_on_drawing(cfg: Config, folder: str | None) -> ConfigDict:
     return hook
 
 
+def use_windows(
+    cfg: Config, crop: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    """Let a test predict in overlapping windows.
+
+    Args:
+        cfg: Config of a segmentor. It is changed.
+        crop: Height and width of a window, in pixels.
+        stride: Steps from one to the next, likewise.
+
+    Raises:
+        UserError: The windows leave gaps.
+    """
+    if stride[0] > crop[0] or stride[1] > crop[1]:
+        raise UserError(
+            f'--slide: a stride of {stride} leaves gaps between windows of '
+            f'{crop}: expected one no larger.'
+        )
+    cfg.model.test_cfg = ConfigDict(
+        mode='slide', crop_size=crop, stride=stride
+    )
+
+
 def add_segmentation_tta(cfg: Config) -> None:
     """Let a test average over six scales and a flip.
 

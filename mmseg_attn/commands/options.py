@@ -69,6 +69,38 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument('--overwrite', action='store_true', help=what)
 
 
+def add_work_dir(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--work-dir``.
+
+    Args:
+        parser: The parser.
+        what: What is written there.
+    """
+    parser.add_argument(
+        '--work-dir',
+        help=f'folder for {what} (default: the one of the config, else '
+        'work_dirs/CONFIG)',
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher``, and what some launchers add."""
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes (default: none, a single one)',
+    )
+    # torch.distributed.launch passes it; torchrun sets the variable instead.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS,
+    )
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, to be read by :func:`read_options`."""
     parser.add_argument(

@@ -44,6 +44,8 @@ def test_hosts_are_imported_quietly_and_errors_framed(path):
                 f'{path.name}:{node.lineno} imports {name}, which lets the '
                 'hosts print: put it under `with quiet_imports():`'
             )
+    if 'mmseg_attn.__main__' in {getattr(n, 'module', '') for n in tree.body}:
+        return  # a command, of which the same is checked
     calls = {
         node.func.id
         for node in ast.walk(tree)
