@@ -133,11 +133,11 @@ def run(words: list[str], given: set[str]) -> None:
     """
     words = as_tool(words)
     assert words[0] == 'python', f'{words[0]} is not run: mark the block'
-    training = 'train' in (Path(words[1]).stem, words[3])
+    training = 'train' in (Path(words[1]).stem, *words[3:4])
     made = ''
     if training:
         made = words[words.index('--work-dir') + 1]
-    elif words[3] == 'scenes':
+    elif words[3:4] == ['scenes']:
         made = words[4]
         words += [] if '--train' in words else FEW
     if made in given:

@@ -42,7 +42,7 @@ class Browser:
         out: Folder for the pictures.
         split: ``'train'``, ``'val'`` or ``'test'``.
         number: How many samples, of all if there are fewer.
-        seed: Of their choice and augmentation.
+        seed: Seed of their choice and augmentation.
 
     Attributes:
         notes: What is to be said of the annotations.

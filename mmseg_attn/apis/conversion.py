@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..engine.checkpoint import load_checkpoint
+from ..engine.checkpoint import load_checkpoint, weights_of
 from ..errors import UserError
 from ..files import whole
 
@@ -59,9 +59,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: As of :func:`load_checkpoint`.
     """
-    weights = load_checkpoint(path)
-    for key in ('state_dict', 'model'):
-        weights = weights.get(key, weights)
+    weights = weights_of(load_checkpoint(path))
     return {
         re.sub(r'^module\.', '', key): value
         for key, value in weights.items()

@@ -31,7 +31,7 @@ def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
     checkpoint = read_checkpoint(path, map_location)
     if not isinstance(checkpoint, dict) or not any(
         isinstance(value, torch.Tensor)
-        for value in _weights(checkpoint).values()
+        for value in weights_of(checkpoint).values()
     ):
         raise UserError(
             f'{path} holds no weights: expected a state dict or a dict with '
@@ -95,7 +95,7 @@ def match_weights(
     # A test-time-augmentation or DDP wrapper keeps the model in .module.
     if not hasattr(model, 'backbone') and hasattr(model, 'module'):
         model = model.module
-    weights = _weights(checkpoint)
+    weights = weights_of(checkpoint)
     metadata = getattr(weights, '_metadata', {})
     weights = OrderedDict(
         (re.sub(r'^module\.', '', key), value)
@@ -147,8 +147,15 @@ def match_weights(
     )
 
 
-def _weights(checkpoint: dict) -> dict:
-    """Find the state dict in a checkpoint."""
+def weights_of(checkpoint: dict) -> dict:
+    """Find the state dict in a checkpoint.
+
+    Args:
+        checkpoint: A state dict, or a dict that holds one.
+
+    Returns:
+        The state dict.
+    """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
             return checkpoint[key]

@@ -292,7 +292,7 @@ def _check_values(cfg: Config, name: str, entry: dict, kind: type) -> None:
 def _check_ignored(cfg: Config, kinds: tuple[str, ...]) -> None:
     """Refuse a segmentor whose parts do not ignore the same label."""
     head = decode_head(cfg)
-    if cfg.get('default_scope') != 'mmseg' or not head:
+    if not head:
         return
     expected = head.get('ignore_index', IGNORED)
     found = {}

@@ -314,7 +314,7 @@ def add_file_checks(cfg: Config) -> None:
     for key in (*LOADERS, 'tta_pipeline'):
         use_own_loader(cfg.get(key))
     head = decode_head(cfg)
-    if cfg.get('default_scope') != 'mmseg' or not head:
+    if not head:
         return
     check = dict(
         type='mmseg_attn.CheckAnnotations',

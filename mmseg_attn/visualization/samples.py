@@ -19,7 +19,7 @@ class LabelPainter:
     """Draws label maps in the colours of their dataset.
 
     Args:
-        metainfo: Of the dataset, with its ``classes`` and ``palette``.
+        metainfo: That of the dataset, with its ``classes`` and ``palette``.
     """
 
     def __init__(self, metainfo: dict) -> None:
@@ -60,7 +60,7 @@ class SamplePainter:
     """Draws boxes and masks in the colours of their dataset.
 
     Args:
-        metainfo: Of the dataset, with its ``classes`` and ``palette``.
+        metainfo: That of the dataset, with its ``classes`` and ``palette``.
     """
 
     def __init__(self, metainfo: dict) -> None:

@@ -7,7 +7,9 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from report import about, pixels, replace_file
+from report import about, pixels
+
+from mmseg_attn.files import whole
 
 
 def draw(rows, info, out):
@@ -52,5 +54,6 @@ def plot(rows, label, title, path):
         handles, labels, loc='outside lower center', ncols=4, fontsize=9
     )
     figure.suptitle(title, fontsize=9)
-    replace_file(path, lambda p: figure.savefig(p, dpi=110, format='png'))
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110)
     plt.close(figure)

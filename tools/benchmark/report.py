@@ -8,6 +8,7 @@ import math
 
 from clock import KINDS
 
+from mmseg_attn.files import whole
 from mmseg_attn.markdown import markdown_table
 
 NAMES = ['case', 'BxHxW', 'contestant']
@@ -24,16 +25,10 @@ NOTE = (
 )
 
 
-def replace_file(path, make):
-    """Let ``make`` write a file, which then takes the place of ``path``."""
-    temporary = path.with_name(f'.{path.name}')
-    make(temporary)
-    temporary.replace(path)
-
-
 def write(path, text):
     """Write a text file whole."""
-    replace_file(path, lambda temporary: temporary.write_text(text))
+    with whole(path) as partial:
+        partial.write_text(text)
 
 
 def pixels(size):
