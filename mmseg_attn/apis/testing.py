@@ -2,16 +2,22 @@
 """Change a config so that its test draws, saves, or sees more views."""
 
 import copy
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
-from mmseg.evaluation import CityscapesMetric, IoUMetric
-from mmseg.registry import METRICS
+from mmengine.logging import print_log
 
 from ..engine.data_checks import check_output_folder, evaluator_configs
+from ..engine.unlabelled import (
+    is_cityscapes,
+    mask_savers,
+    only_save,
+    without_masks,
+)
 from ..errors import UserError
 from ..files import gathered
 from .predictors import test_dataset, tta_model
@@ -188,6 +194,8 @@ def _scaled(resize: ConfigDict, ratio: float) -> ConfigDict:
 def saved_masks(cfg: Config, folder: str) -> Iterator[None]:
     """Let a test save class maps, all of them or none.
 
+    Where the test set has no masks nothing is measured.
+
     Args:
         cfg: Config of a segmentor. It is changed.
         folder: Where the masks go.
@@ -200,24 +208,23 @@ def saved_masks(cfg: Config, folder: str) -> Iterator[None]:
             reads from the folder.
     """
     check_output_folder(cfg, folder)
-    evaluators = evaluator_configs(cfg, 'test_evaluator')
-    savers = [item for item in evaluators if _saves_masks(item.type)]
+    savers = mask_savers(cfg, 'test_evaluator')
     if not savers:
+        evaluators = evaluator_configs(cfg, 'test_evaluator')
         raise UserError(
             '--out needs a test_evaluator that can save masks, such as '
             f'IoUMetric, got {", ".join(item.type for item in evaluators)}.'
         )
+    if without_masks(cfg, 'test_dataloader'):
+        only_save(cfg)
+        note = 'the test set has no masks: predictions are saved, no metric.'
+        print_log(note, 'current', logging.WARNING)
     with gathered(folder, is_main_process) as partial:
         for evaluator in savers:
             evaluator.output_dir = str(partial)
-            if issubclass(METRICS.get(evaluator.type), CityscapesMetric):
+            if is_cityscapes(evaluator):
                 evaluator.keep_results = True
         yield
-
-
-def _saves_masks(name: str) -> bool:
-    kind = METRICS.get(name)
-    return kind is not None and issubclass(kind, (IoUMetric, CityscapesMetric))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import UserError, near
 from ..hosts import HostError
 from ..registry import HOOKS
+from .batch_checks import check_batches
 from .label_checks import check_label_maps
 
 
@@ -28,15 +29,16 @@ class CheckSetupHook(Hook):
             UserError: A dataset has more classes than a head, or a head
                 expects other channels than the backbone gives, or the clips
                 of a dataset label another frame than the model segments, or
-                its label maps cannot be meant so.
+                its label maps cannot be meant so, or a batch of a test would
+                hold pictures of several sizes.
         """
         model = runner.model
         while hasattr(model, 'module'):  # DDP, test-time augmentation
             model = model.module
         check_channels(model)
         check_class_weights(model)
-        loops = (runner._train_loop, runner._val_loop, runner._test_loop)
-        for loop in loops:
+        for kind in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{kind}_loop')
             if not isinstance(loop, BaseLoop):
                 continue
             dataset = loop.dataloader.dataset
@@ -47,6 +49,8 @@ class CheckSetupHook(Hook):
                 self._check_classes(runner, dataset, name, head)
             for line in check_label_maps(dataset):
                 runner.logger.warning(line)
+            if kind != 'train':
+                check_batches(f'{kind}_dataloader', loop.dataloader, model)
 
     def _check_classes(
         self, runner: Runner, dataset: Sized, name: str, head: nn.Module

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 
 from ..datasets.class_info import check_class_info, check_palette
 from ..datasets.coco import CocoReport, check_coco, check_usable
+from ..datasets.text_lists import check_list
 from ..errors import UserError
 from .config_errors import config_mistakes
 
@@ -51,18 +52,23 @@ def check_data(cfg: Config, loader: str) -> list[str]:
 
 
 def check_paths(cfg: Config, loader: str) -> None:
-    """Refuse a dataset whose folders or lists are not there.
+    """Refuse a dataset whose folders or lists are not there, or no text.
 
     Args:
         cfg: The config.
         loader: Which of its dataloaders.
 
     Raises:
-        UserError: One does not exist; remote ones are not looked for.
+        UserError: One does not exist (remote ones are not looked for), or a
+            list is not in UTF-8.
     """
     for dataset in dataset_configs(cfg.get(loader)):
         for name, path in _paths(dataset).items():
-            if '://' in path or os.path.exists(path):
+            if '://' in path:
+                continue
+            if os.path.exists(path):
+                if name == 'ann_file':
+                    check_list(path, loader)
                 continue
             raise UserError(
                 f'{name} of {loader} does not exist: {path} (data_root is '
@@ -89,7 +95,9 @@ def check_class_lists(cfg: Config, loader: str) -> None:
         meta = dataset.get('metainfo') or {}
         where = f'metainfo of {loader} ({dataset.get("type")})'
         classes = meta.get('classes')
-        if classes is not None and not os.path.isfile(str(classes)):
+        if os.path.isfile(str(classes)):
+            check_list(classes, where)
+        elif classes is not None:
             # Of a subset of the dataset's classes, mmseg takes the colours.
             check_class_info({'classes': classes}, where)
         palette = meta.get('palette')

@@ -28,6 +28,7 @@ from .data_checks import (
 )
 from .resume import resume
 from .samples import NamedItems
+from .unlabelled import check_labelled
 
 
 def build_runner(cfg: Config, train: bool = True) -> Runner:
@@ -98,11 +99,11 @@ def check(cfg: Config, train: bool) -> list[str]:
     check_installed(cfg)
     check_config(cfg, train)
     loaders = ('train_dataloader', 'val_dataloader')
-    return [
-        note
-        for loader in (loaders if train else ('test_dataloader',))
-        for note in check_data(cfg, loader)
-    ]
+    notes = []
+    for loader in loaders if train else ('test_dataloader',):
+        notes += check_data(cfg, loader)
+        check_labelled(cfg, loader)
+    return notes
 
 
 def build(cfg: Config) -> Runner:

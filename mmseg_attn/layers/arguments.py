@@ -51,6 +51,24 @@ def check_numbers(
             )
 
 
+def check_shares(layer: str, **shares: float) -> None:
+    """Refuse what is no share of values that are dropped.
+
+    Args:
+        layer: Name of the layer, for the message.
+        **shares: By the names of the arguments.
+
+    Raises:
+        ValueError: One is no number from 0 to below 1.
+    """
+    for name, value in shares.items():
+        if not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ValueError(
+                f'{layer}: {name} must be a number from 0 to below 1, got '
+                f'{value!r}'
+            )
+
+
 def check_configs(layer: str, **configs: dict | None) -> None:
     """Refuse what is no config of a convolution, norm or activation.
 

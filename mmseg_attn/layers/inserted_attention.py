@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from .arguments import check_counts, check_numbers
 
 
 class InsertedAttention(BaseModule):
@@ -52,10 +53,9 @@ class InsertedAttention(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        if not isinstance(recurrence, int) or recurrence < 1:
-            raise ValueError(
-                f'recurrence must be an integer >= 1, got {recurrence!r}'
-            )
+        name = type(self).__name__
+        check_counts(name, in_channels=in_channels, recurrence=recurrence)
+        check_numbers(name, gamma_init=gamma_init)
         self.recurrence = recurrence
         self.layer = MODELS.build({**layer, 'in_channels': in_channels})
         width = getattr(self.layer, 'out_channels', in_channels)

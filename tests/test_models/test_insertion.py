@@ -171,7 +171,10 @@ def test_hosts_modes_hold(host):
         (dict(stage=3.0), 'got 3.0'),
         (dict(stage=True), 'got True'),
         (dict(stage=1), 'stage 1 would never learn: frozen_stages=1'),
-        (dict(stage=2, recurrence=0), 'recurrence must be an integer >= 1'),
+        (
+            dict(stage=2, recurrence=0),
+            'recurrence must be a whole number of at least 1',
+        ),
     ],
 )
 def test_wrong_places(host, options, message):

@@ -181,6 +181,51 @@ def test_missing_list(cfg):
     assert 'ann_file of val_dataloader does not exist' in refusal(cfg)
 
 
+@pytest.mark.parametrize(
+    'content, kind',
+    [
+        ('0\n1\n'.encode('utf-16'), 'UTF-16 text'),
+        ('0\n1\n'.encode('utf-16-be'), 'no text, or UTF-16 text'),
+        ('0\n1\n'.encode('utf-8-sig'), 'UTF-8 text with a byte order mark'),
+        ('Straße\n'.encode('latin-1'), 'text in another encoding'),
+    ],
+)
+def test_list_in_another_encoding(cfg, data, content, kind):
+    (data / 'val.txt').write_bytes(content)
+    cfg.val_dataloader.dataset.ann_file = 'val.txt'
+    expected = f'{data}/val.txt of val_dataloader is {kind}: expected a list'
+    assert refusal(cfg).startswith(expected)
+
+
+def test_class_names_in_another_encoding(cfg, data):
+    (data / 'names.txt').write_bytes('ground\nbox\nbar\n'.encode('utf-16'))
+    cfg.val_dataloader.dataset.metainfo.classes = str(data / 'names.txt')
+    assert 'names.txt of metainfo of val_dataloader' in refusal(cfg)
+
+
+def test_validation_batches_of_several_sizes(cfg, data):
+    """Said before the first iteration; of one size they are no problem."""
+    for kind in ('images', 'masks'):
+        path = data / kind / 'val' / '3.png'
+        cv2.imwrite(str(path), cv2.imread(str(path), -1)[:40])
+    cfg.val_dataloader.batch_size = 4
+    text = refusal(cfg)
+    assert text.startswith('val_dataloader.batch_size is 4, but behind')
+    images = data / 'images' / 'val'
+    assert f'{images}/0.png (48 x 48) and {images}/3.png (48 x 40)' in text
+    assert text.endswith('Set val_dataloader.batch_size=1')
+    assert not list((data.parent / 'run').glob('*/vis_data/scalars.json'))
+    # A resize to one size makes them one.
+    cfg.val_dataloader.dataset.pipeline[1].keep_ratio = False
+    build_runner(cfg).train()
+
+
+def test_masks_are_loaded_that_no_folder_has(cfg):
+    del cfg.val_dataloader.dataset.data_prefix['seg_map_path']
+    expected = 'data_prefix of val_dataloader names no seg_map_path'
+    assert refusal(cfg).startswith(expected)
+
+
 @pytest.mark.parametrize('loader', ['train', 'val'])
 def test_empty_folder(cfg, data, loader):
     cfg[f'{loader}_dataloader'].dataset.img_suffix = '.jpeg'

@@ -118,6 +118,23 @@ def test_metric_that_saves_no_masks(tool, trained, tmp_path):
     assert code.startswith('Error: --out needs') and 'DumpResults' in code
 
 
+@pytest.mark.parametrize('options', [(), ('--tta',)])
+def test_a_test_set_without_masks(tool, trained, tmp_path, options):
+    """The same predictions are saved, and there is no metric."""
+    tool('--out', tmp_path / 'with', *options)
+    changed = Config.fromfile(str(trained[0]))
+    del changed.test_dataloader.dataset.data_prefix['seg_map_path']
+    changed.dump(str(tmp_path / 'changed.py'))
+    config = tmp_path / 'changed.py'
+    code, metrics = tool('--out', tmp_path / 'out', *options, config=config)
+    assert code is None and 'mIoU' not in metrics
+    expected, found = read(tmp_path / 'with'), read(tmp_path / 'out')
+    assert expected.keys() == found.keys() and len(found) == 8
+    assert all((expected[name] == found[name]).all() for name in found)
+    code, _ = tool(*options, config=config)
+    assert 'save predictions without a metric: tools/test.py --out' in code
+
+
 def test_flip_and_scales(tool, tmp_path):
     """With flips, a mirrored picture gets the mirrored prediction."""
     tool('--out', tmp_path / 'plain')

@@ -11,7 +11,9 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ...layers.arguments import check_counts
 from ...registry import MODELS
+from .arguments import check_head
 
 
 @MODELS.register_module()
@@ -35,8 +37,8 @@ class AttentionHead(FCNHead):
             which is 2.
 
     Raises:
-        ValueError: ``recurrence`` is negative, or the layer has another
-            number of output channels than the head.
+        ValueError: ``recurrence`` is negative, the layer has another number
+            of output channels than the head, or an argument cannot be meant.
         KeyError: No layer is registered under the type in ``attention``.
     """
 
@@ -51,11 +53,15 @@ class AttentionHead(FCNHead):
         ccl_channels: int = 16,
         **kwargs: Any,
     ):
-        super().__init__(num_convs=2, **kwargs)
-        if not isinstance(recurrence, int) or recurrence < 0:
+        name = type(self).__name__
+        check_head(name, kwargs)
+        check_counts(name, ccl_channels=ccl_channels)
+        if type(recurrence) is not int or recurrence < 0:
             raise ValueError(
-                f'recurrence must be an integer >= 0, got {recurrence!r}'
+                f'{name}: recurrence must be a whole number of at least 0, '
+                f'got {recurrence!r}'
             )
+        super().__init__(num_convs=2, **kwargs)
         self.recurrence = recurrence
         layer = MODELS.build({**attention, 'in_channels': self.channels})
         width = getattr(layer, 'out_channels', self.channels)

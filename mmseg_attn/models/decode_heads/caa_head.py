@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ...hosts import HostError
+from ...layers.arguments import check_counts
 from ...registry import MODELS
+from .arguments import check_head
 
 
 @MODELS.register_module()
@@ -51,10 +53,14 @@ class CAAHead(BaseDecodeHead):
         attention: dict | None = None,
         **kwargs: Any,
     ):
-        super().__init__(in_channels=in_channels, channels=channels, **kwargs)
+        name = type(self).__name__
+        options = dict(kwargs, in_channels=in_channels, channels=channels)
+        check_head(name, options)
+        check_counts(name, attention_channels=attention_channels)
+        super().__init__(**options)
         if self.input_transform == 'multiple_select':
             raise ValueError(
-                f'{type(self).__name__} takes one map, got in_index='
+                f'{name} takes one map, got in_index='
                 f'{self.in_index}: leave out input_transform, or use '
                 "'resize_concat'"
             )

@@ -32,7 +32,8 @@ class CCHead3D(CCHead):
         kwargs: Further arguments of :class:`AttentionHead`, of one input map.
 
     Raises:
-        ValueError: The head takes several maps.
+        ValueError: The head takes several maps, or an argument cannot be
+            meant.
 
     CCNet, https://arxiv.org/abs/1811.11721, 3D criss-cross attention.
     """
@@ -49,6 +50,7 @@ class CCHead3D(CCHead):
                 'CCHead3D takes one map of the backbone: input_transform must '
                 f'be None, got {kwargs["input_transform"]!r}'
             )
+        check_label_frame('CCHead3D', label_frame)
         super().__init__(
             recurrence=recurrence,
             attention={**(attention or {}), 'spatial_dims': 3},
@@ -116,6 +118,24 @@ def per_frame(module: nn.Module, x: Tensor) -> Tensor:
     batch, frames = x.shape[0], x.shape[2]
     out = module(x.transpose(1, 2).flatten(0, 1))
     return out.unflatten(0, (batch, frames)).transpose(1, 2)
+
+
+def check_label_frame(name: str, label_frame: int | None) -> None:
+    """Refuse what is no number of a frame.
+
+    Args:
+        name: Of the class, for the message.
+        label_frame: The number, or None for the middle one.
+
+    Raises:
+        ValueError: It is neither None nor a whole number from 0 on.
+    """
+    number = type(label_frame) is int and label_frame >= 0
+    if label_frame is not None and not number:
+        raise ValueError(
+            f'{name}: label_frame must be a whole number of at least 0, or '
+            f'None for the middle one, got {label_frame!r}'
+        )
 
 
 def middle(frames: int, label_frame: int | None) -> int:

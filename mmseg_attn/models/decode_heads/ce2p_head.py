@@ -14,7 +14,9 @@ from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ...layers.arguments import check_counts, check_numbers
 from ...registry import MODELS
+from .arguments import check_head
 from .attention_head import AttentionHead
 
 
@@ -69,13 +71,25 @@ class CE2PHead(AttentionHead):
         recurrence: int = 2,
         **kwargs: Any,
     ):
-        if len(in_channels) != 4 or len(in_index) != 4:
+        name = type(self).__name__
+        check_head(name, dict(in_channels=in_channels, in_index=in_index))
+        check_counts(
+            name,
+            decoder_channels=decoder_channels,
+            skip_channels=skip_channels,
+            edge_width=edge_width,
+        )
+        check_numbers(name, 0, edge_weight=edge_weight)
+        stages = in_channels, in_index
+        if any(isinstance(s, int) or len(s) != 4 for s in stages):
             raise ValueError(
-                'CE2PHead takes four stages, got in_channels='
+                f'{name} takes four stages, got in_channels='
                 f'{in_channels} and in_index={in_index}'
             )
         if edge_width % 2 != 1:
-            raise ValueError(f'edge_width must be odd, got {edge_width}')
+            raise ValueError(
+                f'{name}: edge_width must be odd, got {edge_width}'
+            )
         kwargs.setdefault(
             'init_cfg',
             {

@@ -11,7 +11,9 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from ...layers.arguments import check_counts
 from ...registry import MODELS
+from .arguments import check_head
 
 # Where the host has the blocks of its one partition: in the head itself.
 _HOST = ('global_relation.', 'local_relation.')
@@ -52,6 +54,8 @@ class ISAHead(BaseDecodeHead):
         attention: dict | None = None,
         **kwargs: Any,
     ):
+        check_head(type(self).__name__, kwargs)
+        check_counts(type(self).__name__, isa_channels=isa_channels)
         super().__init__(**kwargs)
         if not isinstance(down_factor, Sequence) or not down_factor:
             raise ValueError(

@@ -14,9 +14,11 @@ from mmseg.models.decode_heads.da_head import CAM
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from ...layers.arguments import check_shares
 from ...layers.layout import cut
 from ...ops.core.autograd import is_traced, no_autocast
 from ...registry import MODELS
+from .arguments import check_head
 
 
 class ChannelAttention(CAM):
@@ -146,20 +148,30 @@ class MAResUNetHead(BaseDecodeHead):
         norm_cfg: dict | None = None,
         **kwargs: Any,
     ):
-        if len(in_channels) != 4 or len(in_index) != 4:
-            raise ValueError(
-                f'{type(self).__name__} takes four stages, got in_channels='
-                f'{in_channels} and in_index={in_index}'
-            )
-        super().__init__(
-            in_channels=list(in_channels),
-            in_index=list(in_index),
+        name = type(self).__name__
+        options = dict(
+            kwargs,
+            in_channels=in_channels,
+            in_index=in_index,
             channels=channels,
-            input_transform='multiple_select',
             dropout_ratio=dropout_ratio,
-            norm_cfg=norm_cfg or dict(type='BN'),
-            **kwargs,
+            norm_cfg=dict(type='BN') if norm_cfg is None else norm_cfg,
         )
+        check_head(name, options)
+        check_shares(name, attention_dropout=attention_dropout)
+        stages = in_channels, in_index
+        if any(isinstance(s, int) or len(s) != 4 for s in stages):
+            raise ValueError(
+                f'{name} takes four stages, got in_channels={in_channels} and '
+                f'in_index={in_index}'
+            )
+        if min(in_channels) < 4:
+            raise ValueError(
+                f'{name}: in_channels must be at least 4 each, a quarter of '
+                f'which the decoder works on, got {in_channels}'
+            )
+        options |= dict(in_channels=list(in_channels), in_index=list(in_index))
+        super().__init__(input_transform='multiple_select', **options)
         attention = attention or dict(type='mmseg_attn.LinearAttention')
         self.attentions = nn.ModuleList(
             AttentionBlock(width, attention, attention_dropout)

@@ -15,8 +15,10 @@ from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ...layers.arguments import check_counts, given
 from ...ops.core.checks import check_choice
 from ...registry import MODELS
+from .arguments import check_head
 
 TEST_OUTPUTS = ('mask', 'dense', 'mask+dense')
 
@@ -70,6 +72,9 @@ class SqueezeAttentionHead(BaseDecodeHead):
     ):
         name = type(self).__name__
         check_choice(name, 'test_output', test_output, TEST_OUTPUTS)
+        check_counts(name, **given(fcn_channels=fcn_channels))
+        widths = dict(in_channels=in_channels, channels=channels)
+        check_head(name, dict(kwargs, in_index=in_index, **widths))
         if isinstance(in_channels, int) or isinstance(in_index, int):
             raise ValueError(
                 f'{name} takes several stages, got in_channels={in_channels} '

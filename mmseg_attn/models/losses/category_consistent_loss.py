@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.arguments import check_counts, check_numbers
+from ...ops.core.checks import check_choice
 from ...registry import MODELS
+from .arguments import check_loss_name
 
 
 @MODELS.register_module()
@@ -65,27 +68,25 @@ class CategoryConsistentLoss(nn.Module):
         loss_name: str = 'loss_ccl',
     ):
         super().__init__()
+        name = type(self).__name__
+        check_numbers(name, delta_var=delta_var, delta_dist=delta_dist)
+        check_numbers(
+            name,
+            0,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            loss_weight=loss_weight,
+        )
+        check_counts(name, min_pixels=min_pixels)
         if not 0 <= delta_var < delta_dist:
             raise ValueError(
-                'expected 0 <= delta_var < delta_dist, got '
+                f'{name}: expected 0 <= delta_var < delta_dist, got '
                 f'delta_var={delta_var} and delta_dist={delta_dist}'
             )
-        if min_pixels < 1:
-            raise ValueError(f'min_pixels must be positive, got {min_pixels}')
-        if variance not in ('piecewise', 'quadratic'):
-            raise ValueError(
-                "variance must be 'piecewise' or 'quadratic', got "
-                f'{variance!r}'
-            )
-        if resize not in ('label', 'feature'):
-            raise ValueError(
-                f"resize must be 'label' or 'feature', got {resize!r}"
-            )
-        if not loss_name.startswith('loss'):
-            raise ValueError(
-                "loss_name must begin with 'loss', else mmengine does not "
-                f'add it to the total; got {loss_name!r}'
-            )
+        check_choice(name, 'variance', variance, ('piecewise', 'quadratic'))
+        check_choice(name, 'resize', resize, ('label', 'feature'))
+        check_loss_name(name, loss_name)
         self.delta_var = delta_var
         self.delta_dist = delta_dist
         self.alpha = alpha

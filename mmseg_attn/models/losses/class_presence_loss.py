@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.arguments import check_numbers
 from ...ops.core.checks import check_choice
 from ...registry import MODELS
+from .arguments import check_loss_name
 
 REDUCTIONS = ('mean', 'sum')
 
@@ -38,7 +40,10 @@ class ClassPresenceLoss(nn.Module):
         loss_name: str = 'loss_presence',
     ):
         super().__init__()
-        check_choice(type(self).__name__, 'reduction', reduction, REDUCTIONS)
+        name = type(self).__name__
+        check_choice(name, 'reduction', reduction, REDUCTIONS)
+        check_numbers(name, 0, loss_weight=loss_weight)
+        check_loss_name(name, loss_name)
         self.reduction = reduction
         self.loss_weight = loss_weight
         self.loss_name = loss_name

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...layers.arguments import check_numbers
 from ...registry import MODELS
 
 
@@ -34,6 +35,15 @@ class DisparityLoss(nn.Module):
         weights: Sequence[float] = (0.5, 0.7, 1.0),
     ):
         super().__init__()
+        name = type(self).__name__
+        check_numbers(name, 1, max_disparity=max_disparity)
+        if not isinstance(weights, Sequence) or not weights:
+            raise ValueError(
+                f'{name}: weights must be a number for each map, such as '
+                f'(0.5, 0.7, 1.0), got {weights!r}'
+            )
+        for weight in weights:
+            check_numbers(name, 0, weights=weight)
         self.max_disparity = max_disparity
         self.weights = tuple(weights)
 

@@ -4,6 +4,7 @@
 import torch
 from torch import Tensor, nn
 
+from ...layers.arguments import check_numbers
 from ...registry import TASK_UTILS
 
 
@@ -38,10 +39,15 @@ class OHEMPixelSampler:
         thresh: float = 0.7,
         min_kept: int = 100000,
     ) -> None:
+        name = type(self).__name__
+        check_numbers(name, thresh=thresh)
         if not 0 < thresh <= 1:
-            raise ValueError(f'thresh must be in (0, 1], got {thresh}')
-        if min_kept < 0:
-            raise ValueError(f'min_kept must not be negative, got {min_kept}')
+            raise ValueError(f'{name}: thresh must be in (0, 1], got {thresh}')
+        if type(min_kept) is not int or min_kept < 0:
+            raise ValueError(
+                f'{name}: min_kept must be a whole number of at least 0, got '
+                f'{min_kept!r}'
+            )
         self.context = context
         self.thresh = thresh
         self.min_kept = min_kept

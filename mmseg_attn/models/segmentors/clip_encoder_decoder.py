@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ...errors import UserError
 from ...registry import MODELS
-from ..decode_heads.cc_head_3d import middle
+from ..decode_heads.cc_head_3d import check_label_frame, middle
 
 
 @MODELS.register_module()
@@ -35,6 +35,7 @@ class ClipEncoderDecoder(EncoderDecoder):
     def __init__(
         self, decode_head: dict, label_frame: int | None = None, **kwargs: Any
     ):
+        check_label_frame(type(self).__name__, label_frame)
         self.label_frame = label_frame
         head = {**decode_head, 'label_frame': label_frame}
         super().__init__(decode_head=head, **kwargs)

@@ -73,9 +73,13 @@ class MirrorTTAModel(SegTTAModel):
     ) -> None:
         super().__init__(**kwargs)
         self.order = list(range(self.module.out_channels))
-        flat = [label for pair in swap_labels for label in pair]
+        pairs = isinstance(swap_labels, Sequence) and all(
+            isinstance(pair, Sequence) for pair in swap_labels
+        )
+        flat = [n for pair in swap_labels for n in pair] if pairs else []
         if (
-            any(len(pair) != 2 for pair in swap_labels)
+            not pairs
+            or any(len(pair) != 2 for pair in swap_labels)
             or len(set(flat)) != len(flat)
             or not set(flat) <= set(self.order)
         ):

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...layers.arguments import check_counts
 from ...layers.inserted_attention import InsertedAttention
 from ...registry import MODELS
 from .features import START
@@ -112,6 +113,7 @@ class _Aggregation(BaseModule):
         attention: dict | None,
         init_cfg: dict | None,
     ):
+        check_counts(type(self).__name__, in_channels=in_channels)
         super().__init__(init_cfg or START)
         self.dres0 = pair(in_channels, last_relu=True)
         self.dres1 = pair(32)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import UserError
+from ...layers.arguments import check_counts
 from ...layers.inserted_attention import InsertedAttention
 from ...registry import MODELS
 
@@ -119,10 +120,12 @@ class PSMNetFeatures(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg or START)
-        if len(pool_sizes) != 4:
+        if not isinstance(pool_sizes, Sequence) or len(pool_sizes) != 4:
             raise ValueError(
-                f'pool_sizes must be four numbers, got {pool_sizes}'
+                f'pool_sizes must be four numbers, got {pool_sizes!r}'
             )
+        for size in pool_sizes:
+            check_counts(type(self).__name__, pool_sizes=size)
         self.align_corners = align_corners
         self.min_size = 4 * max(pool_sizes)
         relu = nn.ReLU(inplace=True)

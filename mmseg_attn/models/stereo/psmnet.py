@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import UserError
+from ...layers.arguments import check_counts
 from ...registry import MODELS
 
 # Two hourglasses in a row halve a volume that is a quarter as large.
@@ -60,10 +61,12 @@ class PSMNet(BaseModel):
         init_cfg: dict | None = None,
     ):
         super().__init__(data_preprocessor, init_cfg)
-        if max_disparity < DIVISOR or max_disparity % DIVISOR:
+        name = type(self).__name__
+        check_counts(name, max_disparity=max_disparity)
+        if max_disparity % DIVISOR:
             raise ValueError(
-                f'max_disparity must be a positive multiple of {DIVISOR}, '
-                f'got {max_disparity}'
+                f'{name}: max_disparity must be a positive multiple of '
+                f'{DIVISOR}, got {max_disparity}'
             )
         self.max_disparity = max_disparity
         self.one_batch = one_batch
