@@ -116,9 +116,12 @@ def train_and_predict(text: str) -> tuple[tuple[float, ...], int, int, int]:
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     watched = model.decode_head.conv_seg.weight
     before = watched.detach().clone()
-    # mmseg 1.2.2 cannot have class_weight and ignored pixels together.
+    # mmseg 1.2.2 cannot have a loss weigh classes where pixels are ignored.
     batch = seg_batch(
-        model.num_classes, SIZE, SIZE, ignored='class_weight' not in text
+        model.num_classes,
+        SIZE,
+        SIZE,
+        ignored='class_weight' not in text or 'ClassWeightPixel' in text,
     )
     # Taller than wide: an exchange of the two sides would show.
     to_test = seg_batch(model.num_classes, 49, 33)

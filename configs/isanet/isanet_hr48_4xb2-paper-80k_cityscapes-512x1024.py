@@ -1,12 +1,13 @@
 _base_ = [
     '../_base_/models/isanet_hr48.py',
-    '../_base_/datasets/cityscapes.py',
+    '../_base_/datasets/cityscapes_isanet.py',
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_40k.py',
 ]
 crop_size = (512, 1024)
 model = dict(
     data_preprocessor=dict(size=crop_size),
+    decode_head=dict(sampler={{_base_.sampler}}),
 )
 max_iters = 80000
 optim_wrapper = dict(

@@ -26,3 +26,22 @@ param_scheduler = [
     )
 ]
 train_cfg = dict(max_iters=max_iters)
+# With ResNet the official code tests at these scales of the picture itself.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+                for ratio in (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
+            ],
+            [
+                dict(type='RandomFlip', prob=p, direction='horizontal')
+                for p in (0.0, 1.0)
+            ],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]

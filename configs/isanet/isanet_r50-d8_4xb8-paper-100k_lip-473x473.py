@@ -6,7 +6,10 @@ _base_ = [
 ]
 crop_size = (473, 473)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    # Of LIP alone this mean, in the official code.
+    data_preprocessor=dict(
+        size=crop_size, mean=[104.00698793, 116.66876762, 122.67891434]
+    ),
     decode_head=dict(num_classes=20),
     auxiliary_head=dict(num_classes=20),
 )

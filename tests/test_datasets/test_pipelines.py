@@ -35,6 +35,7 @@ BASES = {
     'potsdam': ((512, 512), [*range(7)], [*range(6), 255]),
 }
 # The same data at other sizes.
+BASES['cityscapes_isanet'] = BASES['cityscapes']
 for name, size in (
     ('ade20k', 520),
     ('pascal_context_59', 513),

@@ -59,6 +59,16 @@ def test_any_size(size):
             assert model(x).shape == (1, 6, 64, 96)
 
 
+def test_the_classifier_starts_as_torchs():
+    """As in the official code; the host's would be normal, with 0.01."""
+    head = network().decode_head
+    before = head.conv_seg.weight.clone()
+    head.init_weights()
+    assert torch.equal(head.conv_seg.weight, before)
+    bound = (head.channels * 9) ** -0.5  # uniform, of the values that go in
+    assert 0.9 * bound < before.abs().max() <= bound
+
+
 def test_wiring_of_the_spec():
     """Attention on each stage; decoded ones are added below the skips."""
     head = network(width=8).decode_head.eval()

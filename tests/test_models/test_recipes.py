@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_attn.models import (
+    ClassWeightPixelSampler,
     DeepStemResNet,
     MirrorTTAModel,
     OHEMPixelSampler,
@@ -179,6 +180,50 @@ def test_ohem_inside_a_head_and_with_nothing_labelled():
 def test_ohem_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         OHEMPixelSampler(Context, **wrong)
+
+
+def test_weights_of_classes_are_those_of_torch():
+    """The loss of a head, with ignored pixels, in each family of hosts."""
+    init_default_scope('mmseg')
+    weight = [0.8, 1.5, 0.3]
+    head = FCNHead(
+        in_channels=4,
+        channels=4,
+        num_classes=3,
+        num_convs=1,
+        sampler={
+            'type': 'mmseg_attn.ClassWeightPixelSampler',
+            'class_weight': weight,
+        },
+        loss_decode={'type': 'CrossEntropyLoss', 'avg_non_ignore': True},
+    )
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+    label = torch.randint(0, 3, (2, 1, 8, 8))
+    label[0, 0, :5] = 255
+    data = [SegDataSample(gt_sem_seg=PixelData(data=x)) for x in label]
+    found = head.loss_by_feat(logits, data)['loss_ce']
+    (gradient,) = torch.autograd.grad(found, logits)
+    expected = nn.functional.cross_entropy(
+        logits,
+        label.squeeze(1),
+        weight=torch.tensor(weight),
+        ignore_index=255,
+    )
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        gradient, torch.autograd.grad(expected, logits)[0]
+    )
+    label[:] = 255
+    assert head.loss_by_feat(logits, data)['loss_ce'] == 0
+
+
+@pytest.mark.parametrize('wrong', [[1.0] * 18, [1.0] * 18 + [0.0]])
+def test_weights_of_classes_are_checked(wrong):
+    context = nn.Module()
+    context.num_classes = 19
+    with pytest.raises(ValueError, match='class_weight'):
+        ClassWeightPixelSampler(context, wrong)
 
 
 SWAP = [(1, 2), (3, 4)]

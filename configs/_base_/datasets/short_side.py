@@ -11,9 +11,8 @@ short_side = {
                 ratio_range=(0.5, 2.0),
                 keep_ratio=True,
             ),
-            dict(
-                type='RandomCrop', crop_size=(side, side), cat_max_ratio=0.75
-            ),
+            # Anywhere, as in the official code of ISANet and of CAR.
+            dict(type='RandomCrop', crop_size=(side, side)),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PhotoMetricDistortion'),
             dict(type='PackSegInputs'),

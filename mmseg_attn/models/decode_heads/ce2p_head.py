@@ -198,10 +198,6 @@ class CE2PHead(AttentionHead):
         return losses | self.consistency_loss(attended, label, losses)
 
 
-# Not the head's ignore_index, which may be 0 or 1.
-_EDGE_IGNORED = 255
-
-
 def edge_labels(
     label: Tensor, width: int = 3, ignore_index: int = 255
 ) -> Tensor:
@@ -213,8 +209,8 @@ def edge_labels(
         ignore_index: Label without a border.
 
     Returns:
-        (B, H, W) int64, 1 on a border, 0 elsewhere, 255 where the
-        label is ``ignore_index``.
+        (B, H, W) int64, 1 on a border, 0 elsewhere, also where the label is
+        ``ignore_index``, such as in padding.
 
     Source: CE2P, https://arxiv.org/abs/1809.05996; its code marks one side of
     each border, then dilates, and so does this.
@@ -231,7 +227,7 @@ def edge_labels(
     mark((full, body, body), (full, tail, tail))
     mark((full, body, tail), (full, tail, body))
     edge = F.max_pool2d(edge.float(), width, stride=1, padding=width // 2)
-    return edge.long().masked_fill(label == ignore_index, _EDGE_IGNORED)
+    return edge.long()
 
 
 def balanced_cross_entropy(logits: Tensor, edge: Tensor) -> Tensor:
@@ -239,7 +235,7 @@ def balanced_cross_entropy(logits: Tensor, edge: Tensor) -> Tensor:
 
     Args:
         logits: (B, 2, H, W).
-        edge: (B, H, W), 1 on an edge, 0 elsewhere, 255 where it is left out.
+        edge: (B, H, W), 1 on an edge, 0 elsewhere.
 
     Returns:
         The loss; 0 if the batch does not hold both kinds.
@@ -250,11 +246,7 @@ def balanced_cross_entropy(logits: Tensor, edge: Tensor) -> Tensor:
     counts = torch.stack([(edge == 1).sum(), (edge == 0).sum()]).float()
     weight = counts / counts.sum().clamp(min=1)
     loss = F.cross_entropy(
-        logits.float(),
-        edge,
-        weight=weight,
-        ignore_index=_EDGE_IGNORED,
-        reduction='sum',
+        logits.float(), edge, weight=weight, reduction='sum'
     )
     # The sum of the weights, which cannot be below 1 but when it is 0.
     return loss / (weight * counts.flip(0)).sum().clamp(min=1)

@@ -171,6 +171,8 @@ class MAResUNetHead(BaseDecodeHead):
                 f'which the decoder works on, got {in_channels}'
             )
         options |= dict(in_channels=list(in_channels), in_index=list(in_index))
+        # The official code's layers start as torch's do, the classifier too.
+        options.setdefault('init_cfg', None)
         super().__init__(input_transform='multiple_select', **options)
         attention = attention or dict(type='mmseg_attn.LinearAttention')
         self.attentions = nn.ModuleList(

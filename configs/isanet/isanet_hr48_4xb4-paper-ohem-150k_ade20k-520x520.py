@@ -7,7 +7,12 @@ _base_ = [
 crop_size = (520, 520)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    decode_head=dict(num_classes=150),
+    decode_head=dict(
+        num_classes=150,
+        sampler=dict(
+            type='mmseg_attn.OHEMPixelSampler', thresh=0.9, min_kept=100000
+        ),
+    ),
 )
 max_iters = 150000
 optim_wrapper = dict(

@@ -1,0 +1,85 @@
+# Copyright (c) mmseg_attn contributors.
+"""Values of the authors' code, written down a second time."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[1] / 'configs'
+ISANET = [p for p in sorted(ROOT.glob('isanet/*.py')) if '-paper-' in p.name]
+SEVEN = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+CITYSCAPES = [
+    *(0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754),
+    *(1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116, 0.9037),
+    *(1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
+]
+
+
+def pipelines(dataset):
+    parts = dataset.get('datasets', [dataset])
+    return [part.pipeline for part in parts]
+
+
+@pytest.mark.parametrize('path', ISANET, ids=lambda path: path.stem)
+def test_isanet(path):
+    """configs/*/{R_101_D_8,H_48_D_4}{,_TEST}.json and scripts of openseg."""
+    cfg = Config.fromfile(path)
+    resnet = '_hr48_' not in path.name
+    data = path.stem.split('_')[-1].rpartition('-')[0]
+    for pipeline in pipelines(cfg.train_dataloader.dataset):
+        (crop,) = (s for s in pipeline if s.type == 'RandomCrop')
+        assert crop.get('cat_max_ratio', 1) == 1  # crops anywhere
+
+    samplers = [cfg.model.decode_head.get('sampler')]
+    if resnet:
+        samplers.append(cfg.model.auxiliary_head.get('sampler'))
+    weighted = dict(
+        type='mmseg_attn.ClassWeightPixelSampler', class_weight=CITYSCAPES
+    )
+    hard = dict(
+        type='mmseg_attn.OHEMPixelSampler', thresh=0.9, min_kept=100000
+    )
+    expected = None
+    if data == 'cityscapes':
+        expected = weighted
+    elif not resnet and data in ('ade20k', 'coco-stuff10k'):
+        expected = hard
+    assert samplers == [expected] * len(samplers)
+
+    if resnet:
+        means = [102.9801, 115.9465, 122.7717]
+        if data == 'lip':
+            means = [104.00698793, 116.66876762, 122.67891434]
+        assert cfg.model.data_preprocessor.mean == means
+
+    if data == 'lip':  # one scale and its mirror image
+        return
+    scales = SEVEN
+    if resnet and data == 'voc12aug':
+        scales = [0.6, 0.8, 1.0, 1.2, 1.4, 1.6]
+    side = {'ade20k': 520, 'voc12aug': 513}.get(data, 520)
+    steps = cfg.tta_pipeline[-1].transforms[0]
+    found = [s.get('scale_factor') or s.scale[1] / side for s in steps]
+    assert found == pytest.approx(scales, abs=1 / side)
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+def test_caanet_on_context(depth):
+    """configs/*_train_base.cfg of CAR, in torch's words."""
+    name = f'caanet_r{depth}-d8_4xb4-30k_pascal-context-59-513x513.py'
+    cfg = Config.fromfile(ROOT / 'caanet' / name)
+    model = cfg.model
+    parts = (model.backbone, model.decode_head, model.auxiliary_head)
+    assert {part.norm_cfg.momentum for part in parts} == {0.0003}
+    assert {part.norm_cfg.get('eps') for part in parts[1:]} == {1e-3}
+    # The gradient of 1e-4 w^2, of kernels alone.
+    assert cfg.optim_wrapper.optimizer.weight_decay == 2e-4
+    mult = cfg.optim_wrapper.paramwise_cfg
+    assert mult.norm_decay_mult == mult.bias_decay_mult == 0
+    (crop,) = (
+        step
+        for step in cfg.train_dataloader.dataset.pipeline
+        if step.type == 'RandomCrop'
+    )
+    assert crop == dict(type='RandomCrop', crop_size=(513, 513))
