@@ -23,7 +23,7 @@ def check_batches(name: str, loader: DataLoader, model: nn.Module) -> None:
     read where a batch holds more than one picture.
 
     Args:
-        name: Of the loader in the config, such as ``'val_dataloader'``.
+        name: Name of the loader in the config, such as ``'val_dataloader'``.
         loader: The loader of a validation or test.
         model: A model; one that pads its batches is passed over.
 

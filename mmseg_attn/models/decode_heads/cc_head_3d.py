@@ -124,7 +124,7 @@ def check_label_frame(name: str, label_frame: int | None) -> None:
     """Refuse what is no number of a frame.
 
     Args:
-        name: Of the class, for the message.
+        name: Name of the class, for the message.
         label_frame: The number, or None for the middle one.
 
     Raises:
