@@ -4,7 +4,14 @@ _base_ = [
 ]
 model = dict(
     pretrained=None,
-    backbone=dict(_delete_=True, arch='b5', **_base_.efficientnet),
-    decode_head=dict(in_channels=512),
-    auxiliary_head=dict(in_channels=512),
+    # Both heads take what follows the last convolution, which widens the map.
+    backbone=dict(
+        _delete_=True,
+        arch='b5',
+        out_indices=(2, 3, 4, 6),
+        contract_dilation=False,
+        **_base_.efficientnet,
+    ),
+    decode_head=dict(in_channels=2048),
+    auxiliary_head=dict(in_channels=2048),
 )

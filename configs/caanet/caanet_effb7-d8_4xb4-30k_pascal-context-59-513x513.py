@@ -4,7 +4,14 @@ _base_ = [
 ]
 model = dict(
     pretrained=None,
-    backbone=dict(_delete_=True, arch='b7', **_base_.efficientnet),
-    decode_head=dict(in_channels=640),
-    auxiliary_head=dict(in_channels=640),
+    # Both heads take what follows the last convolution, which widens the map.
+    backbone=dict(
+        _delete_=True,
+        arch='b7',
+        out_indices=(2, 3, 4, 6),
+        contract_dilation=False,
+        **_base_.efficientnet,
+    ),
+    decode_head=dict(in_channels=2560),
+    auxiliary_head=dict(in_channels=2560),
 )

@@ -21,6 +21,7 @@ from ..ops.interlaced import PADDINGS, pads_of
 from ..registry import MODELS
 from .arguments import check_configs, check_counts, given
 from .layout import cut
+from .official import fold_biases
 from .projected import (
     ACT_CFG,
     NORM_CFG,
@@ -32,7 +33,6 @@ from .projected import (
 
 # Official name in a block -> the host's.
 _OFFICIAL = (
-    (r'\.W\.(weight|bias)$', r'.output_project.conv.\1'),
     (r'^long_range_sa\.', 'global_relation.'),
     (r'^short_range_sa\.', 'local_relation.'),
     (r'\.f_(key|query)\.0\.', r'.\1_project.0.conv.'),
@@ -64,14 +64,7 @@ def from_official(state_dict: dict[str, Tensor], prefix: str = '') -> None:
             if ours.endswith('value_project.weight'):
                 bias = prefix + ours.removesuffix('weight') + 'bias'
                 state_dict.setdefault(bias, value.new_zeros(len(value)))
-    for side in ('global', 'local'):
-        stem = f'{prefix}{side}_relation.'
-        for name in ('key_project', 'query_project'):
-            for i in range(2):
-                bias = f'{stem}{name}.{i}.conv.bias'
-                mean = f'{stem}{name}.{i}.bn.running_mean'
-                if bias in state_dict and mean in state_dict:
-                    state_dict[mean] = state_dict[mean] - state_dict.pop(bias)
+    fold_biases(state_dict, prefix)
 
 
 class _Relation(BaseModule):

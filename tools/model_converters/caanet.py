@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Turn the head of an official CAA checkpoint (TensorFlow) into ours.
+"""Turn an official CAA checkpoint (TensorFlow) into ours.
 
 SOURCE is a TensorFlow checkpoint (``.../ckpt-1``, without ``.index``), for
 which TensorFlow must be installed, or an ``.npz`` that somebody with
@@ -9,12 +9,15 @@ TensorFlow made of it::
     np.savez('caa.npz', **{n.replace('/', '|'): reader.get_tensor(n)
                            for n in reader.get_variable_to_shape_map()})
 
-The head and the auxiliary head are converted. The backbone is not: its
-ResNet strides in other blocks and pads otherwise than the hosts'. The norms
-need an epsilon of 1e-3, as in configs/caanet.
+Takes those of https://github.com/edwardyehuang/CAA and of its author's later
+https://github.com/edwardyehuang/CAR. The head, the auxiliary head and an
+EfficientNet are converted. A ResNet is not: the official one strides in other
+blocks and pads otherwise than the hosts'. The norms need an epsilon of 1e-3,
+as in configs/caanet.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,31 +35,58 @@ with quiet_imports():
         difference,
     )
     from mmseg_attn.layers import ChannelizedAxialAttention
+    from mmseg_attn.layers.official import fold_biases
 
-BLOCK = 'seg_head/ca_blocks/0/'
-ATTENTION = 'decode_head.attention.'
+ATTENTION = 'decode_head.attention'
+LAST = 'decode_head.seg_head_conv'
+LINEAR = 'linear'
 # Their object -> our module.
-MODULES = {
+CAA = {
     'seg_head/entry_convbnrelu': 'decode_head.entry_conv',
-    **{
-        BLOCK + name: ATTENTION + name
-        for name in (
-            'v_querykey_convbnrelu',
-            'h_querykey_convbnrelu',
-            'value_convbnrelu',
-            'v_c_attention',
-            'h_c_attention',
-        )
-    },
+    'seg_head/ca_blocks/0': ATTENTION,
     'seg_head/end_convbnrelu': 'decode_head.end_conv',
     'seg_head/image_level_block/convbnrelu': 'decode_head.image_level_conv',
-    'seg_head_convbnrelu': 'decode_head.seg_head_conv',
+    'seg_head_convbnrelu': LAST,
     'logits_conv': 'decode_head.conv_seg',
     'aux_feature_convbnrelu0': 'auxiliary_head.convs.0',
     'aux_loss_logits_conv': 'auxiliary_head.conv_seg',
 }
+CAR = {
+    'head/attention_entry_conv': 'decode_head.entry_conv',
+    'head/caa_block': ATTENTION,
+    'head/attention_end_conv': 'decode_head.end_conv',
+    'head/image_level_block/convbnrelu': 'decode_head.image_level_conv',
+    # Either this one or, with CAR, those of its loss take its place.
+    'head/end_conv': LAST,
+    'head/gta/linear_conv': LINEAR,
+    'head/gta/end_conv': f'{LAST}.conv',
+    'head/gta/end_norm': f'{LAST}.bn',
+    'logits_conv': 'decode_head.conv_seg',
+    'head/aux_conv': 'auxiliary_head.convs.0',
+    'aux_logits_convs/0': 'auxiliary_head.conv_seg',
+}
+# Of a block of EfficientNet, and the two convolutions around the blocks.
+EFFICIENTNET = {
+    'expand_conv': 'expand_conv.conv',
+    'expand_conv_bn': 'expand_conv.bn',
+    'dwconv': 'depthwise_conv.conv',
+    'dwconv_bn': 'depthwise_conv.bn',
+    'se_reduce': 'se.conv1.conv',
+    'se_expand': 'se.conv2.conv',
+    'project_conv': 'linear_conv.conv',
+    'project_bn': 'linear_conv.bn',
+}
+AROUND = {
+    'stem_conv': 'layers.0.conv',
+    'steam_conv_bn': 'layers.0.bn',  # sic
+    'top_conv': 'layers.6.conv',
+    'top_bn': 'layers.6.bn',
+}
+# Layer of MMDetection's EfficientNet with each of its seven kinds of blocks.
+LAYERS = (1, 2, 3, 4, 4, 5, 5)
 LEAVES = {
     'kernel': 'weight',
+    'depthwise_kernel': 'weight',
     'bias': 'bias',
     'gamma': 'weight',
     'beta': 'bias',
@@ -108,66 +138,182 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def to_torch(name: str, value: np.ndarray) -> tuple[str, Tensor] | None:
-    """Our name and layout of a variable, None if it is not of the head."""
-    for theirs, ours in MODULES.items():
-        # The whole model may be an attribute of something else.
-        found = re.search(rf'(?:^|/){re.escape(theirs)}/(.+)$', name)
-        if not found:
-            continue
-        *path, leaf = found[1].split('/')
-        if leaf not in LEAVES:
-            return None
-        dense = 'c_attention' in theirs
-        tensor = torch.from_numpy(np.ascontiguousarray(value))
-        if leaf == 'kernel':
-            tensor = tensor.T if dense else tensor.permute(3, 2, 0, 1)
-        name = '.'.join([ours, *path, LEAVES[leaf]])
-        return name, tensor.contiguous()
+def backbone_modules(names: dict[str, np.ndarray]) -> dict[str, str]:
+    """Their object -> our module, of an EfficientNet if there is one.
+
+    Blocks are numbered through there. A kind of blocks begins where the
+    number of channels changes.
+
+    Args:
+        names: All variables.
+
+    Returns:
+        None if the backbone is another.
+    """
+    if not any(re.search('(?:^|/)backbone/top_conv/', n) for n in names):
+        return {}
+    widths = {
+        int(found[1]): value.shape[-1]
+        for name, value in names.items()
+        if (found := re.search(r'/blocks/(\d+)/project_conv/kernel$', name))
+    }
+    modules = {f'backbone/{k}': f'backbone.{v}' for k, v in AROUND.items()}
+    kind, layer, place, before = -1, 0, 0, 0
+    for number, width in sorted(widths.items()):
+        kind += width != before
+        if kind == len(LAYERS):
+            raise UserError(
+                f'the backbone has more than {len(LAYERS)} kinds of blocks, '
+                'which no EfficientNet has'
+            )
+        place = place + 1 if LAYERS[kind] == layer else 0
+        layer, before = LAYERS[kind], width
+        for theirs, ours in EFFICIENTNET.items():
+            modules[f'backbone/blocks/{number}/{theirs}'] = (
+                f'backbone.layers.{layer}.{place}.{ours}'
+            )
+    return modules
+
+
+def to_torch(
+    name: str, value: np.ndarray, modules: dict[str, str]
+) -> tuple[str, Tensor] | None:
+    """Our name and layout of a variable, None if it is of no module."""
+    # The whole model may be an attribute of something else.
+    for start in re.finditer(r'(?:^|/)(?=.)', name):
+        parts = name[start.end() :].split('/')
+        for length in range(len(parts) - 1, 0, -1):
+            ours = modules.get('/'.join(parts[:length]))
+            if ours is None:
+                continue
+            *path, leaf = parts[length:]
+            if leaf not in LEAVES:
+                return None
+            tensor = torch.from_numpy(np.ascontiguousarray(value))
+            if tensor.ndim == 2:  # of a dense layer
+                tensor = tensor.T
+            elif leaf == 'depthwise_kernel':
+                tensor = tensor.permute(2, 3, 0, 1)
+            elif leaf == 'kernel':
+                tensor = tensor.permute(3, 2, 0, 1)
+            name = '.'.join([ours, *path, LEAVES[leaf]])
+            return name, tensor.contiguous()
     return None
 
 
 def convert(
     variables: dict[str, np.ndarray],
 ) -> tuple[dict[str, Tensor], Report]:
-    """Convert the variables of the head.
+    """Convert the variables of the heads and of an EfficientNet.
 
     Args:
         variables: From :func:`read_variables`.
 
     Returns:
-        Weights of ``decode_head`` and ``auxiliary_head``, and what became of
-        each variable.
+        Weights of ``decode_head``, ``auxiliary_head`` and an EfficientNet's
+        ``backbone``, and what became of each variable.
 
     Raises:
-        UserError: A part of CAA's head is missing.
+        UserError: A part of CAA's head is missing, or it has two attention
+            blocks.
     """
     report = Report(len(variables))
+    later = any('head/caa_block/' in name for name in variables)
+    modules = CAR if later else CAA
+    if any('seg_head/ca_blocks/1/' in name for name in variables):
+        raise UserError(
+            'the head has several attention blocks (seg_head/ca_blocks/1); '
+            'expected one, as mmseg_attn.CAAHead has'
+        )
+    backbone = backbone_modules(variables)
     converted = {}
     for name, value in variables.items():
-        ours = to_torch(name, value)
+        ours = to_torch(name, value, {**modules, **backbone})
         if ours is None:
-            report.left_out[name] = 'not of the head'
+            report.left_out[name] = 'of no part that is converted'
         else:
             converted[ours[0]] = ours[1]
     block = {
-        k.removeprefix(ATTENTION): v
+        k.removeprefix(f'{ATTENTION}.'): v
         for k, v in converted.items()
-        if k.startswith(ATTENTION)
+        if k.startswith(f'{ATTENTION}.')
     }
     if not block:
         raise UserError(
-            'there is no seg_head/ca_blocks/0 among the variables, got '
-            f'{", ".join(list(variables)[:3])}: is it CAA?'
+            'there is no seg_head/ca_blocks/0 and no head/caa_block among the '
+            f'variables, got {", ".join(list(variables)[:3])}: is it CAA?'
         )
-    for theirs, ours in MODULES.items():
+    for theirs, ours in modules.items():
         if any(name.startswith(f'{ours}.') for name in converted):
             continue
         if ours.startswith('decode_head.'):
             raise UserError(f'{theirs} is missing among the variables')
-        report.notes.append(f'{theirs} is missing: {ours} stays as it is')
+        if ours != LINEAR:
+            report.notes.append(f'{theirs} is missing: {ours} stays as it is')
+    fold_linear(converted)
     report.compared = compare(block)
+    report.notes += needs(variables, converted, bool(backbone))
     return converted, report
+
+
+def fold_linear(converted: dict[str, Tensor]) -> None:
+    """Multiply CAR's linear convolution into the one behind it.
+
+    Args:
+        converted: Changed in place.
+    """
+    weight = converted.pop(f'{LINEAR}.weight', None)
+    if weight is None:
+        return
+    bias = converted.pop(f'{LINEAR}.bias', torch.zeros(len(weight))).double()
+    key = f'{LAST}.conv.weight'
+    last = converted[key].flatten(1).double()
+    product = last @ weight.flatten(1).double()
+    converted[key] = product.to(weight.dtype)[..., None, None]
+    converted[f'{LAST}.conv.bias'] = (last @ bias).to(weight.dtype)
+    fold_biases(converted)
+
+
+def needs(
+    variables: dict[str, np.ndarray],
+    converted: dict[str, Tensor],
+    efficientnet: bool,
+) -> list[str]:
+    """What a config needs, in sentences.
+
+    Args:
+        variables: The authors'.
+        converted: Ours.
+        efficientnet: Whether the backbone is converted too.
+    """
+    channels = converted['decode_head.entry_conv.conv.weight'].shape[1]
+    notes = [f'the heads take a map of {channels} channels (in_channels)']
+    auxiliary = converted.get('auxiliary_head.convs.0.conv.weight')
+    if auxiliary is not None:
+        width, _, size, _ = auxiliary.shape
+        notes.append(
+            f'auxiliary_head needs channels={width}, kernel_size={size}'
+        )
+    if efficientnet:
+        notes.append(
+            'the backbone was trained on pictures from -1 to 1: '
+            'data_preprocessor needs mean=[127.5] * 3, std=[127.5] * 3'
+        )
+    if any('head/jpu/' in name for name in variables):
+        notes.append(
+            'the head stood behind joint pyramid upsampling (head/jpu), which '
+            'is not converted: its input is not that of these configs'
+        )
+    return notes
+
+
+def lacks(names: Iterable[str], block: dict[str, Tensor]) -> None:
+    """Name what a block lacks, as a mistake of the user."""
+    missing = sorted({*names} - {*block})
+    if missing:
+        raise UserError(
+            f'the attention block lacks what becomes {", ".join(missing)}'
+        )
 
 
 @torch.no_grad()
@@ -181,6 +327,9 @@ def compare(block: dict[str, Tensor]) -> float:
         As of :func:`mmseg_attn.apis.conversion.difference`.
     """
     block = {k: v.double() for k, v in block.items()}
+    projections = ('value_convbnrelu', 'v_querykey_convbnrelu')
+    lacks([f'{name}.conv.weight' for name in projections], block)
+    lacks(['v_c_attention.denses.0.weight'], block)
     value = block['value_convbnrelu.conv.weight']
     guide = block['v_querykey_convbnrelu.conv.weight']
     hidden = [k for k in block if re.match(r'v_c_attention\.denses\.', k)]
@@ -193,10 +342,9 @@ def compare(block: dict[str, Tensor]) -> float:
         gate_layers=len(hidden),
         norm_cfg=dict(type='BN', eps=1e-3),
     )
-    missing, _ = layer.double().eval().load_state_dict(block, strict=False)
-    missing = [n for n in missing if not n.endswith('num_batches_tracked')]
-    if missing:
-        raise UserError(f'{BLOCK}* lacks what becomes {", ".join(missing)}')
+    counters = [n for n in layer.state_dict() if n.endswith('_tracked')]
+    lacks({*layer.state_dict()} - {*counters}, block)
+    layer.double().eval().load_state_dict(block)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(
         1, value.shape[1], 3, 4, dtype=torch.float64, generator=generator

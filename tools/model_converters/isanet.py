@@ -1,10 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
 """Turn a checkpoint of openseg's ISANet into one of ours.
 
-It then loads in configs/isanet/isanet_r*_4xb*-paper-*.py. Takes files of both
-eras of https://github.com/openseg-group/openseg.pytorch, and tells by their
-names whether they were trained with In-Place ABN. What the config then needs
-besides is printed: another activation, or attention without a last norm.
+It then loads in configs/isanet/isanet_r*_4xb*-paper-*.py, or with HRNet in
+isanet_hr48_*.py. Takes files of both eras of
+https://github.com/openseg-group/openseg.pytorch, and tells by their names
+whether they were trained with In-Place ABN. What the config then needs
+besides is printed: another activation, attention without a last norm, or
+several partitions.
 """
 
 import re
@@ -26,6 +28,7 @@ with quiet_imports():
     )
     from mmseg_attn.layers import InterlacedSparseAttention
     from mmseg_attn.layers.interlaced import from_official
+    from mmseg_attn.layers.official import fold_biases
 
 # The official name -> ours, by the beginning of the name. A norm is wrapped
 # once more where it is not in-place.
@@ -66,8 +69,8 @@ def convert(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
     """Rename the official weights and put what they mean into ours.
 
     The host, and we, concatenate attention and input where openseg has input
-    and attention: the halves of the weight behind are exchanged. A bias in
-    front of a norm goes into its mean.
+    and attention: the halves of the weight behind are exchanged. Biases in
+    front of norms, of 2019, go into the norms' means.
 
     Args:
         weights: The official state dict.
@@ -104,26 +107,38 @@ def convert(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
             report.left_out[name] = 'no part of the network'
         else:
             converted[ours] = value
-    for conv in ('decode_head.in_conv', 'auxiliary_head.convs.0'):
-        bias = converted.pop(f'{conv}.conv.bias', None)
-        if bias is not None:
-            key = f'{conv}.bn.running_mean'
-            converted[key] = converted[key] - bias
+    fold_biases(converted)
     _swap_halves(converted)
     for number, block in sorted(blocks.items()):
         prefix = 'decode_head.'
         if number:
             prefix += f'attentions.{number}.'
-        official = dict(block)
+        report.compared = max(
+            compare(block, in_place_norm), report.compared or 0
+        )
+        plain = _is_plain(block)
         from_official(block)
         converted |= {prefix + k: v for k, v in block.items()}
-        found = compare(official, in_place_norm)
-        report.compared = max(found, report.compared or 0)
-    if 'long_range_sa.W.weight' in official:
+    if plain:
         report.notes.append(
             'of 2019: decode_head needs attention=dict(output_norm=False)'
         )
+    if len(blocks) > 1:
+        report.notes.append(
+            f'{len(blocks)} partitions, whose sides the file does not tell: '
+            'decode_head needs them as down_factor, such as [(8, 8), (4, 4)]'
+        )
+    if any(name.startswith('backbone.stage4.') for name in converted):
+        report.notes.append(
+            'of HRNet: configs/isanet/isanet_hr48_*.py have the activation '
+            'and the attention of its checkpoints'
+        )
     return converted, report
+
+
+def _is_plain(block: dict[str, Tensor]) -> bool:
+    """Whether no norm follows the last convolutions, as in 2019."""
+    return not any('.W.1.' in name for name in block)
 
 
 def _swap_halves(converted: dict[str, Tensor]) -> None:
@@ -146,24 +161,28 @@ def compare(official: dict[str, Tensor], in_place_norm: bool) -> float:
 
     Returns:
         As of :func:`mmseg_attn.apis.conversion.difference`.
+
+    Raises:
+        UserError: A weight is missing, or one is not of openseg's block.
     """
     official = {k: v.double() for k, v in official.items()}
     slope = 0.01 if in_place_norm else 0.0
-    plain = 'long_range_sa.W.weight' in official
-    key = official['long_range_sa.f_key.0.weight']
-    value = official.get(
-        'long_range_sa.f_value.weight',
-        official.get('long_range_sa.f_value.0.weight'),
-    )
-    layer = InterlacedSparseAttention(
-        key.shape[1],
-        key.shape[0],
-        value.shape[0],
-        partition=(2, 3),
-        output_norm=not plain,
-        act_cfg=dict(type='LeakyReLU', negative_slope=slope),
-    )
-    layer.double().eval().load_state_dict(dict(official))
+    try:
+        key = official['long_range_sa.f_key.0.weight']
+        layer = InterlacedSparseAttention(
+            key.shape[1],
+            key.shape[0],
+            official['long_range_sa.W.0.weight'].shape[1],
+            partition=(2, 3),
+            output_norm=not _is_plain(official),
+            act_cfg=dict(type='LeakyReLU', negative_slope=slope),
+        )
+        layer.double().eval().load_state_dict(dict(official))
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"isa_head.2.stages has not the weights of openseg's blocks: "
+            f'{error}; there are {", ".join(official)}'
+        ) from error
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(
         1, key.shape[1], 6, 6, dtype=torch.float64, generator=generator
@@ -207,9 +226,8 @@ def _self_attention(weights, prefix, x, slope):
     value = conv(value_name, x).flatten(2)
     scores = query.mT @ key * query.shape[1] ** -0.5
     out = (value @ scores.softmax(-1).mT).unflatten(2, x.shape[2:])
-    if f'{prefix}W.weight' in weights:
-        return conv('W', out)
-    return norm('W.1', conv('W.0', out))
+    out = conv('W.0', out)
+    return out if _is_plain(weights) else norm('W.1', out)
 
 
 def main() -> None:

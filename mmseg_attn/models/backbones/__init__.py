@@ -9,6 +9,7 @@ from .dilated_efficientnet import DilatedEfficientNet
 __all__ = ['AttentionBackbone', 'DilatedEfficientNet']
 
 if find_spec('mmseg'):
+    from .aligned_hrnet import AlignedHRNet  # noqa: F401
     from .deep_stem_resnet import DeepStemResNet  # noqa: F401
 
-    __all__ += ['DeepStemResNet']
+    __all__ += ['AlignedHRNet', 'DeepStemResNet']

@@ -31,6 +31,10 @@ class DilatedEfficientNet(BaseModule):
             to 32 in the plain network. Their channels are 40, 64, 176, 512
             for B5 and 48, 80, 224, 640 for B7; layer 6 widens the last to
             2048 and 2560.
+        contract_dilation: Whether a convolution that no longer strides keeps
+            the dilation before it, as in the hosts' ResNet, so that the
+            network holds the plain one's values; else it has the new one, as
+            in CAA's official code.
         norm_eval: Whether the norms keep their statistics in training.
         init_cfg: Initialization, as in mmengine. None means MMDetection's.
         kwargs: Further arguments of MMDetection's ``EfficientNet``, such as
@@ -48,6 +52,7 @@ class DilatedEfficientNet(BaseModule):
         arch: str = 'b0',
         output_stride: int = 8,
         out_indices: Sequence[int] = (2, 3, 4, 5),
+        contract_dilation: bool = True,
         norm_eval: bool = False,
         init_cfg: dict | None = None,
         **kwargs: Any,
@@ -62,7 +67,7 @@ class DilatedEfficientNet(BaseModule):
         self.norm_eval = norm_eval
         self.frozen_stages = network.frozen_stages
         self.layers = network.layers
-        _dilate(self.layers, output_stride)
+        _dilate(self.layers, output_stride, contract_dilation)
         self._freeze()
 
     def _freeze(self):
@@ -108,14 +113,12 @@ def _efficientnet():
     return EfficientNet
 
 
-def _dilate(layers: nn.ModuleList, output_stride: int) -> None:
+def _dilate(layers: nn.ModuleList, output_stride: int, contract: bool) -> None:
     stride, dilation = 1, 1
     for conv in layers.modules():
         if not isinstance(conv, nn.Conv2d):
             continue
-        # Padding is computed from both at each call, as TensorFlow's SAME.
-        if conv.kernel_size != (1, 1):
-            conv.dilation = (dilation, dilation)
+        before = dilation
         # Of the EdgeTPU networks, 1x1 convolutions stride.
         if conv.stride == (2, 2):
             if stride == output_stride:
@@ -123,3 +126,7 @@ def _dilate(layers: nn.ModuleList, output_stride: int) -> None:
                 dilation *= 2
             else:
                 stride *= 2
+        # Padding is computed from both at each call, as TensorFlow's SAME.
+        if conv.kernel_size != (1, 1):
+            own = before if contract else dilation
+            conv.dilation = (own, own)

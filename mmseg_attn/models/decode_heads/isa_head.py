@@ -41,6 +41,8 @@ class ISAHead(BaseDecodeHead):
         attention: Further arguments of
             :class:`mmseg_attn.layers.InterlacedSparseAttention`;
             ``output_norm=False`` is the form of 2019.
+        classifier_bias: Whether the classifier has a bias: not in the
+            official code with HRNet.
         kwargs: Further arguments of mmseg's ``BaseDecodeHead``.
 
     Interlaced Sparse Self-Attention, https://arxiv.org/abs/1907.12273.
@@ -52,11 +54,14 @@ class ISAHead(BaseDecodeHead):
         down_factor: Sequence[int] | Sequence[Sequence[int]] = (8, 8),
         *,
         attention: dict | None = None,
+        classifier_bias: bool = True,
         **kwargs: Any,
     ):
         check_head(type(self).__name__, kwargs)
         check_counts(type(self).__name__, isa_channels=isa_channels)
         super().__init__(**kwargs)
+        if not classifier_bias:
+            self.conv_seg.bias = None
         if not isinstance(down_factor, Sequence) or not down_factor:
             raise ValueError(
                 'down_factor must be a partition such as (8, 8), or several, '

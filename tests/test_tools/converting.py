@@ -1,0 +1,77 @@
+# Copyright (c) mmseg_attn contributors.
+"""Run the converters of checkpoints; norms as the authors had them."""
+
+import os
+import runpy
+import subprocess
+import sys
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from tiny_training import ROOT
+from torch import nn
+
+TOOLS = ROOT / 'tools' / 'model_converters'
+
+
+def run(tool, *arguments):
+    """In a process of its own, as a user does."""
+    return subprocess.run(
+        [sys.executable, TOOLS / f'{tool}.py', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+
+
+def converter(tool):
+    """The function that turns weights into ours and a report."""
+    return runpy.run_path(str(TOOLS / f'{tool}.py'))['convert']
+
+
+class ABN(nn.BatchNorm2d):
+    """In-Place ABN in evaluation: |weight| + eps, then the activation."""
+
+    def __init__(self, channels, slope=1.0):
+        super().__init__(channels)
+        self.slope = slope
+
+    def forward(self, x):
+        scale = self.weight.abs() + 1e-5
+        x = F.batch_norm(
+            x, self.running_mean, self.running_var, scale, self.bias
+        )
+        return F.leaky_relu(x, self.slope)
+
+
+def randomize(network):
+    """Give norms statistics and weights, of both signs, as of training."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+    return network.eval()
+
+
+def build(config, change):
+    """Build the model of a config that is made small by ``change(cfg)``."""
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(ROOT / 'configs' / config).model
+    cfg.pretrained = None
+    change(cfg)
+    return revert_sync_batchnorm(MODELS.build(cfg)).eval()
+
+
+def assert_same(got, expected):
+    """Outputs that are no constants agree, but for rounding."""
+    assert got.shape == expected.shape
+    assert expected.std() > 0.01 * expected.abs().max()
+    torch.testing.assert_close(
+        got, expected, rtol=0, atol=1e-4 * expected.abs().max().item()
+    )
