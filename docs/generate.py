@@ -17,8 +17,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import yaml
+from mmengine.config import Config
 
 from mmseg_attn.__main__ import main as run
+from mmseg_attn.configs import BENCHMARKS
 from mmseg_attn.errors import run_command
 from mmseg_attn.markdown import markdown_table
 from mmseg_attn.progress import quiet_imports
@@ -89,6 +91,30 @@ def operators(page: Path) -> str:
 def configs(page: Path) -> str:
     """The configs of each benchmark, from their names."""
     return relocated(command('info', '--configs'), ROOT / 'README.md', page)
+
+
+def recipes(page: Path) -> str:
+    """The one recipe for all methods, from the base config of each data."""
+    head = ['benchmark', 'crop', 'batch on 4 GPUs', 'iterations']
+    rows = []
+    for name, benchmark in BENCHMARKS.items():
+        path = ROOT / f'configs/_base_/benchmarks/{name}.py'
+        if not path.is_file():
+            continue
+        cfg = Config.fromfile(path)
+        optimizer = cfg.optim_wrapper.optimizer
+        rows.append(
+            (
+                f'[{benchmark}]({link(path, page)})',
+                '{}x{}'.format(*cfg.crop_size),
+                str(4 * cfg.train_dataloader.batch_size),
+                f'{cfg.train_cfg.max_iters:,}',
+                f'{optimizer.type}, {optimizer.lr}',
+                str(optimizer.weight_decay),
+            )
+        )
+    head += ['optimizer, learning rate', 'weight decay']
+    return markdown_table(head, rows)
 
 
 def zoo(page: Path) -> str:
@@ -277,7 +303,17 @@ def relocated(text: str, old: Path, new: Path) -> str:
     return re.sub(r'\]\((?!https?:|#)([^)]+)\)', moved, text)
 
 
-TEXTS = (operators, configs, zoo, speed, counted, comparison, papers, api)
+TEXTS = (
+    operators,
+    configs,
+    recipes,
+    zoo,
+    speed,
+    counted,
+    comparison,
+    papers,
+    api,
+)
 
 
 def current(page: Path) -> str:

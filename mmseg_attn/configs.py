@@ -43,10 +43,12 @@ BACKBONES = {
     'hr48': 'HRNet-W48',
     'effb5': 'EfficientNet-B5',
     'effb7': 'EfficientNet-B7',
+    'swin-tiny': 'Swin-T',
+    'convnext-tiny': 'ConvNeXt-T',
 }
 # Method, backbone, recipe and benchmark in the name of a segmentor's config.
 SEGMENTOR = re.compile(
-    r'([a-z0-9-]+)_([a-z0-9]+)(?:-d\d+)?_\d+xb\d+[a-z-]*-\d+k_'
+    r'([a-z0-9-]+)_([a-z0-9-]+?)(?:-d\d+)?_\d+xb\d+[a-z-]*-\d+k_'
     r'([a-z0-9-]+)-\d+x\d+'
 )
 

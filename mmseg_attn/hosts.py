@@ -158,6 +158,26 @@ def missing_host(error: ModuleNotFoundError) -> str | None:
     )
 
 
+def missing_package(name: str) -> str | None:
+    """Return what to do if the package that a type is of is not installed.
+
+    Args:
+        name: The type as a config has it, such as ``mmpretrain.ConvNeXt``.
+    """
+    package, dot, _ = name.partition('.')
+    if not (package and dot) or importlib.util.find_spec(package):
+        return None
+    if package == 'mmdet':
+        return _without_mmdet()
+    if package != 'mmpretrain':
+        return f'{package} is not installed'
+    prefix = 'onedl-' if installed(ONEDL) else ''
+    return (
+        'MMPreTrain is not installed, which this config needs: pip install '
+        f'{prefix}mmpretrain torchvision'
+    )
+
+
 def _without_mmdet() -> str:
     family = 'onedl' if installed(ONEDL) else 'openmmlab'
     return (

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 
 from ..errors import UserError, near
-from ..hosts import HostError, missing_for
+from ..hosts import HostError, missing_for, missing_package
 from ..progress import quiet_imports
 
 MISTAKES = (
@@ -119,7 +119,8 @@ def not_provided(
     Returns:
         The error to be raised.
     """
+    missing = missing_package(name)
     return UserError(
         f'the config asks for type={name!r}{place}, which nothing provides.'
-        + near(name, names)
+        + (f' {missing}' if missing else near(name, names))
     )

@@ -156,6 +156,12 @@ def test_operator_table(capsys):
 def test_benchmark_table(capsys):
     assert not main(['info', '--configs'])
     table = capsys.readouterr().out.strip()
-    assert '| Cityscapes | R-50, R-101 | R-50, R-101 |  |' in table
+    both = 'R-50, R-101'
+    sixty = (
+        f'| PASCAL Context, 60 classes |  |  | {both}, EfficientNet-B7 |  |'
+    )
+    assert sixty in table
+    modern = f'{both}, HRNet-W48, Swin-T, ConvNeXt-T'
+    assert f'| {modern} |' in table
     page = (ROOT / 'docs/model_zoo.md').read_text(encoding='utf-8')
     assert table.replace('](configs', '](../configs') in page

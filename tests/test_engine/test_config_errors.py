@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """What is said of a config whose host is not there, or whose names are not."""
 
+import re
 import sys
 
 import pytest
@@ -52,6 +53,26 @@ def test_names_near_one_that_nothing_provides():
     with pytest.raises(UserError) as error, unknown_types():
         MODELS.build(dict(type='Xyzzy123'))
     assert str(error.value).endswith('which nothing provides.')
+
+
+@pytest.mark.parametrize(
+    'name, what',
+    [
+        (
+            'mmpretrain.Nope',
+            'MMPreTrain is not .* install (onedl-)?mmpretrain',
+        ),
+        ('mmdet.Nope', 'MMDetection is not .* pip install'),
+        ('xyzzy123.Nope', 'xyzzy123 is not installed'),
+        ('.Nope', ''),
+    ],
+)
+def test_types_of_a_package_that_is_not_installed(name, what, monkeypatch):
+    for package in ('mmpretrain', 'mmdet'):
+        monkeypatch.setitem(sys.modules, package, None)
+    message = rf'{re.escape(name)}.*, which nothing provides\. ?{what}'
+    with pytest.raises(UserError, match=message), unknown_types():
+        raise KeyError(f'{name} is not in the mmseg::model registry')
 
 
 def test_module_that_cannot_be_imported(tmp_path, monkeypatch):

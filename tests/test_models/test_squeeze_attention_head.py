@@ -55,6 +55,25 @@ def test_outputs_and_their_sum():
         assert not torch.equal(heads['mask'](x), mask)
 
 
+def test_the_grid_is_that_of_a_stage():
+    """Of backbones without dilation the last stage's is coarse."""
+    x = stages()
+    sizes = {0: (14, 18), 1: (7, 9), -1: (7, 9), -4: (14, 18)}
+    for grid, size in sizes.items():
+        heads = {
+            name: build(test_output=name, grid=grid).eval()
+            for name in ('mask', 'dense', 'mask+dense')
+        }
+        with torch.no_grad():
+            mask, dense, both = (head(x) for head in heads.values())
+        assert mask.shape[2:] == both.shape[2:] == size
+        dense = torch.nn.functional.interpolate(dense, size, mode='bilinear')
+        torch.testing.assert_close(both, mask + dense)
+    for wrong in (4, -5):
+        with pytest.raises(ValueError, match=f'takes 4 .*got grid={wrong}'):
+            build(grid=wrong)
+
+
 def test_three_losses_with_the_papers_weights():
     head = build()
     x = stages()

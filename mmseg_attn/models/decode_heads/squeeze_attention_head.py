@@ -33,12 +33,15 @@ class SqueezeAttentionHead(BaseDecodeHead):
 
     The paper's text, as far as known here, leaves open: the reduction
     before each attention (here a 1x1 conv), its width, the grid to which all
-    are resized (here the last stage's) and which output is the prediction.
+    are resized (``grid``) and which output is the prediction.
 
     Args:
         in_channels: Channels of the stages.
         in_index: The stages.
         channels: Width of each attention.
+        grid: Place in ``in_index`` of the stage to whose height and width the
+            attentions are resized; the last by default, which suits
+            backbones of stride 8.
         fcn_channels: Channels of the FCN head. None means a quarter of those
             of the last stage.
         attention: Further arguments of
@@ -63,6 +66,7 @@ class SqueezeAttentionHead(BaseDecodeHead):
         in_index: Sequence[int] = (0, 1, 2, 3),
         channels: int = 128,
         *,
+        grid: int = -1,
         fcn_channels: int | None = None,
         attention: dict | None = None,
         loss_dense: dict | None = None,
@@ -80,6 +84,11 @@ class SqueezeAttentionHead(BaseDecodeHead):
                 f'{name} takes several stages, got in_channels={in_channels} '
                 f'and in_index={in_index}: give lists'
             )
+        if not -len(in_index) <= grid < len(in_index):
+            raise ValueError(
+                f'{name} takes {len(in_index)} stages, got grid={grid}: give '
+                f'the place of one of in_index={list(in_index)}'
+            )
         super().__init__(
             in_channels=list(in_channels),
             in_index=list(in_index),
@@ -88,7 +97,7 @@ class SqueezeAttentionHead(BaseDecodeHead):
             input_transform='multiple_select',
             **kwargs,
         )
-        self.test_output = test_output
+        self.test_output, self.grid = test_output, grid
         cfgs = dict(
             conv_cfg=self.conv_cfg,
             norm_cfg=self.norm_cfg,
@@ -134,14 +143,14 @@ class SqueezeAttentionHead(BaseDecodeHead):
                 stages, self.reductions, self.attentions, strict=True
             )
         ]
-        to_last = partial(
-            resize,
-            size=stages[-1].shape[2:],
-            mode='bilinear',
-            align_corners=self.align_corners,
-        )
-        features = torch.cat([to_last(x) for x in attended], dim=1)
+        size = stages[self.grid].shape[2:]
+        features = torch.cat([self._resized(x, size) for x in attended], 1)
         return features, attended[-1], stages[-1]
+
+    def _resized(self, x, size) -> Tensor:
+        return resize(
+            x, size, mode='bilinear', align_corners=self.align_corners
+        )
 
     def _dense(self, attended, stage) -> Tensor:
         return self.fcn(stage) + self.attention_seg(attended)
@@ -153,14 +162,16 @@ class SqueezeAttentionHead(BaseDecodeHead):
             inputs: Feature maps of the backbone, (B, C, H, W) each.
 
         Returns:
-            (B, classes, H, W), on the grid of the last stage.
+            (B, classes, H, W), on the grid of the stage that ``grid`` names,
+            ``'dense'`` on that of the last stage.
         """
         features, *last = self._attend(inputs)
         if self.test_output == 'mask':
             return self.cls_seg(features)
         if self.test_output == 'dense':
             return self._dense(*last)
-        return self.cls_seg(features) + self._dense(*last)
+        mask = self.cls_seg(features)
+        return mask + self._resized(self._dense(*last), mask.shape[2:])
 
     def loss(
         self,
@@ -181,12 +192,7 @@ class SqueezeAttentionHead(BaseDecodeHead):
         features, *last = self._attend(inputs)
         losses = self.loss_by_feat(self.cls_seg(features), batch_data_samples)
         label = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        dense = resize(
-            self._dense(*last),
-            size=label.shape[1:],
-            mode='bilinear',
-            align_corners=self.align_corners,
-        )
+        dense = self._resized(self._dense(*last), label.shape[1:])
         losses['loss_dense'] = self.loss_dense(
             dense, label, ignore_index=self.ignore_index
         )

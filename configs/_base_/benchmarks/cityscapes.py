@@ -1,0 +1,5 @@
+_base_ = [
+    '../datasets/cityscapes.py',
+    '../default_runtime.py',
+    '../schedules/schedule_80k.py',
+]

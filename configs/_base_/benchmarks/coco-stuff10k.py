@@ -1,0 +1,5 @@
+_base_ = [
+    '../datasets/coco-stuff10k.py',
+    '../default_runtime.py',
+    '../schedules/schedule_40k.py',
+]

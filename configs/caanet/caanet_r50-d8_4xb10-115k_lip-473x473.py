@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/caanet_r50-d8.py',
+    '../_base_/benchmarks/lip.py',
+]
+model = dict(
+    data_preprocessor=dict(size=(473, 473)),
+    decode_head=dict(num_classes=20),
+    auxiliary_head=dict(num_classes=20),
+)

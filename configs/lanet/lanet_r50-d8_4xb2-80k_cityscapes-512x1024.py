@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/lanet_r50-d8.py',
+    '../_base_/benchmarks/cityscapes.py',
+]
+model = dict(
+    data_preprocessor=dict(size=(512, 1024)),
+)

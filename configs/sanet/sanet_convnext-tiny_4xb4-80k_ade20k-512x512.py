@@ -1,0 +1,11 @@
+_base_ = [
+    './sanet_r50-d8_4xb4-80k_ade20k-512x512.py',
+    '../_base_/models/convnext-tiny.py',
+]
+model = dict(
+    pretrained=None,
+    backbone=_base_.convnext_tiny.model.backbone,
+    decode_head=dict(in_channels=[96, 192, 384, 768], grid=1),
+)
+optim_wrapper = _base_.convnext_tiny.optim_wrapper
+param_scheduler = _base_.convnext_tiny.param_scheduler

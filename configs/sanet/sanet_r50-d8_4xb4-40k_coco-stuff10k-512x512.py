@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/sanet_r50-d8.py',
+    '../_base_/benchmarks/coco-stuff10k.py',
+]
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    decode_head=dict(num_classes=171),
+)
