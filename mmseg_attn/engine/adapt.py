@@ -8,6 +8,7 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.registry import VISUALIZERS
 
 from ..errors import UserError
 from .data_checks import add_file_checks
@@ -34,6 +35,7 @@ def adapt(cfg: Config, train: bool) -> list[str]:
         cfg.work_dir = os.path.join('work_dirs', name)
     _add_hook(cfg, 'mmseg_attn.CheckSetupHook')
     add_file_checks(cfg)
+    _name_visualizer(cfg)
     if train:
         _make_resumable(cfg)
     return _adapt_to_cpu(cfg) if get_device() == 'cpu' else []
@@ -53,6 +55,21 @@ def _make_resumable(cfg: Config) -> None:
         loader.sampler = dict(
             type='mmseg_attn.ReplaySampler', sampler=loader.sampler
         )
+
+
+def _name_visualizer(cfg: Config) -> None:
+    """Let the runner name it where there is one of its name already.
+
+    mmengine would take that one, which draws into the folder of an earlier
+    run of this process.
+    """
+    visualizer = cfg.get('visualizer') or {}
+    name = visualizer.get('name')
+    scope = cfg.get('default_scope', 'mmseg')
+    with VISUALIZERS.switch_scope_and_registry(scope) as registry:
+        kind = registry.get(str(visualizer.get('type')))
+    if name and kind and kind.check_instance_created(name):
+        del visualizer['name']
 
 
 def _add_hook(cfg: Config, name: str) -> None:

@@ -1,15 +1,13 @@
 # Copyright (c) mmseg_attn contributors.
 """A model for clips on videos, folders of frames and single pictures."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from in_process import run_script
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
@@ -242,16 +240,9 @@ def test_training_and_test(tmp_path):
     ]
 
     def tool(name, *arguments):
-        done = subprocess.run(
-            [
-                *(sys.executable, str(ROOT / 'tools' / name), str(CONFIG)),
-                *map(str, arguments),
-                *('--work-dir', str(tmp_path / name)),
-                *('--cfg-options', *options),
-            ],
-            capture_output=True,
-            text=True,
-            env=os.environ | {'PYTHONPATH': str(ROOT)},
+        done = run_script(
+            *(ROOT / 'tools' / name, CONFIG, *arguments),
+            *('--work-dir', tmp_path / name, '--cfg-options', *options),
         )
         text = done.stdout + done.stderr
         assert done.returncode == 0, text[-3000:]
@@ -266,15 +257,9 @@ def test_training_and_test(tmp_path):
     assert f'mIoU other frame: {score}' in tested
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 4
     shown = tmp_path / 'browsed'
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / BROWSE), str(CONFIG)),
-            *('--out', str(shown), '--number', '2', '--split', 'val'),
-            *('--cfg-options', *options),
-        ],
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True,
+    done = run_script(
+        *(ROOT / BROWSE, CONFIG, '--out', shown, '--number', 2),
+        *('--split', 'val', '--cfg-options', *options),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list(shown.glob('*.png'))) == 2
@@ -302,20 +287,10 @@ def test_frames_of_a_video_are_written(folder, tmp_path):
         f'test_dataloader = dict(dataset={dataset!r})\n'
         "test_evaluator = dict(_delete_=True, type='IoUMetric')\n"
     )
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / 'tools/test.py'), str(config)),
-            *(
-                str(folder / 'weights.pth'),
-                '--work-dir',
-                str(tmp_path / 'out'),
-            ),
-            *('--show-dir', str(tmp_path / 'shown')),
-            *('--out', str(tmp_path / 'masks-out')),
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
+    done = run_script(
+        *(ROOT / 'tools/test.py', config, folder / 'weights.pth'),
+        *('--work-dir', tmp_path / 'out', '--show-dir', tmp_path / 'shown'),
+        *('--out', tmp_path / 'masks-out'),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     written = sorted(path.name for path in (tmp_path / 'masks-out').iterdir())

@@ -1,13 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
 """A pair from training to disparities, depth and pictures."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from in_process import run_script
 from mmengine.config import Config
 
 from mmseg_attn.__main__ import main
@@ -165,17 +164,13 @@ def test_a_pair_of_two_sizes(trained, capsys):
     assert shown.shape == (64, 128, 3)
 
 
-def test_tools_test(trained):
+def test_tools_test(trained, monkeypatch):
     """It measures what the training measured, and draws."""
     folder, _, metrics = trained
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / 'tools/test.py'), 'config.py'),
-            *('work/iter_36.pth', '--work-dir', 'test', '--show-dir', 'shown'),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
+    monkeypatch.chdir(folder)
+    done = run_script(
+        *(ROOT / 'tools/test.py', 'config.py', 'work/iter_36.pth'),
+        *('--work-dir', 'test', '--show-dir', 'shown'),
     )
     text = done.stdout + done.stderr
     assert done.returncode == 0, text[-2000:]

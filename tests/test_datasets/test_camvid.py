@@ -1,13 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
 """CamVid: both public layouts through the converter, then as a dataset."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import run_script
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
@@ -49,13 +47,7 @@ FRAMES = {
 
 
 def run(*args):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        cwd=ROOT,
-    )
+    return run_script(TOOL, *args)
 
 
 def expected_index(choice):

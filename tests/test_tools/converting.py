@@ -1,13 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
 """Run the converters of checkpoints; norms as the authors had them."""
 
-import os
 import runpy
-import subprocess
-import sys
 
 import torch
 import torch.nn.functional as F
+from in_process import run_script
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -19,13 +17,8 @@ TOOLS = ROOT / 'tools' / 'model_converters'
 
 
 def run(tool, *arguments):
-    """In a process of its own, as a user does."""
-    return subprocess.run(
-        [sys.executable, TOOLS / f'{tool}.py', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
+    """As a user does."""
+    return run_script(TOOLS / f'{tool}.py', *arguments)
 
 
 def converter(tool):

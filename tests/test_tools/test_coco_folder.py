@@ -2,13 +2,12 @@
 """A folder of one's own becomes a config that trains."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import pytest
+from in_process import run_script
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -27,15 +26,11 @@ def scenes(tmp_path):
 
 
 def convert(scenes, out, *options, config=CONFIG):
-    return subprocess.run(
-        [
-            *(sys.executable, str(TOOL), str(out), '--config', config),
-            *('--images', str(scenes / 'images/train')),
-            *('--annotations', str(scenes / 'annotations/train.json')),
-            *options,
-        ],
-        capture_output=True,
-        text=True,
+    return run_script(
+        *(TOOL, out, '--config', config),
+        *('--images', scenes / 'images/train'),
+        *('--annotations', scenes / 'annotations/train.json'),
+        *options,
     )
 
 
@@ -98,14 +93,9 @@ def test_the_config_trains_and_tests(scenes, tmp_path):
     log = trained.stdout + trained.stderr
     assert 'coco/segm_mAP' in log
     assert 'Scaling the original LR by 0.25' in log
-    tested = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / 'tools/test.py')),
-            *(str(out / 'config.py'), str(checkpoint)),
-            *('--work-dir', str(tmp_path / 'test')),
-        ],
-        capture_output=True,
-        text=True,
+    tested = run_script(
+        *(ROOT / 'tools/test.py', out / 'config.py', checkpoint),
+        *('--work-dir', tmp_path / 'test'),
     )
     assert tested.returncode == 0, tested.stderr[-2000:]
     assert 'coco/bbox_mAP' in tested.stdout + tested.stderr

@@ -1,14 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
 """The authors' checkpoints: a network in their structure, then converted."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from in_process import run_script
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -168,12 +166,7 @@ def ours():
 
 
 def run(*args):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    )
+    return run_script(TOOL, *args)
 
 
 @pytest.mark.parametrize('wrap', [False, True], ids=['plain', 'module'])

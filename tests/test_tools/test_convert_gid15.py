@@ -1,10 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+from in_process import run_script
 from PIL import Image
 from tiny_training import ROOT
 
@@ -33,13 +32,7 @@ def write_source(folder, pictures=2, size=(70, 45)):
 
 def convert(source, out, *arguments):
     tool = ROOT / 'tools' / 'dataset_converters' / 'gid15.py'
-    return subprocess.run(
-        [sys.executable, tool, source, '--out', out, '--size', '16',
-         *arguments],
-        capture_output=True,
-        text=True,
-        env={'PYTHONPATH': str(ROOT), 'PATH': ''},
-    )  # fmt: skip
+    return run_script(tool, source, '--out', out, '--size', 16, *arguments)
 
 
 def read(out, kind='annotations'):
