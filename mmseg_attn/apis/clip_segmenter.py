@@ -14,7 +14,8 @@ from torch import nn
 from ..datasets.clips import clip_paths
 from ..errors import UserError
 from ..models.decode_heads.cc_head_3d import middle
-from .predictors import Sample, Segmenter, test_dataset
+from .predictors import Sample, Segmenter
+from .test_pipelines import test_dataset
 
 
 class ClipSegmenter(Segmenter):
@@ -26,7 +27,11 @@ class ClipSegmenter(Segmenter):
 
     def __init__(self, model: nn.Module, tta: bool = False) -> None:
         if tta:
-            raise UserError('a model for clips has no test-time augmentation.')
+            raise UserError(
+                '--tta: the frames of a video are looked at once, as they '
+                'come, for all clips that hold them: a model for clips '
+                'averages over flips and scales in tools/test.py alone.'
+            )
         super().__init__(model)
         dataset = test_dataset(model.cfg)
         self.frames = dataset.get('frames', 5)

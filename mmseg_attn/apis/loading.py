@@ -18,8 +18,8 @@ from ..engine.config_errors import check_installed, config_mistakes
 from ..errors import UserError
 from ..progress import quiet_hosts
 from ..visualization.overlay import make_palette
-from .predictors import test_dataset
 from .tasks import task_of
+from .test_pipelines import test_dataset
 
 
 def load_model(

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
-from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
@@ -25,6 +24,13 @@ from ..datasets.stereo_transforms import LoadDisparity
 from ..engine.data_checks import use_own_loader
 from ..errors import UserError
 from ..visualization.overlay import as_bgr8
+from .test_pipelines import (
+    add_detection_views,
+    add_picture_views,
+    refuse_views,
+    test_pipeline,
+    tta_model,
+)
 
 
 @dataclass(eq=False)  # arrays do not compare
@@ -49,23 +55,23 @@ class Predictor:
 
     Args:
         model: With ``cfg`` set, as from :func:`~mmseg_attn.apis.load_model`.
-        tta: Average over the flips and scales of the config's
-            ``tta_pipeline``.
+        tta: Average over flips and scales: those of the config's
+            ``tta_pipeline``, or, made of its test pipeline, six and a flip.
 
     Raises:
-        UserError: If the config has no pipeline for this.
+        UserError: If the config has no pipeline for this, or the model no
+            test-time augmentation.
     """
+
+    add_views = staticmethod(add_picture_views)
 
     def __init__(self, model: nn.Module, tta: bool = False) -> None:
         cfg = model.cfg
         init_default_scope(cfg.get('default_scope', 'mmseg'))
-        if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
-            raise UserError(
-                'The config has no `tta_model` and `tta_pipeline`, which '
-                'test-time augmentation needs; add them, or predict '
-                'without it.'
-            )
-        pipeline = cfg.tta_pipeline if tta else _test_pipeline(cfg)
+        if tta:
+            cfg = copy.deepcopy(cfg)
+            self.add_views(cfg)
+        pipeline = cfg.tta_pipeline if tta else test_pipeline(cfg)
         pipeline = copy.deepcopy(pipeline)
         use_own_loader(pipeline)
         steps = Compose(pipeline).transforms
@@ -224,6 +230,8 @@ class Detector(Predictor):
     Arguments as of :class:`Predictor`.
     """
 
+    add_views = staticmethod(add_detection_views)
+
     def __call__(self, samples: Sequence[Sample]) -> list[InstanceData]:
         """Predict boxes, and masks where the model has them.
 
@@ -243,6 +251,8 @@ class StereoMatcher(Predictor):
 
     Arguments as of :class:`Predictor`.
     """
+
+    add_views = staticmethod(refuse_views)
 
     def prepare(self, image: tuple[str | Path, str | Path]) -> Sample:
         """Read a pair and run the test pipeline on it.
@@ -288,48 +298,6 @@ def input_size(sample: Sample) -> tuple:
     inputs = sample.data['inputs']
     views = inputs if isinstance(inputs, list) else [inputs]
     return tuple(tuple(view.shape) for view in views)
-
-
-def test_dataset(cfg: Config) -> ConfigDict:
-    """Find the dataset that a config tests on, without its wrappers.
-
-    Args:
-        cfg: The config.
-
-    Returns:
-        The dataset's config, empty where there is none.
-    """
-    dataset = cfg.get('test_dataloader', cfg.get('val_dataloader'))
-    dataset = dataset.dataset if dataset else ConfigDict()
-    while 'dataset' in dataset:  # wrapped
-        dataset = dataset.dataset
-    return dataset
-
-
-def _test_pipeline(cfg: Config) -> list:
-    pipeline = test_dataset(cfg).get('pipeline', cfg.get('test_pipeline'))
-    if not pipeline:
-        raise UserError(
-            'The config has neither `test_dataloader.dataset.pipeline` nor '
-            '`test_pipeline`, one of which says how to read a picture.'
-        )
-    return pipeline
-
-
-def tta_model(cfg: Config) -> ConfigDict:
-    """Take the model of test-time augmentation out of a config.
-
-    Args:
-        cfg: With ``tta_model``.
-
-    Returns:
-        Its config, ours in place of MMSegmentation's, which is wrong for one
-        logit and the same for several.
-    """
-    config = copy.deepcopy(cfg.tta_model)
-    if config.type in ('SegTTAModel', 'mmseg.SegTTAModel'):
-        config.type = 'mmseg_attn.SegTTAModel'
-    return config
 
 
 def _drop_label_loading(step) -> None:

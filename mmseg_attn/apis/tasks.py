@@ -16,6 +16,7 @@ from . import reports, testing
 from .clip_segmenter import ClipSegmenter
 from .outputs import DisparityOutput, InstanceOutput, MaskOutput, Output
 from .predictors import Detector, Predictor, Segmenter, StereoMatcher
+from .test_pipelines import add_clip_views
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Task:
         check_data: Reads what the datasets of a config's splits are labelled
             with and yields a report of each.
         draw_tests: Changes a config so that its test draws pictures.
-        add_tta: Changes a config so that its test averages over flips and
-            scales; None where there is no such thing.
+        add_views: Gives a config what is needed to average over flips and
+            scales, or says why there is no such thing.
         save_tests: Changes a config so that its test, run within, saves
             predictions: all of them or none.
         has_classes: Whether it predicts classes.
@@ -48,7 +49,7 @@ class Task:
     output: type[Output]
     check_data: Callable[[Config, Sequence[str]], Iterator[reports.Report]]
     draw_tests: Callable[[Config, str | None], None]
-    add_tta: Callable[[Config], None]
+    add_views: Callable[[Config], None]
     save_tests: Callable[[Config, str], AbstractContextManager]
     has_classes: bool = True
     slides: bool = False
@@ -62,7 +63,7 @@ SEGMENTOR = Task(
     output=MaskOutput,
     check_data=reports.label_reports,
     draw_tests=testing.draw_segmentation,
-    add_tta=testing.add_segmentation_tta,
+    add_views=Segmenter.add_views,
     save_tests=testing.saved_masks,
     slides=True,
 )
@@ -71,6 +72,7 @@ CLIPS = replace(
     title='segmentor for clips',
     predictor=ClipSegmenter,
     draw_tests=testing.draw_clips,
+    add_views=add_clip_views,
     takes_clips=True,
 )
 DETECTOR = Task(
@@ -79,7 +81,7 @@ DETECTOR = Task(
     output=InstanceOutput,
     check_data=reports.instance_reports,
     draw_tests=testing.draw_detections,
-    add_tta=testing.add_detection_tta,
+    add_views=Detector.add_views,
     save_tests=testing.saved_detections,
 )
 STEREO = Task(
@@ -88,7 +90,7 @@ STEREO = Task(
     output=DisparityOutput,
     check_data=reports.refuse_pairs,
     draw_tests=testing.draw_segmentation,
-    add_tta=testing.add_segmentation_tta,
+    add_views=StereoMatcher.add_views,
     save_tests=testing.saved_masks,
     has_classes=False,
     takes_pairs=True,

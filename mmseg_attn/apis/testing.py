@@ -1,10 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
 """Change a config so that its test draws, saves, or sees more views."""
 
-import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config, ConfigDict
@@ -20,10 +19,7 @@ from ..engine.unlabelled import (
 )
 from ..errors import UserError
 from ..files import gathered
-from .predictors import test_dataset, tta_model
-
-# Scales of MMSegmentation's own test-time augmentation.
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+from .test_pipelines import test_dataset, tta_model
 
 
 def draw_segmentation(cfg: Config, folder: str | None) -> None:
@@ -109,85 +105,20 @@ def use_windows(
     )
 
 
-def add_segmentation_tta(cfg: Config) -> None:
-    """Let a test average over six scales and a flip.
+def merge_views(cfg: Config, add_views: Callable[[Config], None]) -> None:
+    """Let a test merge what is predicted of several views of a picture.
 
     Args:
-        cfg: Config of a segmentor. Its own ``tta_model`` and ``tta_pipeline``
-            are taken where it has them. It is changed.
+        cfg: A config. It is changed.
+        add_views: Gives it ``tta_model`` and ``tta_pipeline`` where it has
+            none, as the functions of :mod:`.test_pipelines` do.
 
     Raises:
-        UserError: There is no ``tta_pipeline``, and the test pipeline has no
-            Resize to make one from.
+        UserError: There is no such thing for the model.
     """
-    cfg.setdefault('tta_model', ConfigDict(type='SegTTAModel'))
-    if 'tta_pipeline' not in cfg:
-        head, resize, tail = _around_resize(cfg)
-        sizes = [_scaled(resize, ratio) for ratio in SCALES]
-        flips = _flips(direction='horizontal')
-        steps = [sizes, flips, *([step] for step in tail)]
-        cfg.tta_pipeline = [*head, dict(type='TestTimeAug', transforms=steps)]
-    _wrap(cfg)
-
-
-def add_detection_tta(cfg: Config) -> None:
-    """Let a test merge the detections in a picture and its mirror image.
-
-    Args:
-        cfg: Config of a detector, see :func:`add_segmentation_tta`.
-
-    Raises:
-        UserError: As of :func:`add_segmentation_tta`.
-    """
-    nms = dict(type='nms', iou_threshold=0.5)
-    merged = dict(nms=nms, max_per_img=100)
-    cfg.setdefault('tta_model', ConfigDict(type='DetTTAModel', tta_cfg=merged))
-    if 'tta_pipeline' not in cfg:
-        # Boxes are merged by score, so that one scale is the usual choice.
-        head, resize, (*tail, pack) = _around_resize(cfg)
-        keys = pack.get(
-            'meta_keys',
-            ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-        )
-        pack = {**pack, 'meta_keys': (*keys, 'flip', 'flip_direction')}
-        steps = [[resize], _flips(), *([step] for step in tail), [pack]]
-        cfg.tta_pipeline = [*head, dict(type='TestTimeAug', transforms=steps)]
-    _wrap(cfg)
-
-
-def _wrap(cfg: Config) -> None:
+    add_views(cfg)
     test_dataset(cfg).pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**tta_model(cfg), module=cfg.model)
-
-
-def _flips(**options: str) -> list[dict]:
-    return [dict(type='RandomFlip', prob=p, **options) for p in (0.0, 1.0)]
-
-
-def _around_resize(cfg: Config) -> tuple[list, ConfigDict, list]:
-    """Steps of the test pipeline before Resize, itself, and behind it."""
-    pipeline = test_dataset(cfg).pipeline
-    types = [step['type'].split('.')[-1] for step in pipeline]
-    if 'Resize' not in types:
-        raise UserError(
-            '--tta needs tta_pipeline in the config: one could not be made '
-            'from a test pipeline without Resize.'
-        )
-    place = types.index('Resize')
-    return pipeline[:place], pipeline[place], pipeline[place + 1 :]
-
-
-def _scaled(resize: ConfigDict, ratio: float) -> ConfigDict:
-    resize = copy.deepcopy(resize)
-    if resize.get('scale') is not None:
-        scale = resize['scale']
-        sides = [scale] * 2 if isinstance(scale, int) else scale
-        resize['scale'] = tuple(round(side * ratio) for side in sides)
-    else:
-        factor = resize.get('scale_factor', 1.0)
-        sides = [factor] * 2 if isinstance(factor, (int, float)) else factor
-        resize['scale_factor'] = tuple(side * ratio for side in sides)
-    return resize
 
 
 @contextmanager

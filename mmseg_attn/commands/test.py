@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, options.read_options(args.cfg_options))
     with quiet_imports():
         from ..apis.tasks import task_of
-        from ..apis.testing import use_windows
+        from ..apis.testing import merge_views, use_windows
         from ..engine.runner import build_runner, end_processes
 
     cfg.launcher = args.launcher
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError('--slide is for segmentors.')
         use_windows(cfg, *args.slide)
     if args.tta:
-        task.add_tta(cfg)
+        merge_views(cfg, task.add_views)
     saving = task.save_tests(cfg, args.out) if args.out else nullcontext()
     with saving:
         runner = build_runner(cfg, train=False)

@@ -716,9 +716,6 @@ def test_bad_models(predict, trained, tmp_path):
     other.write_text('optimizer = 1')
     with pytest.raises(SystemExit, match='has no `model`'):
         predict(tmp_path / 'a.png', config=str(other))
-    other.write_text(config.replace('tta_model', 'was_tta_model'))
-    with pytest.raises(SystemExit, match='no `tta_model`'):
-        predict(tmp_path / 'a.png', '--tta', config=str(other))
     with pytest.raises(SystemExit, match='Did you mean ccnet_r50-d8'):
         predict(tmp_path / 'a.png', config='ccnet_r50-d8_4xb2-40k_cityscape')
 

@@ -16,7 +16,6 @@ from mmengine.config import Config
 from PIL import Image
 from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
 
-from mmseg_attn.apis.testing import add_segmentation_tta
 from mmseg_attn.engine.runner import build_runner
 
 
@@ -160,30 +159,6 @@ def test_a_full_disk_leaves_no_half_masks(tool, tmp_path, monkeypatch):
     assert len(saved) == 2
     assert not list((tmp_path / 'masks').iterdir())
     monkeypatch.undo()
-
-
-def test_pipeline_made_for_test_time_augmentation():
-    load, pack = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')
-    resize = dict(type='Resize', scale=(2048, 512), keep_ratio=True)
-    annotations = dict(type='LoadAnnotations')
-    pipeline = [load, resize, annotations, pack]
-    cfg = Config(dict(model={}))
-    cfg.test_dataloader = dict(dataset=dict(pipeline=pipeline))
-    add_segmentation_tta(cfg)
-    made = cfg.tta_pipeline
-    assert cfg.test_dataloader.dataset.pipeline == made
-    assert made[0] == load
-    sizes, flips, *rest = made[1]['transforms']
-    assert [size['scale'] for size in sizes] == [
-        (1024, 256),
-        (1536, 384),
-        (2048, 512),
-        (2560, 640),
-        (3072, 768),
-        (3584, 896),
-    ]
-    assert [flip['prob'] for flip in flips] == [0.0, 1.0]
-    assert rest == [[annotations], [pack]]
 
 
 def test_sliding_windows(tool, trained, tmp_path):

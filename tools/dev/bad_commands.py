@@ -190,10 +190,6 @@ def _pictures(material: Material) -> Iterator[Case]:
         'no kind': [material.picture, '--save', 'nothing'],
         'too few classes': [material.picture, '--classes', 'a,b'],
         'a right picture': [material.picture, '--right', material.picture],
-        'tta without a pipeline': [
-            *(material.picture, '--tta', '--out', 'o2'),
-            *('--cfg-options', 'tta_model=None'),
-        ],
         'no video': [material.write('a.mp4', 'x'), '--out', 'o3'],
     }.items():
         yield _case('predict', name, *right, *given)
