@@ -1,10 +1,7 @@
 _base_ = [
     '../_base_/models/eanet_r50-d8.py',
-    '../_base_/datasets/cityscapes.py',
-    '../_base_/default_runtime.py',
-    '../_base_/schedules/schedule_80k.py',
+    '../_base_/benchmarks/cityscapes.py',
 ]
-crop_size = (512, 1024)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=(512, 1024)),
 )
