@@ -4,6 +4,7 @@
 import json
 import shutil
 import ssl
+import threading
 import time
 from email.message import Message
 from http.client import HTTPException
@@ -46,8 +47,13 @@ def fetch(
 
     Raises:
         UserError: There is no such file, no connection, no room, or a web page
-            in the file's place.
+            in the file's place; or a number cannot be meant.
     """
+    if retries < 0 or not 0 < timeout < threading.TIMEOUT_MAX:
+        raise UserError(
+            f'retries (--retries) is {retries}, timeout (--timeout) is '
+            f'{timeout:g}: expected 0 or more tries, and seconds above 0.'
+        )
     with make_progress() as progress:
         name = urlsplit(url).path.split('/')[-1]
         task = progress.add_task(f'{name}, MiB', visible=False)

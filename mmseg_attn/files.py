@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 
 @contextmanager
@@ -68,6 +69,22 @@ def gathered(
     finally:
         if is_main():
             _remove(partial)
+
+
+def check_writable(folder: str | Path) -> None:
+    """See before long work that a folder, there or not, can be written to.
+
+    Args:
+        folder: The folder, which is not made.
+
+    Raises:
+        OSError: It cannot be made, or not written to.
+    """
+    place = Path(folder)
+    while not place.exists():
+        place = place.parent
+    with TemporaryFile(dir=place):
+        pass
 
 
 def set_aside(path: Path) -> Path:

@@ -14,7 +14,11 @@ from torch import nn
 
 from ..configs import load_config
 from ..engine.checkpoint import load_weights
-from ..engine.config_errors import check_installed, config_mistakes
+from ..engine.config_errors import (
+    check_installed,
+    check_weight_files,
+    config_mistakes,
+)
 from ..errors import UserError
 from ..progress import quiet_hosts
 from ..visualization.overlay import make_palette
@@ -66,6 +70,7 @@ def load_model(
             'segmentor, that which its checkpoint was trained with.'
         )
     check_installed(config)
+    check_weight_files(config.model)
     _drop_pretrained(config.model)
     config.model.pop('auxiliary_head', None)  # only for training
     init_default_scope(config.get('default_scope', 'mmseg'))

@@ -193,8 +193,10 @@ def check_structure(path: Path, config: Path) -> int:
         from mmengine.registry import MODELS, init_default_scope
 
         from ..engine.checkpoint import load_checkpoint, match_weights
+        from ..engine.config_errors import check_weight_files
 
         cfg = configs.load_config(config)
+        check_weight_files(cfg.model)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         model = MODELS.build(cfg.model)
     surplus = match_weights(model, load_checkpoint(path), str(path))

@@ -6,6 +6,7 @@ import os
 
 from ..configs import SPLITS, load_config
 from ..errors import UserError
+from ..files import check_writable
 from ..progress import make_console, quiet_imports
 from . import options
 
@@ -64,6 +65,7 @@ def main(args: argparse.Namespace) -> None:
     # Before the model is built.
     check_task(cfg, SEGMENTOR)
     check_output_folder(cfg, args.out)
+    check_writable(args.out)
     check_paths(cfg, f'{args.split}_dataloader')
     model = load_model(cfg, args.checkpoint, device=args.device)
     found = worst(

@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 
 from ..errors import UserError, near
 from .arguments import arguments_of
-from .config_errors import not_provided, unknown_types
+from .config_errors import check_weight_files, not_provided, unknown_types
 from .data_checks import LOADERS, decode_head
 from .safe_checkpoint import SafeCheckpointHook
 
@@ -99,6 +99,7 @@ def check_config(cfg: Config, train: bool) -> None:
     _check_top(cfg)
     _check_shapes(cfg)
     _check_model(cfg, cfg.model)
+    check_weight_files(cfg.model)
     kinds = ('train', 'val') if train else ('test',)
     keys = [
         f'{kind}_{part}'

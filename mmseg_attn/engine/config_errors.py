@@ -19,6 +19,8 @@ MISTAKES = (
     *(TypeError, ValueError, AssertionError, KeyError, IndexError),
     *(AttributeError, RuntimeError),
 )
+# Files of numbers in which there is no code.
+SAFE_ENDINGS = ('.json', '.npy')
 # Characters of a host's message; some hold the whole config.
 LONGEST = 400
 
@@ -42,6 +44,33 @@ def check_installed(cfg: Config) -> None:
         with quiet_imports():
             importlib.import_module(f'{scope}.datasets')
             importlib.import_module(f'{scope}.models')
+
+
+def check_weight_files(config: object) -> None:
+    """Refuse weights of classes in a file that could run code.
+
+    mmseg reads ``class_weight='FILE'`` with mmengine, which unpickles, and
+    builds whatever a YAML file names.
+
+    Args:
+        config: The config of a model, or a part of one.
+
+    Raises:
+        UserError: The file is neither .json nor .npy.
+    """
+    if isinstance(config, (list, tuple)):
+        for item in config:
+            check_weight_files(item)
+    elif isinstance(config, dict):
+        weights = config.get('class_weight')
+        if isinstance(weights, str) and not weights.endswith(SAFE_ENDINGS):
+            raise UserError(
+                f'class_weight is {weights!r}, and reading such a file could '
+                'run code in it: expected a list of numbers, or a .json or '
+                '.npy file.'
+            )
+        for item in config.values():
+            check_weight_files(item)
 
 
 @contextmanager

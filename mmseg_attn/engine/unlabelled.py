@@ -74,7 +74,7 @@ def check_labelled(cfg: Config, loader: str) -> None:
         for dataset in dataset_configs(cfg.get(loader))
     )
     if measures or loads:
-        hint = ', or save predictions without a metric: tools/test.py --out '
+        hint = ', or save predictions without a metric: test --out '
         hint = f'{hint}FOLDER' if loader == 'test_dataloader' else ''
         raise UserError(
             f'data_prefix of {loader} names no seg_map_path, so that there '

@@ -41,6 +41,12 @@ def predict(trained, tmp_path):
     return run
 
 
+@pytest.mark.parametrize('option', ['--right', '--calibration'])
+def test_options_of_pairs(predict, trained, option):
+    with pytest.raises(SystemExit, match='are for stereo networks'):
+        predict(trained.config, option, trained.config)
+
+
 def write(path, seed=0, **size):
     path.parent.mkdir(parents=True, exist_ok=True)
     image, mask = picture(seed, **size)

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """A pair from training to disparities, depth and pictures."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,11 @@ def test_predict(trained, capsys):
     capsys.readouterr()
     assert predict(folder, *options) == 0
     assert '1 were done before' in capsys.readouterr().out
+    # Of other right pictures the results are others.
+    shutil.copytree(folder / 'val/right', folder / 'val/other')
+    other = ('--right', folder / 'val/other', *options[2:])
+    with pytest.raises(SystemExit, match=r'other settings \(right\)'):
+        predict(folder, *other)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(trained, folder, *options):
+def run(trained, folder, *options, changes=()):
     return main(
         [
             'worst',
@@ -41,6 +41,7 @@ def run(trained, folder, *options):
             *options,
             '--cfg-options',
             f'test_dataloader.dataset.data_root={folder / "data"}',
+            *changes,
         ]
     )
 
@@ -122,6 +123,7 @@ def test_nothing_is_replaced_unasked(trained, folder):
         (('-n', '0'), r'\(--number\) must be 1 or more, got 0'),
         (('--class', 'horse'), "'horse' is none of ground, disc"),
         (('--split', 'val'), 'val_dataloader has 0 datasets'),
+        (('--device', 'cuda:99'), "Device 'cuda:99' cannot be used here"),
     ],
 )
 def test_bad_arguments(trained, folder, options, message):
@@ -136,6 +138,27 @@ def test_bad_label(trained, folder):
     with pytest.raises(SystemExit, match=r'images/1\.png holds 9.*labels'):
         run(trained, folder)
     assert not (folder / 'out').exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(
+    trained, folder, monkeypatch
+):
+    (folder / 'out').write_text('a file')
+    monkeypatch.setattr('mmseg_attn.apis.load_model', None)  # not reached
+    with pytest.raises(SystemExit, match=r'Not a directory: .*out'):
+        run(trained, folder)
+
+
+def test_the_label_that_the_head_ignores(trained, folder):
+    run(trained, folder)
+    expected = rows(folder)
+    for path in (folder / 'data/masks').iterdir():
+        mask = cv2.imread(str(path), 0)
+        mask[mask == 255] = 7
+        cv2.imwrite(str(path), mask)
+    changes = ['model.decode_head.ignore_index=7']
+    run(trained, folder, '--overwrite', changes=changes)
+    assert rows(folder) == expected
 
 
 def test_everything_ignored(trained, folder):

@@ -355,6 +355,15 @@ def test_without_a_network(rows):
     assert files() == {f'{NAME}.py'}
 
 
+@pytest.mark.parametrize(
+    'options', [('--retries', '-1'), ('--timeout', '-3'), ('--timeout', 'nan')]
+)
+def test_numbers_that_cannot_be_meant(good, server, options):
+    with pytest.raises(SystemExit, match='expected 0 or more tries'):
+        main(['zoo', 'download', NAME, '--dest', 'dest', '='.join(options)])
+    assert files() == {f'{NAME}.py'}
+
+
 def test_a_file_address(rows, checkpoint, tmp_path):
     (tmp_path / 'tiny.pth').write_bytes(checkpoint)
     row = rows((tmp_path / 'tiny.pth').as_uri())

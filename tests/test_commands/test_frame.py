@@ -67,11 +67,13 @@ def test_help_imports_no_library():
 def test_ctrl_c_and_errors_of_every_command(name, monkeypatch, capsys):
     module = importlib.import_module(f'mmseg_attn.commands.{name}')
     full = OSError(errno.ENOSPC, 'No space left on device', 'out.png')
+    quota = OSError(errno.EDQUOT, 'Disk quota exceeded', 'out.png')
     for error, code, line in (
         (KeyboardInterrupt(), 130, ''),
         (UserError('a is\n b: do c.'), 'Error: a is b: do c.', ''),
         (FileNotFoundError(2, 'No such file', 'x'), None, 'No such file'),
         (full, None, "left on device: 'out.png'. Free some space"),
+        (quota, None, "quota exceeded: 'out.png'. Free some space"),
     ):
 
         def fail(args, error=error):

@@ -181,6 +181,7 @@ def test_what_is_right_passes(cfg):
             'default_hooks.checkpoint.save_best': 'mIoU',
             'default_hooks.checkpoint.interval': -1,
             'default_hooks.checkpoint.meta': None,
+            'default_hooks.checkpoint.stop_on_nonfinite': False,
             'default_hooks.logger.log_metric_by_epoch': False,
             'custom_hooks': [{'type': 'EMAHook', 'momentum': 1e-3}],
             'optim_wrapper.accumulative_counts': 2,

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmengine.runner.checkpoint import CheckpointLoader
 from tiny_segmentor import config_text, picture, write_dataset
 from torch import nn
@@ -210,6 +211,17 @@ WAYS = {
 }  # fmt: skip
 
 
+WAYS_WITH_CONFIG = {
+    'predict': lambda tool, at, own: command(
+        'predict', '--device', 'cpu', own, at.file, at.picture
+    ),
+    'train': lambda tool, at, own: tool('train', own),
+    'zoo verify': lambda tool, at, own: command(
+        'zoo', 'verify', at.file, '--config', own
+    ),
+}
+
+
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('way', WAYS)
 def test_no_way_in_runs_it(way, kind, place, run_tool):
@@ -224,6 +236,25 @@ def test_no_way_in_runs_it(way, kind, place, run_tool):
     assert '\n' not in message
     # What is refused does not get a name where others would find it.
     assert not list(place.downloads.glob('*'))
+
+
+@pytest.mark.parametrize('way', ['predict', 'train', 'zoo verify'])
+@pytest.mark.parametrize('ending', ['.pkl', '.yaml'])
+def test_weights_of_classes_run_nothing(way, ending, place, tiny, run_tool):
+    """mmseg would unpickle the one, and build what the other names."""
+    evil = Code(os.system, f'touch {place.marker}')
+    text = yaml.dump(evil) if ending == '.yaml' else pickle.dumps(evil)
+    path = place.file.with_suffix(ending)
+    place.file.write_bytes(saved({'state_dict': {'a': torch.ones(1)}}))
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    own = place.marker.with_name('own.py')
+    loss = dict(type='CrossEntropyLoss', class_weight=str(path))
+    model = dict(decode_head=dict(loss_decode=loss))
+    own.write_text(f'_base_ = {str(place.config)!r}\nmodel = {model}\n')
+    with pytest.raises(SystemExit) as ended:
+        WAYS_WITH_CONFIG[way](run_tool, place, own)
+    assert f'class_weight is {str(path)!r}' in ended.value.code
+    assert not place.marker.exists()
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -375,6 +375,8 @@ def test_amp_on_the_cpu_runs_in_bfloat16(cfg, monkeypatch):
     cfg.optim_wrapper = ConfigDict(
         type='AmpOptimWrapper',
         loss_scale='dynamic',
+        dtype='float16',
+        use_fsdp=False,
         accumulative_counts=2,
         optimizer=dict(type='SGD', lr=0.1),
     )

@@ -131,7 +131,7 @@ def test_a_test_set_without_masks(tool, trained, tmp_path, options):
     assert expected.keys() == found.keys() and len(found) == 8
     assert all((expected[name] == found[name]).all() for name in found)
     code, _ = tool(*options, config=config)
-    assert 'save predictions without a metric: tools/test.py --out' in code
+    assert 'save predictions without a metric: test --out' in code
 
 
 def test_flip_and_scales(tool, tmp_path):

@@ -54,6 +54,15 @@ def test_scenes_from_nothing_to_a_sheet(tmp_path):
     assert 'CCNet R=2: loss' in done.stderr or 'mIoU' in done.stderr
 
 
+def test_the_seed_is_handed_on(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        'mmseg_attn.trials.demo.run_demo', lambda *args: given.append(args)
+    )
+    main(['demo', '--seed', '5', '--work-dir', 'here'])
+    assert given[0][1:] == (Path('here'), 5)
+
+
 @pytest.mark.skipif(
     not REAL, reason='needs real pictures: set MMSEG_ATTN_REAL_DATA'
 )

@@ -350,8 +350,13 @@ def _zoo(material: Material) -> Iterator[Case]:
     yield _case('zoo', 'no such name', 'download', 'no_such')
     yield _case('zoo', 'of no checkpoint', 'download', 'ccnet')
     name = 'isanet_r50-d8_4xb4-20k_voc12aug-512x512'
-    for option in ('--retries', '--timeout'):
-        yield _case('zoo', f'{option} x', 'download', name, option, 'x')
+    for option, values in (
+        ('--retries', ('x', '-1', '1.5')),
+        ('--timeout', ('x', '-3', '0', 'nan', 'inf')),
+    ):
+        for value in values:
+            given = 'download', name, f'{option}={value}'
+            yield _case('zoo', f'{option} {value}', *given)
     for wrong, path in material.checkpoints().items():
         yield _case(
             'zoo',

@@ -19,6 +19,7 @@ WRONG = {
     'model.decode_head.num_classes': ['2', "'a'"],
     'model.decode_head.ignore_index': ['0', '7'],
     'model.decode_head.norm_cfg': ["dict(type='BNN')", "'BN'"],
+    'model.decode_head.loss_decode.class_weight': ["'a.pkl'", "'a.yaml'"],
     'model.decode_head.loss_decode.type': ["'CrosEntropyLoss'", 'None'],
     'model.decode_head.loss_decode.loss_weigt': ['1.0'],
     'model.decode_head.no_such': ['1'],
