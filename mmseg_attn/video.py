@@ -16,7 +16,7 @@ import numpy as np
 from .errors import UserError
 
 VIDEOS = ('.avi', '.gif', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg')
-VIDEOS += ('.webm', '.wmv')
+VIDEOS += ('.mxf', '.webm', '.wmv')
 
 
 class VideoReader:

@@ -7,6 +7,10 @@ from mmseg.datasets import BaseSegDataset
 
 from ..registry import DATASETS
 
+# How a still's name begins -> the name of its video in the release. The other
+# two, 0006R0 and 0016E5, are called alike.
+VIDEO_NAMES = {'0001TP': '01TP_extract', 'Seq05VD': '0005VD'}
+
 
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):

@@ -13,11 +13,13 @@ from mmseg.datasets import BaseSegDataset
 from ..errors import UserError
 from ..registry import DATASETS
 from ..video import VIDEOS, count_frames
-from .camvid import CamVidDataset
+from .camvid import VIDEO_NAMES, CamVidDataset
 from .clip_transforms import frame_path
 from .folder import FolderDataset
 
 NUMBERED = re.compile(r'(.*?)(\d+)')
+# What may stand between a video's name and the number of a frame.
+BETWEEN = re.compile(r'[-_.]+(f|frame)?[-_.]*$')
 
 
 def clip_paths(
@@ -100,8 +102,9 @@ class _Clips:
         data_prefix: ``img_path`` and ``seg_map_path`` as in mmseg;
             ``frame_path``, the folder of the other frames, by default the
             pictures' own; or ``video_path`` instead of both: the folder of
-            videos, of which ``NAME_000120.png`` labels frame 120 of
-            ``NAME.mp4``; ``ann_file`` may list their names.
+            videos, of which ``NAME_000120.png`` or ``NAME_f000120.png``
+            labels frame 120 of ``NAME.mp4``; ``ann_file`` may list their
+            names.
         args, kwargs: Arguments of the dataset of pictures.
 
     Raises:
@@ -109,6 +112,9 @@ class _Clips:
             missing, no picture has any frame beside it, or a labelled frame
             is not in its video.
     """
+
+    # How the masks' names begin -> names of videos that are called otherwise.
+    video_names: dict[str, str] = {}
 
     def __init__(
         self,
@@ -206,6 +212,9 @@ class _Clips:
                 mask.name.removesuffix(self.seg_map_suffix)
             )
             name = numbered and numbered[1].rstrip('_-.')
+            if numbered and name not in videos:
+                name = BETWEEN.sub('', numbered[1])
+                name = self.video_names.get(name, name)
             if name not in videos:
                 raise UserError(
                     f'{mask} labels no frame of a video in {folder}: expected '
@@ -260,5 +269,10 @@ class ClipFolderDataset(_Clips, FolderDataset):
 class CamVidClipDataset(_Clips, CamVidDataset):
     """Clips of CamVid.
 
+    The stills are a second apart. ``tools/dataset_converters/
+    camvid_frames.py`` takes the frames around them out of the four videos.
+
     The arguments are those of :class:`_Clips` and of :class:`CamVidDataset`.
     """
+
+    video_names = VIDEO_NAMES

@@ -284,6 +284,43 @@ def test_of_a_video(video):
         ClipDataset(**options)
 
 
+def test_names_of_camvids_masks(tmp_path):
+    """0006R0_f00930 is frame 930 of 0006R0.MXF, Seq05VD that of 0005VD."""
+    frames = [np.full((12, 16, 3), 20 * i, np.uint8) for i in range(6)]
+    (tmp_path / 'videos').mkdir()
+    for name in ('0006R0', '0005VD', '01TP_extract'):
+        path = tmp_path / 'videos' / name
+        with write_video(path.with_suffix('.mp4'), 30) as writer:
+            for frame in frames:
+                writer.write(frame)
+        if name != '01TP_extract':
+            path.with_suffix('.mp4').rename(path.with_suffix('.MXF'))
+    for name in ('0006R0_f00002', 'Seq05VD_f00003', '0001TP_000004'):
+        mask(tmp_path / f'masks/{name}.png')
+    dataset = CamVidClipDataset(
+        data_root=str(tmp_path),
+        data_prefix=dict(video_path='videos', seg_map_path='masks'),
+        frames=3,
+        pipeline=PIPELINE,
+    )
+    middles = [item['inputs'][:, 1].float().mean() / 20 for item in dataset]
+    found = [dataset.get_data_info(i)['img_path'] for i in range(3)]
+    assert [path.rsplit('/', 1)[1] for path in found] == [
+        *('01TP_extract#4.mp4', '0006R0#2.MXF', '0005VD#3.MXF')
+    ]
+    assert np.rint(middles).tolist() == [4, 2, 3]
+    # A video whose own name ends so comes first.
+    mask(tmp_path / 'more/a_f_000001.png')
+    for name in ('a', 'a_f'):
+        with write_video(tmp_path / f'videos/{name}.mp4', 30) as writer:
+            writer.write(frames[0])
+            writer.write(frames[1])
+    options = dict(metainfo=META, data_root=str(tmp_path))
+    prefix = dict(video_path='videos', seg_map_path='more')
+    info = ClipDataset(**options, data_prefix=prefix).get_data_info(0)
+    assert info['img_path'].endswith('/a_f#1.mp4')
+
+
 TRANSFORM_OF_PICTURES = [
     dict(
         type='RandomResize',

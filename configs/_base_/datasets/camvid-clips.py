@@ -1,7 +1,7 @@
 # Clips of CamVid. How the paper takes its clips is not known: here they are
 # labelled pictures of one sequence, 30 frames (a second) apart, which is all
-# that the public folders hold. With the frames of the videos in
-# data/camvid/frames, named as the pictures are (0001TP_006689.png):
+# that the public folders hold: five of them span four seconds. With the
+# videos' own frames, which tools/dataset_converters/camvid_frames.py takes:
 #   data_prefix=dict(frame_path='frames'), frame_step=1
 dataset_type = 'mmseg_attn.CamVidClipDataset'
 data_root = 'data/camvid'
