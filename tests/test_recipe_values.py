@@ -3,8 +3,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 ROOT = Path(__file__).parents[1] / 'configs'
 ISANET = [p for p in sorted(ROOT.glob('isanet/*.py')) if '-paper-' in p.name]
@@ -83,3 +86,95 @@ def test_caanet_on_context(depth):
         if step.type == 'RandomCrop'
     )
     assert crop == dict(type='RandomCrop', crop_size=(513, 513))
+
+
+# CCNet's paper: the toolbox that its authors used on ADE20K, its test on
+# Cityscapes, and what is trained for the test servers.
+SIDES = [(1000, side) for side in (300, 375, 450, 525, 600)]
+HALVES = {
+    'ade20k': ('images/training', 'images/validation', 'testing'),
+    'cityscapes': (
+        'leftImg8bit/train',
+        'leftImg8bit/val',
+        'leftImg8bit/test',
+    ),
+}
+
+
+def ccnet(depth, recipe, data):
+    return Config.fromfile(
+        ROOT / f'ccnet/ccnet_r{depth}-d8_{recipe}_{data}.py'
+    )
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+def test_ccnet_on_ade20k(depth):
+    cfg = ccnet(depth, '4xb4-paper-ccl-100k', 'ade20k-512x512')
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4
+    )
+    assert cfg.param_scheduler == [
+        dict(
+            type='PolyLR',
+            eta_min=0.0,
+            power=0.9,
+            begin=0,
+            end=100000,
+            by_epoch=False,
+        )
+    ]
+    assert cfg.train_dataloader.batch_size == 4
+    network = ccnet(depth, '4xb2-paper-ccl-60k', 'cityscapes-769x769').model
+    for head in (network.decode_head, network.auxiliary_head):
+        head.num_classes = 150
+    network.data_preprocessor.size = (512, 512)
+    network.test_cfg = dict(mode='whole')
+    assert cfg.model == network
+    assert network.decode_head.loss_ccl.type.endswith('CategoryConsistentLoss')
+    assert f'resnet{depth}-imagenet' in network.pretrained
+    assert cfg.tta_pipeline[-1].transforms[0] == [
+        dict(type='Resize', scale=side, keep_ratio=True) for side in SIDES
+    ]
+
+    init_default_scope('mmseg')
+    load, annotate, resize, crop, *_ = cfg.train_dataloader.dataset.pipeline
+    assert (load.type, annotate.reduce_zero_label) == (
+        'LoadImageFromFile',
+        True,
+    )
+    np.random.seed(0)
+    sizes = set()
+    for _ in range(40):
+        picture = dict(img=np.zeros((100, 120, 3), np.uint8))
+        sizes.add(Compose([resize])(picture)['img'].shape[:2])
+    assert sizes == {(s, s * 6 // 5) for _, s in SIDES}
+    assert crop == dict(type='RandomCrop', crop_size=(512, 512))
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+@pytest.mark.parametrize('data', HALVES)
+def test_ccnet_for_the_test_servers(data, depth):
+    recipe, size = dict(
+        ade20k=('4xb4-paper-ccl{}-100k', 'ade20k-512x512'),
+        cityscapes=('4xb2-paper-ccl{}-60k', 'cityscapes-769x769'),
+    )[data]
+    both = ccnet(depth, recipe.format('-trainval'), size)
+    alone = ccnet(depth, recipe.format(''), size)
+    train, val, test = HALVES[data]
+    parts = both.train_dataloader.dataset.datasets
+    assert [part.data_prefix.img_path for part in parts] == [train, val]
+    assert parts[0] == alone.train_dataloader.dataset
+    assert parts[1].data_prefix.seg_map_path == (
+        alone.val_dataloader.dataset.data_prefix.seg_map_path
+    )
+    assert parts[1].pipeline == parts[0].pipeline
+    assert both.test_dataloader.dataset.data_prefix == dict(img_path=test)
+    for key in ('train_dataloader', 'test_dataloader'):
+        both.pop(key)
+        alone.pop(key)
+    assert both.to_dict() == alone.to_dict()
+    if data == 'cityscapes':
+        assert both.tta_pipeline[-1].transforms[0] == [
+            dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+            for ratio in (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+        ]

@@ -98,6 +98,8 @@ def check(cfg: Config, train: bool) -> list[str]:
     """
     check_installed(cfg)
     check_config(cfg, train)
+    # Several datasets of a loader are built, to compare their classes.
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
     loaders = ('train_dataloader', 'val_dataloader')
     notes = []
     for loader in loaders if train else ('test_dataloader',):

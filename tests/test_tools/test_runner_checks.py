@@ -1,11 +1,13 @@
 # Copyright (c) mmseg_attn contributors.
 """What build_runner puts into a config, and the mistakes it finds."""
 
+from collections import OrderedDict
+
 import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from tiff import write_tiff
 from tiny_training import tiny_config, write_dataset
 
@@ -62,7 +64,9 @@ def test_label_out_of_range_in_validation(cfg, data):
     assert f'{path} holds label 7 (2304 pixels)' in refusal(cfg)
 
 
-def test_wrapped_datasets_are_checked(cfg, data):
+def test_wrapped_datasets_are_checked(cfg, data, monkeypatch):
+    # As in a new process, where no config was run before.
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
     path = data / 'masks' / 'train' / '0.png'
     cv2.imwrite(str(path), np.full((48, 48), 7, np.uint8))
     plain = cfg.train_dataloader.dataset
