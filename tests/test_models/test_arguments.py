@@ -3,6 +3,7 @@
 
 import inspect
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +52,8 @@ WRONG = {
     'resize': ['both', 3, None],
     'test_output': ['all', 3, None],
     'output_stride': [0, 4, '8', math.nan],
+    'grid': [4, -5, 1.5, 'a', None, math.nan],
+    'class_weight': ['abc', 3, None, [1.0], [1.0, 1.0, 0], [1, 1, math.nan]],
     'in_index': ['a', 1.5, [], [0.5], True],
     'norm_cfg': NO_CONFIGS,
 }
@@ -75,11 +78,15 @@ OTHERS = (
     *('regression', 'loss_disparity', 'data_preprocessor', 'init_cfg'),
     *('align_corners', 'decode_head', 'residual', 'base', 'context'),
     *('bgr_to_rgb', 'rgb_to_bgr', 'args', 'kwargs', 'stem_channels'),
-    *('arch', 'out_indices', 'norm_eval', 'one_batch'),
+    *('arch', 'out_indices', 'norm_eval', 'one_batch', 'classifier_bias'),
 )
 LAYER = dict(type='mmseg_attn.CrissCrossAttention')
 HEAD = dict(in_channels=64, channels=16, num_classes=3)
 STAGES = dict(in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 3])
+DISPARITIES = {
+    'PSMNet': [*NO_COUNTS, 24],
+    'DisparityLoss': ['8', math.nan, 0, -1],
+}
 GIVEN = {
     'AttentionHead': dict(HEAD, attention=LAYER),
     'CAAHead': HEAD,
@@ -97,6 +104,7 @@ GIVEN = {
     ),
     'ClipEncoderDecoder': dict(decode_head={}),
     'OHEMPixelSampler': dict(context=None),
+    'ClassWeightPixelSampler': dict(context=SimpleNamespace(num_classes=3)),
 }
 # Those that need more than is worth building here have tests of their own.
 ELSEWHERE = ('SegTTAModel', 'MirrorTTAModel', 'DilatedEfficientNet')
@@ -106,13 +114,14 @@ def parts():
     """Every class of the models that is registered."""
     for registry in (MODELS, TASK_UTILS):
         for name, kind in registry.module_dict.items():
-            ours = kind.__module__.startswith(models.__name__)
+            own = '__init__' in vars(kind) or inspect.isfunction(kind)
+            ours = own and kind.__module__.startswith(models.__name__)
             if ours and name not in ELSEWHERE:
                 yield name, kind
 
 
 def wrong_values(name, kind):
-    known = dict(WRONG, max_disparity=NO_COUNTS if name == 'PSMNet' else [0])
+    known = dict(WRONG, max_disparity=DISPARITIES.get(name, []))
     for argument in inspect.signature(kind).parameters:
         if argument in OTHERS:
             continue

@@ -19,6 +19,7 @@ from mmseg_attn.models import (
     PSMNetFeatures,
     StackedHourglass,
 )
+from mmseg_attn.models.stereo.aggregation import Hourglass
 
 PREPROCESSOR = dict(
     type='mmseg_attn.ClipDataPreProcessor',
@@ -102,6 +103,27 @@ def official(model):
             value.dtype
         )
     return dict(epoch=10, state_dict=state, train_loss=1.0)
+
+
+@pytest.mark.parametrize('depth, name', [(8, 'conv4'), (4, 'conv2')])
+def test_gradients_over_two_planes_under_autocast(depth, name):
+    """Those of the library are NaN or of any size, as memory was before."""
+    torch.manual_seed(0)
+    net = Hourglass(32)
+    volume, grad = torch.randn(2, 1, 32, depth, 16, 24)
+    weight = [p for n, p in net.named_parameters() if n.startswith(name)][0]
+
+    def gradient(narrow):
+        with torch.autocast('cpu', torch.bfloat16, enabled=narrow):
+            out = net(volume, None, None)[0]
+        return torch.autograd.grad(out.float(), weight, grad)[0]
+
+    expected = gradient(False)
+    for _ in range(5):
+        junk = [torch.full((1000 * n,), torch.nan) for n in range(1, 40)]
+        del junk
+        wrong = (gradient(True) - expected).norm() / expected.norm()
+        assert wrong < 0.1
 
 
 def test_official_checkpoint_loads(full, tmp_path):

@@ -115,7 +115,7 @@ def _interface(material: Material) -> Iterator[Case]:
         'check_labels', mmseg_attn.check_labels, material.config, ['all']
     )
     yield case('list_checkpoints', mmseg_attn.list_checkpoints, 'no_such')
-    for save in (['no_such'], 'overlay'):
+    for save in (['no_such'], 'no_such'):
         yield case(
             'predict_files',
             mmseg_attn.predict_files,

@@ -84,10 +84,11 @@ class SqueezeAttentionHead(BaseDecodeHead):
                 f'{name} takes several stages, got in_channels={in_channels} '
                 f'and in_index={in_index}: give lists'
             )
-        if not -len(in_index) <= grid < len(in_index):
+        stages = range(-len(in_index), len(in_index))
+        if type(grid) is not int or grid not in stages:
             raise ValueError(
-                f'{name} takes {len(in_index)} stages, got grid={grid}: give '
-                f'the place of one of in_index={list(in_index)}'
+                f'{name} takes {len(in_index)} stages, got grid={grid!r}: '
+                f'give the place of one of in_index={list(in_index)}'
             )
         super().__init__(
             in_channels=list(in_channels),

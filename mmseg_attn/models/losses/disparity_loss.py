@@ -36,7 +36,13 @@ class DisparityLoss(nn.Module):
     ):
         super().__init__()
         name = type(self).__name__
-        check_numbers(name, 1, max_disparity=max_disparity)
+        if not isinstance(max_disparity, (int, float)) or not (
+            max_disparity > 0
+        ):
+            raise ValueError(
+                f'{name}: max_disparity must be a number above 0, or '
+                f'infinite, got {max_disparity!r}'
+            )
         if not isinstance(weights, Sequence) or not weights:
             raise ValueError(
                 f'{name}: weights must be a number for each map, such as '

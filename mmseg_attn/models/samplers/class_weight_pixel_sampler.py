@@ -31,6 +31,11 @@ class ClassWeightPixelSampler:
     def __init__(
         self, context: nn.Module, class_weight: Sequence[float]
     ) -> None:
+        listed = isinstance(class_weight, Sequence)
+        if not listed or isinstance(class_weight, str):
+            raise ValueError(
+                f'class_weight must be numbers, got {class_weight!r}'
+            )
         if len(class_weight) != context.num_classes:
             raise ValueError(
                 f'class_weight has {len(class_weight)} weights, expected '

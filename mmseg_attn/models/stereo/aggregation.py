@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...layers.arguments import check_counts
 from ...layers.inserted_attention import InsertedAttention
+from ...ops.core.autograd import no_autocast
 from ...registry import MODELS
 from .features import START
 
@@ -97,11 +99,25 @@ class Hourglass(nn.Module):
         Returns:
             The volume, and its half-size volumes on the way down and up.
         """
-        down = self.conv2(self.conv1(x))
+        down = _over_planes(self.conv2, self.conv1(x))
         down = F.relu(down if after is None else down + after)
-        up = self.conv5(self.conv4(self.conv3(down)))
+        up = self.conv5(_over_planes(self.conv4, self.conv3(down)))
         up = F.relu(up + (down if before is None else before))
         return self.conv6(up), down, up
+
+
+def _over_planes(conv: nn.Module, x: Tensor) -> Tensor:
+    """Convolve; on a CPU two planes in fp32, whatever autocast says.
+
+    Of a bfloat16 kernel of 3x3x3 over exactly two planes torch's library
+    (oneDNN 3.12, in torch 2.13) gives a gradient with what was in memory
+    before: NaN, or numbers of any size.
+    """
+    narrows = x.device.type == 'cpu' and torch.is_autocast_enabled('cpu')
+    if not narrows or x.shape[2] != 2:
+        return conv(x)
+    with no_autocast(x):
+        return conv(x.float())
 
 
 class _Aggregation(BaseModule):
