@@ -32,6 +32,7 @@ BENCHMARKS = {
     'lip': 'LIP',
     'camvid': 'CamVid',
     'gid15': 'GID-15',
+    'gid5': 'GID-5',
     'vaihingen': 'Vaihingen',
     'potsdam': 'Potsdam',
 }

@@ -40,6 +40,7 @@ DATASETS = {
     'coco-stuff10k': ('COCOStuffDataset', 171),
     'coco-stuff164k': ('COCOStuffDataset', 171),
     'gid15': ('mmseg_attn.GID15Dataset', 15),
+    'gid5': ('mmseg_attn.GID5Dataset', 5),
     'vaihingen': ('ISPRSDataset', 6),
     'potsdam': ('PotsdamDataset', 6),
 }

@@ -20,7 +20,7 @@ if find_spec('mmseg'):
         ClipFolderDataset,
     )
     from .folder import FolderDataset  # noqa: F401
-    from .gid15 import GID15Dataset  # noqa: F401
+    from .gid15 import GID5Dataset, GID15Dataset  # noqa: F401
     from .stereo import SceneFlowDataset, StereoFolder  # noqa: F401
     from .stereo_transforms import (  # noqa: F401
         LoadDisparity,

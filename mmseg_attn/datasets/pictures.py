@@ -86,7 +86,7 @@ def decode_picture(
     if webp and head and 'ignore' not in color_type:
         picture = _turned(picture, head.turn)  # OpenCV turns the others
     if picture.dtype != np.uint8:
-        picture = _to_8_bits(picture, path, depth)
+        picture = to_8_bits(picture, path, depth)
     return np.ascontiguousarray(picture)
 
 
@@ -288,9 +288,20 @@ def _turned(picture: np.ndarray, turn: int) -> np.ndarray:
     return picture
 
 
-def _to_8_bits(
-    picture: np.ndarray, path: str, depth: int | None
-) -> np.ndarray:
+def to_8_bits(picture: np.ndarray, path: str, depth: int | None) -> np.ndarray:
+    """Scale a picture of 16 bits to 8.
+
+    Args:
+        picture: Its values.
+        path: Its name, for messages.
+        depth: Bits that they use, as of :func:`decode_picture`.
+
+    Returns:
+        The same shape, uint8.
+
+    Raises:
+        UserError: They are of another type, or do not use these bits.
+    """
     if picture.dtype != np.uint16:
         raise UserError(
             f'{path} holds values of type {picture.dtype}, which have no '

@@ -31,6 +31,7 @@ BASES = {
         [*range(171), 255],
     ),
     'gid15': ((256, 256), [*range(15), 255], [*range(15), 255]),
+    'gid5': ((256, 256), [*range(5), 255], [*range(5), 255]),
     'vaihingen': ((512, 512), [*range(7)], [*range(6), 255]),
     'potsdam': ((512, 512), [*range(7)], [*range(6), 255]),
 }
@@ -49,6 +50,7 @@ FOLDERS = {
     'coco-stuff10k': ('train2014', 'test2014', '_labelTrainIds.png'),
     'coco-stuff164k': ('train2017', 'val2017', '_labelTrainIds.png'),
     'gid15': ('train', 'val', 'test', '.png'),
+    'gid5': ('train', 'val', 'test', '.png'),
     'vaihingen': ('train', 'val', '.png'),
     'potsdam': ('train', 'val', '.png'),
 }
@@ -172,7 +174,7 @@ def test_pipelines_read_the_layout(base, tmp_path):
         assert set(label.unique().tolist()) == set(labels)
 
     if 'tta_pipeline' not in cfg:  # tools/test.py then makes one
-        assert base in ('gid15', 'pascal_context')
+        assert base in ('gid15', 'gid5', 'pascal_context')
         return
     shape = dataset[0]['inputs'].shape
     loader.dataset.pipeline = cfg.tta_pipeline

@@ -5,11 +5,35 @@ import numpy as np
 import pytest
 from in_process import run_script
 from PIL import Image
+from tiff import write_tiff
 from tiny_training import ROOT
 
-from mmseg_attn.datasets import GID15Dataset
+from mmseg_attn.datasets import GID5Dataset, GID15Dataset
 
 PALETTE = GID15Dataset.METAINFO['palette']
+# Written down here once more.
+FINE = """
+industrial land 200 0 0|urban residential 250 0 150|
+rural residential 200 150 150|traffic land 250 150 150|paddy field 0 200 0|
+irrigated land 150 250 0|dry cropland 150 200 150|garden plot 200 0 200|
+arbor woodland 150 0 250|shrub land 150 150 250|natural grassland 250 200 0|
+artificial grassland 200 200 0|river 0 0 200|lake 0 150 200|pond 0 200 250
+"""
+LARGE = """
+built-up 255 0 0|farmland 0 255 0|forest 0 255 255|meadow 255 255 0|
+water 0 0 255
+"""
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'text'), [(GID15Dataset, FINE), (GID5Dataset, LARGE)]
+)
+def test_classes_and_colours(dataset, text):
+    rows = [row.split() for row in text.split('|')]
+    named = {' '.join(row[:-3]): [*map(int, row[-3:])] for row in rows}
+    meta = dataset.METAINFO
+    assert tuple(named) == meta['classes']
+    assert list(named.values()) == meta['palette']
 
 
 def write_source(folder, pictures=2, size=(70, 45)):
@@ -64,6 +88,85 @@ def test_patches_are_cuts_of_the_pictures(tmp_path):
         ),
     )
     assert len(dataset) == 10
+
+
+def of_bands(folder, kind, save):
+    """The pictures of :func:`write_source` in another form."""
+    values = {}
+    for number in range(2):
+        path = folder / f'image_RGB/p{number}.tif'
+        rng = np.random.default_rng(number)
+        most = 1023 if kind == '16 bits' else 255
+        picture = rng.integers(0, most + 1, (45, 70, 4))
+        picture = picture.astype(np.uint16 if most > 255 else np.uint8)
+        path.unlink()
+        save(path, picture)
+        values[f'p{number}'] = picture
+    return values
+
+
+@pytest.mark.parametrize(
+    ('kind', 'save', 'options', 'message'),
+    [
+        ('4 bands', write_tiff, (), 'has 4 bands of 8 bits, expected 3 of 8'),
+        (
+            'CMYK',
+            lambda path, x: Image.fromarray(x, 'CMYK').save(path),
+            (),
+            'has 4 bands of 8 bits, expected 3 of 8',
+        ),
+        (
+            '16 bits',
+            write_tiff,
+            ('--depth', 10),
+            'has 4 bands of 16 bits, expected 8. Say how many',
+        ),
+    ],
+)
+def test_other_bands_and_bits(tmp_path, kind, save, options, message):
+    """Refused by name, or taken as asked: here NIR, red, green, blue."""
+    source = tmp_path / 'source'
+    write_source(source)
+    values = of_bands(source, kind, save)
+    done = convert(source, tmp_path / 'out')
+    assert done.returncode and 'p0.tif has 4 bands' in done.stderr
+    done = convert(source, tmp_path / 'out', '--bands', 2, 3, 4)
+    assert done.returncode == 0 if not options else message in done.stderr
+    assert message in convert(source, tmp_path / 'other').stderr or options
+    done = convert(source, tmp_path / 'out', '--bands', 2, 3, 4, *options)
+    assert done.returncode == 0, done.stderr
+    pictures = read(tmp_path / 'out', 'images')
+    assert len(pictures) == 2 * 4 * 2
+    for name, (_, found) in pictures.items():
+        picture, row, column = name.split('_')
+        row, column = 16 * int(row), 16 * int(column)
+        cut = values[picture][row : row + 16, column : column + 16, 1:]
+        if kind == '16 bits':
+            cut = np.rint(cut.astype(np.float64) * 255 / 1023)
+        assert np.array_equal(found, cut), name
+    done = convert(source, tmp_path / 'out', '--bands', 4, 3, 2, *options)
+    assert 'another split, size, bands' in done.stderr
+    done = convert(source, tmp_path / 'more', '--bands', 3, 4, 5, *options)
+    assert 'there is no band 5' in done.stderr
+
+
+def test_five_classes(tmp_path):
+    labels = write_source(tmp_path / 'source')
+    folder = tmp_path / 'source/label_15classes'
+    table = np.array([*GID5Dataset.METAINFO['palette'], (0, 0, 0)], np.uint8)
+    for name, (index, _) in labels.items():
+        fine = table[np.minimum(index, 5)]
+        path = folder / f'{name}_15label.tif'
+        path.unlink()
+        Image.fromarray(fine).save(folder / f'{name}_label.tif')
+    folder.rename(tmp_path / 'source/label_5classes')
+    done = convert(tmp_path / 'source', tmp_path / 'out', '--classes', 5)
+    assert done.returncode == 0, done.stderr
+    for name, (_, mask) in read(tmp_path / 'out').items():
+        picture, row, column = name.split('_')
+        row, column = 16 * int(row), 16 * int(column)
+        index = labels[picture][0][row : row + 16, column : column + 16]
+        assert np.array_equal(mask, np.where(index < 5, index, 255))
 
 
 def test_seed_and_whole_pictures(tmp_path):
