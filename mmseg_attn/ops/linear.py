@@ -145,7 +145,10 @@ def channel_linear_attention(
         value: (B, *spatial, heads, C), with one or more spatial axes. The
             channels of a head attend to each other.
         variant: ``'official'`` or ``'corrected'``.
-        eps: Added to the sums of channels, as the formulas say.
+        eps: Added to the sums of channels, as the formulas say. What is
+            shorter than 1e-6 is not scaled to unit length, so that zeros give
+            no NaN; but there the gradient is that of a factor of 1e6, which
+            fp16 does not hold. Behind a ReLU nothing comes of it.
         backend: ``'torch'`` (keeps only its input for the backward;
             differentiable once), ``'reference'`` (loops over channels) or
             None for the best that can run.

@@ -41,9 +41,11 @@ def non_local_attention(
         value: (B, *key_spatial, heads, value_dim).
         scale: Factor of the scores before the softmax, a number.
         backend: ``'torch'`` (scaled_dot_product_attention, which keeps no
-            affinity where torch has a fused kernel), ``'triton'`` (CUDA, keys
-            of the queries' grid), which keeps no affinity and is
-            differentiable once, ``'reference'`` or None for torch.
+            affinity where torch has a fused kernel; that of the CPU, in torch
+            2.13, has gradients that are not finite from scores of some
+            millions on), ``'triton'`` (CUDA, keys of the queries' grid),
+            which keeps no affinity and is differentiable once,
+            ``'reference'`` or None for torch.
 
     Returns:
         (B, *spatial, heads, value_dim), in the dtype of the inputs.

@@ -10,13 +10,18 @@ from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
-from mmseg_attn.ops import declare
+from mmseg_attn.ops import channel_linear_attention, declare
 from mmseg_attn.ops.declare import OPERATORS, Case
 
 pytestmark = pytest.mark.usefixtures('device')
 EACH = pytest.mark.parametrize('name', OPERATORS)
 CASES = [
     (name, i) for name, o in OPERATORS.items() for i in range(len(o.cases))
+]
+SCALED = [
+    name
+    for name, operator in OPERATORS.items()
+    if 'scale' in operator.function.__kwdefaults__
 ]
 EACH_CASE = pytest.mark.parametrize('name, index', CASES)
 
@@ -150,6 +155,44 @@ def test_extremes_stay_finite(name, index, factor, dtype):
     inputs = [x.to(dtype).requires_grad_() for x in inputs]
     for x in results(name, inputs, case):
         assert x.isfinite().all()
+
+
+@pytest.mark.parametrize('name', SCALED)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float32], ids=str)
+def test_scores_beyond_all_reason(name, dtype):
+    """Weights of 0 and 1: exp(score - log-sum-exp) must not overflow."""
+    case = OPERATORS[name].cases[0]
+    case = dataclasses.replace(case, options={**case.options, 'scale': 4e7})
+    inputs = [
+        x.detach().to(dtype).requires_grad_() for x in inputs_of(name, case)
+    ]
+    # Torch's own kernel on the CPU overflows: the docstring says so.
+    backend = 'reference' if name == 'non_local_attention' else 'torch'
+    for x in results(name, inputs, case, backend=backend):
+        assert x.isfinite().all()
+
+
+def test_a_dead_channel():
+    """Its gradient is large, and right; behind a ReLU it is none."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 5, 7, 1, 6, dtype=torch.float64)
+    x[..., 2] = 0
+    weight = torch.randn_like(x)
+
+    def gradient(dtype, backend, before=torch.clone):
+        given = x.to(dtype).requires_grad_()
+        out = channel_linear_attention(
+            before(given), variant='corrected', backend=backend
+        )
+        return torch.autograd.grad(out, given, weight.to(dtype))[0].double()
+
+    expected = gradient(torch.float64, 'reference')
+    assert expected[..., 2].abs().max() > 1e5
+    for dtype, limit in ((torch.float32, 1e-5), (torch.bfloat16, 0.02)):
+        wrong = (gradient(dtype, 'torch') - expected).abs().max()
+        assert wrong < limit * expected.abs().max()
+    narrow = gradient(torch.float16, 'torch', torch.relu)
+    assert narrow.isfinite().all() and not narrow[..., 2].any()
 
 
 @EACH
