@@ -110,9 +110,11 @@ def _check_polygon(
 
 def _check_code(what: str, code: dict, size: tuple[int, int]) -> None:
     width, height = size
-    if 'counts' not in code or code.get('size') != [height, width]:
+    own = code.get('size')
+    whole = isinstance(own, list) and all(type(n) is int for n in own)
+    if 'counts' not in code or not whole or own != [height, width]:
         raise UserError(
-            f'{what} has a run-length code of size {code.get("size")!r}, '
+            f'{what} has a run-length code of size {own!r}, '
             f'expected counts and the size [{height}, {width}].'
         )
     counts = code['counts']

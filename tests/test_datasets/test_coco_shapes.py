@@ -79,6 +79,48 @@ def test_shapes_that_pycocotools_cannot_read(
             check(tmp_path, content)
 
 
+def as_text(counts):
+    """COCO's text of counts, from its description."""
+    text = ''
+    for place, count in enumerate(counts):
+        value = count - (counts[place - 2] if place > 2 else 0)
+        while True:
+            five, value = value & 31, value >> 5
+            # Done where the rest is the sign of what was written last.
+            more = value != (-1 if five & 16 else 0)
+            text += chr(48 + five + 32 * more)
+            if not more:
+                break
+    return text
+
+
+@pytest.mark.parametrize(
+    'counts',
+    [[9226, -10], [10, 9216, -10], [4, 4, 9216, -8], [40, 5000, 5000, -824]],
+)
+def test_negative_counts_of_the_right_sum(tmp_path, content, counts):
+    """pycocotools would write around the mask's memory."""
+    assert sum(counts) == 96 * 96
+    item = content['annotations'][2]
+    for code in (as_text(counts), counts):
+        item['segmentation'] = {'size': [96, 96], 'counts': code}
+        with pytest.raises(UserError, match='id 3 has the run-length code .*'):
+            check(tmp_path, content)
+    whole = [abs(count) for count in counts[:-1]]
+    whole = [10, 20, 30, 9216 - 60] if len(counts) > 3 else whole
+    whole[-1] -= sum(whole) - 9216
+    item['segmentation'] = {'size': [96, 96], 'counts': as_text(whole)}
+    assert check(tmp_path, content).usable == 4
+
+
+@pytest.mark.parametrize('size', [[96.0, 96.0], [96], '96', [96, 96, 1], None])
+def test_sizes_of_codes_are_two_whole_numbers(tmp_path, content, size):
+    code = {'size': size, 'counts': [9216]}
+    content['annotations'][2]['segmentation'] = code
+    with pytest.raises(UserError, match='id 3 has a run-length code of size'):
+        check(tmp_path, content)
+
+
 def test_codes_are_read_as_pycocotools_reads_them(tmp_path, content):
     mask = pytest.importorskip('pycocotools.mask')
     random = np.random.default_rng(0)

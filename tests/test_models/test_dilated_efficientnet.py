@@ -99,6 +99,32 @@ def test_first_stages_can_be_frozen(efficientnet):
         assert {p.requires_grad for p in layer.parameters()} == {i >= 2}
 
 
+def test_weights_of_the_classification_zoo_load(efficientnet, tmp_path):
+    """By names, some of which are written down here once more."""
+    donor = randomize(efficientnet('b0'))
+    names = {f'backbone.{k}': v for k, v in donor.state_dict().items()}
+    assert {
+        'backbone.layers.0.conv.weight',
+        'backbone.layers.1.0.depthwise_conv.conv.weight',
+        'backbone.layers.1.0.se.conv1.conv.weight',
+        'backbone.layers.2.0.expand_conv.bn.running_var',
+        'backbone.layers.6.conv.weight',
+    } <= set(names)
+    path = tmp_path / 'zoo.pth'
+    torch.save({'state_dict': {**names, 'head.fc.bias': torch.ones(3)}}, path)
+    network = DilatedEfficientNet(
+        'b0',
+        init_cfg=dict(
+            type='Pretrained', prefix='backbone.', checkpoint=str(path)
+        ),
+    )
+    network.init_weights()
+    expected = donor.state_dict()  # which has the last layer, too
+    assert set(expected) > set(network.state_dict())
+    for key, value in network.state_dict().items():
+        assert torch.equal(expected[key], value), key
+
+
 def test_bad_stride_is_explained():
     with pytest.raises(ValueError, match='8, 16 or 32, got 4'):
         DilatedEfficientNet('b0', 4)
