@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Folders of configs without a small one in configs/demo, and why.
 WITHOUT_DEMO = {
     'faster_rcnn': 'mask_rcnn has one',
+    'manet': 'a whole decoder, as maresunet',
     'maresunet': 'a whole decoder, up to the size of the picture',
 }
 KINDS = ('scenes', 'pictures')  # of configs that `compare` trains

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..engine.checkpoint import load_checkpoint, weights_of
@@ -100,6 +101,37 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
             'another variant? Nothing was written.'
         )
     return found
+
+
+def linear_attention_formula(
+    weights: dict[str, Tensor], x: Tensor, feature_map: str
+) -> Tensor:
+    """Linear attention of positions as its paper has it, dense.
+
+    Args:
+        weights: Weights of the official module, by its names.
+        x: (1, C, H, W).
+        feature_map: ``'taylor'``, of the Linear Attention Mechanism, or
+            ``'softplus'``, MANet's kernel attention.
+
+    Returns:
+        ``x + gamma * attention(x)``.
+    """
+    query, key, value = (
+        F.conv2d(
+            x, weights[f'{name}_conv.weight'], weights[f'{name}_conv.bias']
+        ).flatten(2)[0]
+        for name in ('query', 'key', 'value')
+    )
+    if feature_map == 'softplus':
+        zero = torch.zeros_like(query)
+        query, key = (torch.logaddexp(v, zero) for v in (query, key))
+        pairs = query.T @ key
+    else:
+        query, key = (v / v.norm(dim=0) for v in (query, key))
+        pairs = 1 + query.T @ key
+    total = pairs.sum(1) + 1e-6 * query.sum(0)
+    return x + weights['gamma'] * (value @ pairs.T / total).view_as(x)
 
 
 def convert_file(

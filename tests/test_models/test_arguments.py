@@ -96,6 +96,7 @@ GIVEN = {
     'EAHead': HEAD,
     'ISAHead': dict(HEAD, isa_channels=8),
     'LAHead': HEAD,
+    'MANetHead': dict(HEAD, **STAGES),
     'MAResUNetHead': dict(HEAD, **STAGES),
     'SqueezeAttentionHead': dict(HEAD, **STAGES),
     'LevelAttention': dict(in_channels=16, levels=(0,), layer=LAYER),

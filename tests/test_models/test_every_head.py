@@ -33,6 +33,17 @@ HEADS = {
     'EAHead': dict(ONE, attention=dict(num_heads=2)),
     'ISAHead': dict(ONE, isa_channels=8, down_factor=(4, 2)),
     'LAHead': dict(ONE, attention=dict(gamma_init=0.7)),
+    'MANetHead': dict(
+        in_channels=[8, 16, 32, 64],
+        num_classes=CLASSES,
+        align_corners=False,
+        loss_decode=LOSS,
+        attention=dict(
+            type='mmseg_attn.LinearAttention',
+            feature_map='softplus',
+            gamma_init=0.7,
+        ),
+    ),
     'MAResUNetHead': dict(
         in_channels=[8, 16, 32, 64],
         num_classes=CLASSES,
@@ -63,7 +74,7 @@ VARIANTS = {
 ALL = {**{name: dict(cfg, type=name) for name, cfg in HEADS.items()}}
 ALL |= VARIANTS
 # Those that want stages of strides 4, 8, 16, 32; others are at stride 8.
-PYRAMIDS = ('MAResUNetHead',)
+PYRAMIDS = ('MANetHead', 'MAResUNetHead')
 
 
 def build(name, checkpointed=False, **options):

@@ -1,9 +1,15 @@
 # Copyright (c) mmseg_attn contributors.
+"""Decoders of MAResU-Net and MANet."""
+
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmseg.registry import MODELS
 
+ROOT = Path(__file__).parents[2]
 NORM = dict(type='BN')
 
 
@@ -45,6 +51,18 @@ def test_parameters_of_the_official_network(depth, count):
     """With six classes, ImageNet's classifier left out."""
     model = network(depth)
     assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize('data', ['vaihingen', 'potsdam'])
+def test_parameters_of_the_official_manet(data):
+    path = ROOT / f'configs/manet/manet_r50_4xb4-80k_{data}-512x512.py'
+    cfg = Config.fromfile(path).model
+    cfg.pretrained = None
+    model = MODELS.build(cfg)
+    assert sum(p.numel() for p in model.parameters()) == 35_860_622
+    for block in model.decode_head.attentions:
+        options = block.position_attention.options
+        assert options['feature_map'] == 'softplus'
 
 
 @pytest.mark.parametrize('size', [(64, 96), (63, 33), (1, 1), (50, 70)])

@@ -58,7 +58,7 @@ class Variables(dict):
         )
 
     def add_conv(self, name, size, inputs, outputs, bias=False):
-        scale = (size * size * inputs) ** -0.5
+        scale = (size * size * inputs / 6) ** -0.5
         self.normal(f'{name}/kernel', size, size, inputs, outputs, scale=scale)
         if bias:
             self.normal(f'{name}/bias', outputs)
@@ -278,14 +278,14 @@ def test_efficientnet_gives_the_official_output():
     assert 'std=[127.5] * 3' in str(report)
     model = ours('effb7-d8_4xb4-30k_pascal-context-59-513x513', 1280)
     model.load_state_dict(weights, strict=True)
-    picture = torch.randint(0, 256, (3, 48, 80), dtype=torch.uint8)
-    data = model.data_preprocessor({'inputs': [picture]})
+    pictures = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)
+    data = model.data_preprocessor({'inputs': list(pictures)})
     with torch.no_grad():
         x = model.extract_feat(data['inputs'].double())
         got = model.decode_head(x), model.auxiliary_head(x)
-        rgb = picture.flip(0)[None].double()
+        rgb = pictures.flip(1).double()
         y = efficientnet(v, 2 / 255 * rgb - 1)
-        assert y.shape == (1, 1280, 6, 10)
+        assert y.shape == (2, 1280, 6, 10)
         for answer, expected in zip(got, heads(v, y, False), strict=True):
             assert_same(answer, expected)
 

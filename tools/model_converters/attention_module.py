@@ -8,7 +8,14 @@ paper's formula and written by themselves::
 
     attention_module.py net.pth attention.pth EfficientAttention \\
         --prefix backbone.attention. --num-heads 8
+
+What weights do not tell has to be said: the number of heads, and the map of
+linear attention's features, which is 'taylor' in the Linear Attention
+Mechanism and in MAResU-Net, 'softplus' in MANet. Whole networks of the last
+two are converted by maresunet.py.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,23 +30,27 @@ with quiet_imports():
         Report,
         convert_file,
         difference,
+        linear_attention_formula,
     )
     from mmseg_attn.layers import (
         ChannelLinearAttention,
         EfficientAttention,
         LinearAttention,
     )
+    from mmseg_attn.ops.linear import FEATURE_MAPS
 
+# Layer -> what its weights do not tell, and as which option it is asked for.
+ASKED = {'EfficientAttention': 'num_heads', 'LinearAttention': 'feature_map'}
 LAYERS = ('EfficientAttention', 'LinearAttention', 'ChannelLinearAttention')
 
 
-def build(weights: dict[str, Tensor], layer: str, heads: int) -> nn.Module:
+def build(weights: dict[str, Tensor], layer: str, options: dict) -> nn.Module:
     """Build the layer that the shapes of the weights tell of.
 
     Args:
         weights: By the official names.
         layer: One of ``LAYERS``.
-        heads: Of efficient attention; shapes do not tell.
+        options: What shapes do not tell: see ``ASKED``.
 
     Returns:
         With the weights, in float64.
@@ -51,12 +62,12 @@ def build(weights: dict[str, Tensor], layer: str, heads: int) -> nn.Module:
         if layer == 'EfficientAttention':
             keys, values = weights['keys.weight'], weights['values.weight']
             built = EfficientAttention(
-                keys.shape[1], len(keys), len(values), num_heads=heads
+                keys.shape[1], len(keys), len(values), **options
             )
         elif layer == 'LinearAttention':
             query = weights['query_conv.weight']
             built = LinearAttention(
-                query.shape[1], query.shape[1] // len(query)
+                query.shape[1], query.shape[1] // len(query), **options
             )
         else:
             built = ChannelLinearAttention()
@@ -71,10 +82,9 @@ def build(weights: dict[str, Tensor], layer: str, heads: int) -> nn.Module:
 
 @torch.no_grad()
 def formula(
-    weights: dict[str, Tensor], layer: str, heads: int, x: Tensor
+    weights: dict[str, Tensor], layer: str, options: dict, x: Tensor
 ) -> Tensor:
     """The paper's formula, dense, on a map (1, C, H, W)."""
-    weights = {k: v.double() for k, v in weights.items()}
 
     def conv(name, value):
         return F.conv2d(
@@ -83,19 +93,14 @@ def formula(
 
     if layer == 'EfficientAttention':
         query, key, value = (
-            conv(name, x).unflatten(0, (heads, -1))
+            conv(name, x).unflatten(0, (options['num_heads'], -1))
             for name in ('queries', 'keys', 'values')
         )
         pairs = query.softmax(1).mT @ key.softmax(2)
         out = (value @ pairs.mT).flatten(0, 1).unflatten(1, x.shape[2:])
         return x + conv('reprojection', out[None]).view_as(x)
     if layer == 'LinearAttention':
-        names = ('query_conv', 'key_conv', 'value_conv')
-        query, key, value = (conv(name, x) for name in names)
-        query, key = (v / v.norm(dim=0) for v in (query, key))
-        pairs = 1 + query.T @ key
-        total = pairs.sum(1) + 1e-6 * query.sum(0)
-        return x + weights['gamma'] * (value @ pairs.T / total).view_as(x)
+        return linear_attention_formula(weights, x, **options)
     flat = x.flatten(2)[0]
     unit = flat / flat.norm(dim=0)
     mixed = flat.sum(0) + (flat @ unit.T) @ unit
@@ -104,22 +109,36 @@ def formula(
 
 
 def convert(
-    weights: dict[str, Tensor], layer: str, prefix: str, heads: int
+    weights: dict[str, Tensor],
+    layer: str,
+    prefix: str = '',
+    **options: int | str | None,
 ) -> tuple[dict[str, Tensor], Report]:
     """Take the weights below a prefix and check them.
+
+    They are compared with a gain (gamma) of 1: with 0, at which it starts, any
+    attention would pass.
 
     Args:
         weights: All of the checkpoint.
         layer: One of ``LAYERS``.
         prefix: Of the module's weights.
-        heads: Of efficient attention.
+        options: What weights do not tell, as ``ASKED`` names it.
 
     Returns:
         A state dict of the layer.
 
     Raises:
-        UserError: The weights are not of this module.
+        UserError: The weights are not of this module, or what they do not
+            tell is not given.
     """
+    asked = ASKED.get(layer)
+    if asked and options.get(asked) is None:
+        raise UserError(
+            f'{layer} needs --{asked.replace("_", "-")}: its weights do not '
+            'tell (--help)'
+        )
+    options = {asked: options[asked]} if asked else {}
     report = Report(len(weights))
     own = {}
     for name, value in weights.items():
@@ -127,7 +146,11 @@ def convert(
             own[name.removeprefix(prefix)] = value
         else:
             report.left_out[name] = f'not below {prefix}'
-    module = build(own, layer, heads)
+    compared = {
+        k: torch.ones_like(v) if k == 'gamma' else v for k, v in own.items()
+    }
+    compared = {k: v.double() for k, v in compared.items()}
+    module = build(compared, layer, options)
     channels = next((v.shape[1] for v in own.values() if v.ndim == 4), 8)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(
@@ -135,7 +158,18 @@ def convert(
     )
     with torch.no_grad():
         ours = module(x)
-    report.compared = difference(ours, formula(own, layer, heads, x))
+    expected = formula(compared, layer, options, x)
+    report.compared = difference(ours, expected)
+    if 'gamma' in own:
+        report.notes.append(
+            'compared with a gain (gamma) of 1, whatever it is in the file'
+        )
+    report.notes += [f'the layer needs {k}={v!r}' for k, v in options.items()]
+    if layer == 'ChannelLinearAttention':
+        report.notes.append(
+            'any attention with one gain has these weights: the CAM of '
+            'MAResU-Net and MANet is another'
+        )
     return own, report
 
 
@@ -143,12 +177,23 @@ def main() -> None:
     parser = conversion_parser(__doc__)
     parser.add_argument('layer', choices=LAYERS)
     parser.add_argument('--prefix', default='', help="of the module's names")
-    parser.add_argument('--num-heads', type=int, default=1)
+    parser.add_argument(
+        '--num-heads', type=int, help='heads of EfficientAttention'
+    )
+    parser.add_argument(
+        '--feature-map', choices=FEATURE_MAPS, help='of LinearAttention'
+    )
     args = parser.parse_args()
     convert_file(
         args.source,
         args.out,
-        lambda w: convert(w, args.layer, args.prefix, args.num_heads),
+        partial(
+            convert,
+            layer=args.layer,
+            prefix=args.prefix,
+            num_heads=args.num_heads,
+            feature_map=args.feature_map,
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from .ce2p_head import CE2PHead
 from .ea_head import EAHead
 from .isa_head import ISAHead
 from .la_head import LAHead
+from .manet_head import MANetHead
 from .mares_unet_head import MAResUNetHead
 from .squeeze_attention_head import SqueezeAttentionHead
 
@@ -21,6 +22,7 @@ __all__ = [
     'EAHead',
     'ISAHead',
     'LAHead',
+    'MANetHead',
     'MAResUNetHead',
     'SqueezeAttentionHead',
 ]
