@@ -67,15 +67,16 @@ def test_isanet(path):
     assert found == pytest.approx(scales, abs=1 / side)
 
 
-@pytest.mark.parametrize('depth', [50, 101])
-def test_caanet_on_context(depth):
+@pytest.mark.parametrize('backbone', ['r50', 'r101', 'effb7'])
+def test_caanet_on_context(backbone):
     """configs/*_train_base.cfg of CAR, in torch's words."""
-    name = f'caanet_r{depth}-d8_4xb4-30k_pascal-context-59-513x513.py'
+    name = f'caanet_{backbone}-d8_4xb4-30k_pascal-context-59-513x513.py'
     cfg = Config.fromfile(ROOT / 'caanet' / name)
     model = cfg.model
     parts = (model.backbone, model.decode_head, model.auxiliary_head)
     assert {part.norm_cfg.momentum for part in parts} == {0.0003}
     assert {part.norm_cfg.get('eps') for part in parts[1:]} == {1e-3}
+    assert {part.norm_cfg.type for part in parts} == {'SyncBN'}
     # The gradient of 1e-4 w^2, of kernels alone.
     assert cfg.optim_wrapper.optimizer.weight_decay == 2e-4
     mult = cfg.optim_wrapper.paramwise_cfg

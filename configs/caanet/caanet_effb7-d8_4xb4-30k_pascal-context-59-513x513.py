@@ -10,7 +10,10 @@ model = dict(
         arch='b7',
         out_indices=(2, 3, 4, 6),
         contract_dilation=False,
-        **_base_.efficientnet,
+        **{
+            **_base_.efficientnet,
+            'norm_cfg': dict(_base_.efficientnet.norm_cfg, momentum=3e-4),
+        },
     ),
     decode_head=dict(in_channels=2560),
     auxiliary_head=dict(in_channels=2560),
