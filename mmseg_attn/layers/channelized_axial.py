@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -23,6 +24,9 @@ from .projected import (
     shown,
     transposed_attention,
 )
+
+# How the names of an axis' parameters begin.
+_NAMES = ('v', 'h')
 
 
 class ChannelGate(BaseModule):
@@ -74,6 +78,8 @@ class ChannelGate(BaseModule):
 class ChannelizedAxialAttention(BaseModule):
     """Channelized attention along columns, then along rows.
 
+    With ``channel_attention=False`` plain axial attention, along both or one.
+
     One block of the official code: query and key of each axis are the same
     projection of the input, the value is projected once, both gates have
     weights of their own. No residual, no scale of the scores. The parameters
@@ -83,6 +89,10 @@ class ChannelizedAxialAttention(BaseModule):
         in_channels: Channels of the map.
         channels: Channels of the value, and so of the output.
         guided_channels: Channels of query and key.
+        axes: The axes along which it attends, in their order: 0 along columns
+            (V), 1 along rows (H).
+        channel_attention: Whether the gates are there. Without, it is axial
+            attention.
         gate_ratio: Width of the gates' hidden layers as a share of channels.
         gate_layers: Number of hidden layers of the gates. How many and how
             wide is the official code's choice.
@@ -114,6 +124,8 @@ class ChannelizedAxialAttention(BaseModule):
         channels: int = 512,
         guided_channels: int = 64,
         *,
+        axes: Sequence[int] = (0, 1),
+        channel_attention: bool = True,
         gate_ratio: float = 0.25,
         gate_layers: int = 5,
         gate_act_cfg: dict | None = None,
@@ -141,8 +153,14 @@ class ChannelizedAxialAttention(BaseModule):
             act_cfg=act_cfg,
         )
         check_backend('channelized_axial_attention', backend)
+        if not axes or {*axes} - {0, 1} or len({*axes}) < len(axes):
+            raise ValueError(
+                f'{name}: axes must be 0 (along columns), 1 (along rows) or '
+                f'both in one order, got {axes!r}'
+            )
         self.in_channels = in_channels
         self.out_channels = channels
+        self.axes, self.channel_attention = tuple(axes), channel_attention
         self.backend = backend
         conv = partial(
             ConvModule,
@@ -152,29 +170,32 @@ class ChannelizedAxialAttention(BaseModule):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )
-        self.v_querykey_convbnrelu = conv(guided_channels)
-        self.h_querykey_convbnrelu = conv(guided_channels)
+        for axis in sorted(axes):
+            guide = conv(guided_channels)
+            self.add_module(f'{_NAMES[axis]}_querykey_convbnrelu', guide)
         self.value_convbnrelu = conv(channels)
         act_cfg = gate_act_cfg or dict(type='LeakyReLU', negative_slope=0.2)
-        gate = partial(ChannelGate, channels, gate_ratio, gate_layers, act_cfg)
-        self.v_c_attention = gate()
-        self.h_c_attention = gate()
+        for axis in sorted(axes) if channel_attention else ():
+            gate = ChannelGate(channels, gate_ratio, gate_layers, act_cfg)
+            self.add_module(f'{_NAMES[axis]}_c_attention', gate)
 
     def extra_repr(self) -> str:
         """What a printed layer says beside its modules."""
         return shown(
             in_channels=self.in_channels,
             out_channels=self.out_channels,
+            axes=self.axes,
+            channel_attention=self.channel_attention,
             backend=self.backend,
         )
 
-    def _guides(self, x):
-        """Queries, which are the keys, of columns and of rows."""
-        convs = self.v_querykey_convbnrelu, self.h_querykey_convbnrelu
-        return [channels_last(conv(x)).unsqueeze(-2) for conv in convs]
+    def _guide(self, x, axis):
+        """Queries, which are the keys, of columns or of rows."""
+        conv = getattr(self, f'{_NAMES[axis]}_querykey_convbnrelu')
+        return channels_last(conv(x)).unsqueeze(-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend along columns, then along rows.
+        """Attend along columns, then along rows (``axes``).
 
         Args:
             x: (B, C, H, W).
@@ -188,13 +209,16 @@ class ChannelizedAxialAttention(BaseModule):
         check_map(self, x)
         value = self.value_convbnrelu(x)
         out = channels_last(value).unsqueeze(-2)
-        gates = self.v_c_attention, self.h_c_attention
-        for axis, (guide, gate) in enumerate(
-            zip(self._guides(x), gates, strict=True)
-        ):
-            out = channelized_axial_attention(
-                guide, guide, out, gate, axis=axis, backend=self.backend
-            )
+        for axis in self.axes:
+            guide = self._guide(x, axis)
+            given = dict(axis=axis, backend=self.backend)
+            if self.channel_attention:
+                gate = getattr(self, f'{_NAMES[axis]}_c_attention')
+                out = channelized_axial_attention(
+                    guide, guide, out, gate, **given
+                )
+            else:
+                out = axial_attention(guide, guide, out, **given)
         return channels_first(out.squeeze(-2), value)
 
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -206,11 +230,9 @@ class ChannelizedAxialAttention(BaseModule):
         """
         check_map(self, x)
         check_weight(x, weight)
-        with torch.no_grad():
-            guides = self._guides(x)
-        for axis in (1, 0):
+        for axis in self.axes[::-1]:
+            with torch.no_grad():
+                guide = self._guide(x, axis)
             attend = partial(axial_attention, axis=axis, backend=self.backend)
-            weight = transposed_attention(
-                attend, guides[axis], guides[axis], weight
-            )
+            weight = transposed_attention(attend, guide, guide, weight)
         return weight

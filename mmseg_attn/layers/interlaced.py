@@ -17,7 +17,7 @@ from ..ops import interlaced_sparse_attention
 from ..ops.core.autograd import is_traced
 from ..ops.core.checks import check_choice
 from ..ops.declare import check_backend
-from ..ops.interlaced import PADDINGS, pads_of
+from ..ops.interlaced import PADDINGS, SPANS, pads_of
 from ..registry import MODELS
 from .arguments import check_configs, check_counts, given
 from .layout import cut
@@ -31,6 +31,9 @@ from .projected import (
     transposed_attention,
 )
 
+HALVES = [['long'], ['short'], ['long', 'short']]
+# Half of the attention -> its block, named as the host's head has it.
+_BLOCKS = {'long': 'global_relation', 'short': 'local_relation'}
 # Official name in a block -> the host's.
 _OFFICIAL = (
     (r'^long_range_sa\.', 'global_relation.'),
@@ -134,6 +137,9 @@ class InterlacedSparseAttention(BaseModule):
         out_channels: Channels of each block's output. None means C.
         partition: Sides of the short-range windows, and how many long-range
             groups there are along each axis.
+        spans: The halves in their order: ``'long'``, within strided grids,
+            and ``'short'``, within windows. One alone, or the other order,
+            are ablations of the paper.
         padding: What becomes of maps that the partition does not divide:
             ``'attend'``, in which projections of zeros take part, as in the
             official code, or ``'mask'``.
@@ -166,6 +172,7 @@ class InterlacedSparseAttention(BaseModule):
         out_channels: int | None = None,
         *,
         partition: Sequence[int] = (8, 8),
+        spans: Sequence[str] = SPANS,
         padding: str = 'attend',
         output_norm: bool = True,
         norm_cfg: dict | None = NORM_CFG,
@@ -194,8 +201,13 @@ class InterlacedSparseAttention(BaseModule):
                 'partition must be two positive integers (of height and '
                 f'width), got {partition!r}'
             )
+        if isinstance(spans, str) or sorted(spans) not in HALVES:
+            raise ValueError(
+                f"{name}: spans must be 'long', 'short' or both in one order, "
+                f'such as {SPANS}, got {spans!r}'
+            )
         self.in_channels = in_channels
-        self.partition = tuple(partition)
+        self.partition, self.spans = tuple(partition), tuple(spans)
         self.options = dict(
             partition=self.partition, padding=padding, backend=backend
         )
@@ -211,8 +223,10 @@ class InterlacedSparseAttention(BaseModule):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )
-        self.global_relation = _Relation(in_channels, *widths, **cfg)
-        self.local_relation = _Relation(out_channels, *widths, **cfg)
+        for span in self.spans:
+            block = _Relation(in_channels, *widths, **cfg)
+            self.add_module(_BLOCKS[span], block)
+            in_channels = out_channels
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         from_official(state_dict, prefix)
@@ -223,11 +237,18 @@ class InterlacedSparseAttention(BaseModule):
         return shown(
             in_channels=self.in_channels,
             out_channels=self.out_channels,
+            spans=self.spans,
             **self.options,
         )
 
+    def _blocks(self):
+        """Each half with the span in which it attends, in their order."""
+        for span in self.spans:
+            options = dict(self.options, span=span)
+            yield getattr(self, _BLOCKS[span]), options
+
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within strided grids, then within windows.
+        """Attend within strided grids, then within windows (``spans``).
 
         Args:
             x: (B, C, H, W).
@@ -242,8 +263,9 @@ class InterlacedSparseAttention(BaseModule):
         pads = self._pads(x)
         # What the projections return are then positions' rows of channels.
         x = _pad(x, pads).contiguous(memory_format=torch.channels_last)
-        x = self.global_relation(x, span='long', **self.options)
-        return cut(self.local_relation(x, span='short', **self.options), pads)
+        for block, options in self._blocks():
+            x = block(x, **options)
+        return cut(x, pads)
 
     def _pads(self, x):
         """Zeros beside the map, before the projections."""
@@ -264,13 +286,12 @@ class InterlacedSparseAttention(BaseModule):
         pads = self._pads(x)
         x, weight = _pad(x, pads), _pad(weight, pads)
         with torch.no_grad():
-            y = self.global_relation(x, span='long', **self.options)
-            weight = self.local_relation.trace(
-                y, weight, span='short', **self.options
-            )
-            weight = self.global_relation.trace(
-                x, weight, span='long', **self.options
-            )
+            passed = []
+            for block, options in self._blocks():
+                passed.append((block, x, options))
+                x = block(x, **options)
+            for block, x, options in passed[::-1]:
+                weight = block.trace(x, weight, **options)
         return cut(weight, pads)
 
 

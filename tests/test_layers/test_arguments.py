@@ -21,7 +21,7 @@ COUNTS = (
 OTHERS = (
     *('backend', 'init_cfg', 'normalization', 'feature_map', 'variant'),
     *('padding', 'gate', 'interpolation', 'zero_init', 'output_norm'),
-    *('spatial_dims', 'partition'),
+    *('spatial_dims', 'partition', 'axes', 'spans', 'channel_attention'),
 )
 
 

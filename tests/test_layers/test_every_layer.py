@@ -247,10 +247,9 @@ def whole_matrix(layer, x):
         columns, rows = (
             matrix(
                 partial(axial_attention, axis=axis, backend='reference'),
-                guide,
-                guide,
+                *(2 * [layer._guide(x, axis)]),
             )
-            for axis, guide in enumerate(layer._guides(x))
+            for axis in (0, 1)
         )
         return rows @ columns
     parts = []

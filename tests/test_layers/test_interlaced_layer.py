@@ -121,3 +121,65 @@ def test_bad_options_fail_at_build(options, message):
 def test_wrong_map_is_explained(shape):
     with pytest.raises(ValueError, match=r'\(B, 8, H, W\)'):
         InterlacedSparseAttention(8)(torch.zeros(shape))
+
+
+PLACES = dict(long='global', short='local')
+
+
+def by_hand(block, x, partition, span):
+    """Dense attention within groups, from the block's projections."""
+    grid = torch.cartesian_prod(*map(torch.arange, x.shape[2:]))
+    sides = torch.tensor(partition)
+    mark = grid % sides if span == 'long' else grid // sides
+    same = (mark[:, None] == mark[None]).all(-1)
+    query, key, value = (
+        project(x).flatten(2)
+        for project in (
+            block.query_project,
+            block.key_project,
+            block.value_project,
+        )
+    )
+    scores = query.mT @ key * query.shape[1] ** -0.5
+    weights = scores.masked_fill(~same, -torch.inf).softmax(-1)
+    out = (weights @ value.mT).mT.unflatten(2, x.shape[2:])
+    return block.output_project(out)
+
+
+@pytest.mark.parametrize(
+    'spans',
+    [('long',), ('short',), ('long', 'short'), ('short', 'long')],
+    ids=' '.join,
+)
+def test_halves_alone_and_in_any_order(spans):
+    torch.manual_seed(0)
+    layer = InterlacedSparseAttention(
+        6, 4, out_channels=8, partition=(2, 3), spans=spans
+    )
+    layer = layer.double().eval()
+    x = torch.randn(2, 6, 8, 9, dtype=torch.float64)
+    blocks = dict(layer.named_children())
+    assert list(blocks) == [f'{PLACES[span]}_relation' for span in spans]
+    with torch.no_grad():
+        expected = x
+        for span in spans:
+            block = blocks[f'{PLACES[span]}_relation']
+            expected = by_hand(block, expected, (2, 3), span)
+        close(layer(x), expected)
+        # Where a position looks: in its grid, its window, or anywhere.
+        weight = torch.zeros(1, 8, 9, dtype=torch.float64)
+        weight[..., 3, 4] = 1
+        seen = layer.trace_attention(x[:1], weight)[0] > 0
+    y, x = torch.meshgrid(torch.arange(8), torch.arange(9), indexing='ij')
+    grid = (y % 2 == 1) & (x % 3 == 1)
+    window = (y // 2 == 1) & (x // 3 == 1)
+    looked = {('long',): grid, ('short',): window}
+    assert torch.equal(seen, looked.get(spans, torch.ones_like(grid)))
+
+
+@pytest.mark.parametrize(
+    'spans', ['long', (), ('long', 'long'), ('far',)], ids=str
+)
+def test_halves_are_checked(spans):
+    with pytest.raises(ValueError, match="spans must be 'long', 'short' or"):
+        InterlacedSparseAttention(4, spans=spans)

@@ -71,6 +71,56 @@ def test_equals_the_authors_equations():
         torch.testing.assert_close(head([x]), expected)
 
 
+@pytest.mark.parametrize('axes', [(0,), (1,), (0, 1), (1, 0)], ids=str)
+def test_without_channel_attention(axes):
+    """Plain axial attention, along columns, along rows, along both."""
+    attention = dict(guided_channels=6, channel_attention=False, axes=axes)
+    head = build(attention=attention).double().eval()
+    block = head.attention
+    x = torch.randn(2, 16, 5, 8, dtype=torch.float64)
+    with torch.no_grad():
+        expected = block.value_convbnrelu(x)
+        for axis in axes:
+            guide = getattr(block, f'{"vh"[axis]}_querykey_convbnrelu')(x)
+            guide, value = (
+                t.movedim(1, -1).movedim(1, -2)
+                if axis == 0
+                else t.movedim(1, -1)
+                for t in (guide, expected)
+            )
+            weights = (guide @ guide.mT).softmax(-1)
+            out = weights @ value
+            if axis == 0:
+                out = out.movedim(-2, 1)
+            expected = out.movedim(-1, 1)
+        torch.testing.assert_close(block(x), expected)
+    names = {name.split('.')[0] for name, _ in block.named_parameters()}
+    guides = {f'{"vh"[axis]}_querykey_convbnrelu' for axis in axes}
+    assert names == guides | {'value_convbnrelu'}
+
+
+@pytest.mark.parametrize('axes', [(), (2,), (0, 0)], ids=str)
+def test_axes_are_checked(axes):
+    with pytest.raises(ValueError, match='axes must be 0'):
+        build(attention=dict(axes=axes))
+
+
+def test_without_the_image_level_branch_and_with_more_attentions():
+    head = build(image_level=False, num_attentions=2).double().eval()
+    x = torch.randn(2, 24, 5, 8, dtype=torch.float64)
+    with torch.no_grad():
+        first, second = head.attention
+        y = head.end_conv(second(first(head.entry_conv(x))))
+        expected = head.conv_seg(head.seg_head_conv(y))
+        torch.testing.assert_close(head([x]), expected)
+    names = [name for name, _ in head.named_parameters()]
+    assert not any('image_level' in name for name in names)
+    # One picture per process is enough then.
+    head.train()([x[:1]])
+    with pytest.raises(ValueError, match='num_attentions'):
+        build(num_attentions=0)
+
+
 def test_parameters_of_the_specs():
     """11.73 M with ResNet-101, without norms and classifier."""
     head = build(
@@ -111,9 +161,14 @@ def test_takes_one_map():
     assert head(maps).shape == (2, 5, 6, 6)
 
 
-def test_last_stage_of_the_configs_has_a_grid():
-    """Dilation 4 times (1, 2, 4); the host's multi_grid takes its place."""
-    cfg = Config.fromfile(ROOT / 'configs/_base_/models/caanet_r50-d8.py')
+@pytest.mark.parametrize(
+    'stride, third, fourth',
+    [(8, [1, *5 * [2]], [4, 8, 16]), (16, 6 * [1], [2, 4, 8])],
+)
+def test_last_stage_of_the_configs_has_a_grid(stride, third, fourth):
+    """Dilation times (1, 2, 4); the host's multi_grid takes its place."""
+    name = f'caanet_r50-d{stride}_4xb4-30k_pascal-context-59-513x513.py'
+    cfg = Config.fromfile(ROOT / 'configs/caanet' / name)
     backbone = cfg.model.backbone
     backbone.update(base_channels=2, norm_cfg=dict(type='BN'))
     stages = MODELS.build(backbone)
@@ -121,7 +176,9 @@ def test_last_stage_of_the_configs_has_a_grid():
         [block.conv2.dilation[0] for block in getattr(stages, f'layer{i}')]
         for i in (3, 4)
     ]
-    assert dilations == [[1, 2, 2, 2, 2, 2], [4, 8, 16]]
+    assert dilations == [third, fourth]
+    maps = stages(torch.zeros(2, 3, 64, 64))
+    assert maps[-1].shape[2:] == (64 // stride, 64 // stride)
 
 
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN'])

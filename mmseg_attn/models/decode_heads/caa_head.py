@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
+from mmengine.model import Sequential
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
@@ -36,7 +37,11 @@ class CAAHead(BaseDecodeHead):
         channels: Channels before the classifier.
         attention_channels: Channels of the attention and of both branches.
         attention: Further arguments of
-            :class:`mmseg_attn.layers.ChannelizedAxialAttention`.
+            :class:`mmseg_attn.layers.ChannelizedAxialAttention`;
+            ``channel_attention=False`` leaves axial attention.
+        num_attentions: How many attentions follow one another, each with
+            weights of its own.
+        image_level: Whether the image-level branch is there.
         kwargs: Further arguments of mmseg's ``BaseDecodeHead``. The dropout
             is of single elements, as in the official code.
 
@@ -51,12 +56,18 @@ class CAAHead(BaseDecodeHead):
         *,
         attention_channels: int = 512,
         attention: dict | None = None,
+        num_attentions: int = 1,
+        image_level: bool = True,
         **kwargs: Any,
     ):
         name = type(self).__name__
         options = dict(kwargs, in_channels=in_channels, channels=channels)
         check_head(name, options)
-        check_counts(name, attention_channels=attention_channels)
+        check_counts(
+            name,
+            attention_channels=attention_channels,
+            num_attentions=num_attentions,
+        )
         super().__init__(**options)
         if self.input_transform == 'multiple_select':
             raise ValueError(
@@ -75,21 +86,29 @@ class CAAHead(BaseDecodeHead):
         layer = dict(
             type='mmseg_attn.ChannelizedAxialAttention', channels=width, **cfgs
         )
-        layer.update(attention or {}, in_channels=width)
-        self.attention = MODELS.build(layer)
-        out_channels = getattr(self.attention, 'out_channels', width)
-        self.end_conv = conv(out_channels, width, 1)
-        self.image_level_conv = conv(self.in_channels, width, 1)
-        self.seg_head_conv = conv(2 * width, channels, 1)
+        layer.update(attention or {})
+        layers, between = [], width
+        for _ in range(num_attentions):
+            layers.append(MODELS.build({**layer, 'in_channels': between}))
+            between = getattr(layers[-1], 'out_channels', between)
+        # Without a number in the names of one alone.
+        one = num_attentions == 1
+        self.attention = layers[0] if one else Sequential(*layers)
+        self.end_conv = conv(between, width, 1)
+        self.image_level_conv = None
+        if image_level:
+            self.image_level_conv = conv(self.in_channels, width, 1)
+        self.seg_head_conv = conv((1 + image_level) * width, channels, 1)
         if self.dropout is not None:
             self.dropout = nn.Dropout(self.dropout_ratio)
 
     def _forward_feature(self, inputs) -> Tensor:
         x = self._transform_inputs(inputs)
         attended = self.end_conv(self.attention(self.entry_conv(x)))
-        image = self._image_level(x.mean((2, 3), keepdim=True))
-        both = [attended, image.expand_as(attended)]
-        return self.seg_head_conv(torch.cat(both, dim=1))
+        if self.image_level_conv is not None:
+            image = self._image_level(x.mean((2, 3), keepdim=True))
+            attended = torch.cat([attended, image.expand_as(attended)], dim=1)
+        return self.seg_head_conv(attended)
 
     def _image_level(self, mean):
         try:

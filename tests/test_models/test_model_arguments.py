@@ -56,6 +56,7 @@ WRONG = {
     'class_weight': ['abc', 3, None, [1.0], [1.0, 1.0, 0], [1, 1, math.nan]],
     'in_index': ['a', 1.5, [], [0.5], True],
     'norm_cfg': NO_CONFIGS,
+    'num_attentions': NO_COUNTS,
 }
 # mmseg's, of each decode head.
 OF_HEADS = {
@@ -78,7 +79,14 @@ OTHERS = (
     *('regression', 'loss_disparity', 'data_preprocessor', 'init_cfg'),
     *('align_corners', 'decode_head', 'residual', 'base', 'context'),
     *('bgr_to_rgb', 'rgb_to_bgr', 'args', 'kwargs', 'stem_channels'),
-    *('arch', 'out_indices', 'norm_eval', 'one_batch', 'classifier_bias'),
+    *(
+        'arch',
+        'out_indices',
+        'norm_eval',
+        'one_batch',
+        'image_level',
+        'classifier_bias',
+    ),
 )
 LAYER = dict(type='mmseg_attn.CrissCrossAttention')
 HEAD = dict(in_channels=64, channels=16, num_classes=3)
