@@ -31,6 +31,7 @@ class ABN(nn.BatchNorm2d):
 
     def __init__(self, channels, slope=1.0):
         super().__init__(channels)
+        self.num_batches_tracked = None  # it does not count them
         self.slope = slope
 
     def forward(self, x):

@@ -1,38 +1,15 @@
 # Copyright (c) mmseg_attn contributors.
 """The authors' checkpoints: a network in their structure, then converted."""
 
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from in_process import run_script
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
+from converting import ABN, assert_same, build, converter, randomize, run
 from torch import nn
 
-from mmseg_attn.engine.checkpoint import load_weights
-
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT / 'tools' / 'model_converters' / 'ccnet.py'
 BASE = 4  # channels of the first stage; the structure is that of ResNet-50
-
-
-class ABN(nn.BatchNorm2d):
-    """In-Place ABN in evaluation: |weight| + eps, then the activation."""
-
-    def __init__(self, channels, slope=1.0):
-        super().__init__(channels)
-        self.slope = slope
-
-    def forward(self, x):
-        scale = self.weight.abs() + 1e-5
-        x = F.batch_norm(
-            x, self.running_mean, self.running_var, scale, self.bias
-        )
-        return F.leaky_relu(x, self.slope)
 
 
 def conv(inputs, outputs, size=3, stride=1, dilation=1, bias=False):
@@ -138,35 +115,31 @@ class Theirs(nn.Module):
         return self.head(self.layer4(third)), self.dsn(third)
 
 
-def theirs():
+def theirs(classes=19):
     torch.manual_seed(0)
-    model = Theirs().eval()
-    for name, value in model.state_dict().items():
-        if name.endswith('running_var'):
-            value.uniform_(0.5, 1.5)
-        elif name.endswith('running_mean'):
-            value.normal_(0, 0.1)
-        elif value.ndim == 1:  # norms' weights of both signs, biases
-            value.normal_(0, 1)
+    model = randomize(Theirs(classes))
     nn.init.constant_(model.head.cca.gamma, 0.8)
     return model
 
 
-def ours():
-    init_default_scope('mmseg')
-    name = 'ccnet_r50-d8_4xb2-paper-60k_cityscapes-769x769.py'
-    cfg = Config.fromfile(ROOT / 'configs' / 'ccnet' / name).model
-    cfg.pretrained = None
+def narrow(cfg):
     cfg.backbone.update(base_channels=BASE, stem_channels=16)
     cfg.decode_head.update(in_channels=32 * BASE, channels=16)
     cfg.auxiliary_head.update(in_channels=16 * BASE, channels=8)
-    model = revert_sync_batchnorm(MODELS.build(cfg))
-    model.eval()
-    return model
 
 
-def run(*args):
-    return run_script(TOOL, *args)
+def check(source, weights):
+    name = 'ccnet_r50-d8_4xb2-paper-60k_cityscapes-769x769.py'
+    model = build(f'ccnet/{name}', narrow).double()
+    model.load_state_dict(weights, strict=True)
+    # Even and odd: the pooling shows.
+    images = torch.randn(2, 3, 64, 97, dtype=torch.float64)
+    with torch.no_grad():
+        features = model.extract_feat(images)
+        answers = model.decode_head(features), model.auxiliary_head(features)
+        expected = source.double()(images)
+        for answer, truth in zip(answers, expected, strict=True):
+            assert_same(answer, truth)
 
 
 @pytest.mark.parametrize('wrap', [False, True], ids=['plain', 'module'])
@@ -176,25 +149,32 @@ def test_same_output_as_the_authors_network(tmp_path, wrap):
     if wrap:
         weights = {'model': {f'module.{k}': v for k, v in weights.items()}}
     torch.save(weights, tmp_path / 'theirs.pth')
-    done = run(tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
+    done = run('ccnet', tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
     assert done.returncode == 0, done.stderr
+    ours = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
+    check(source, ours)
 
-    model = ours()
-    load_weights(model, tmp_path / 'ours.pth')
-    image = torch.randn(1, 3, 64, 97)  # even and odd: the pooling shows
-    with torch.no_grad():
-        expected = source(image)
-        features = model.extract_feat(image)
-        answers = model.decode_head(features), model.auxiliary_head(features)
-    for answer, truth in zip(answers, expected, strict=True):
-        assert answer.shape == truth.shape
-        assert truth.std() > 0.01
-        assert (answer - truth).abs().max() < 1e-4 * truth.abs().max()
+
+def test_ordinary_norms_are_told_by_their_counters():
+    """Without |weight|, which In-Place ABN has."""
+    source = theirs()
+    for module in source.modules():
+        if isinstance(module, ABN):
+            module.num_batches_tracked = torch.tensor(3)
+            module.forward = partial(ordinary, module)
+    weights, report = converter('ccnet')(source.state_dict())
+    assert any('ordinary' in note for note in report.notes)
+    check(source, weights)
+
+
+def ordinary(norm, x):
+    y = nn.BatchNorm2d.forward(norm, x)
+    return F.leaky_relu(y, norm.slope)
 
 
 def test_nothing_is_overwritten_and_bad_input_is_named(tmp_path):
     torch.save({'other.weight': torch.ones(1)}, tmp_path / 'other.pth')
-    done = run(tmp_path / 'other.pth', tmp_path / 'out.pth')
+    done = run('ccnet', tmp_path / 'other.pth', tmp_path / 'out.pth')
     assert done.returncode == 1
     assert '"other.weight"' in done.stderr
     assert 'Traceback' not in done.stderr
@@ -204,11 +184,11 @@ def test_nothing_is_overwritten_and_bad_input_is_named(tmp_path):
     weights = theirs().state_dict()
     weights = {k: v for k, v in weights.items() if 'cca' not in k}
     torch.save(weights, tmp_path / 'backbone.pth')
-    done = run(tmp_path / 'backbone.pth', tmp_path / 'out.pth')
+    done = run('ccnet', tmp_path / 'backbone.pth', tmp_path / 'out.pth')
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'head.cca' in done.stderr
 
-    done = run(tmp_path / 'other.pth', tmp_path / 'other.pth')
+    done = run('ccnet', tmp_path / 'other.pth', tmp_path / 'other.pth')
     assert done.returncode == 1
     assert 'exists' in done.stderr
     assert 'other.weight' in torch.load(tmp_path / 'other.pth')

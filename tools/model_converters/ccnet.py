@@ -22,6 +22,7 @@ with quiet_imports():
         plain_norms,
     )
     from mmseg_attn.layers import CrissCrossAttention
+    from mmseg_attn.layers.official import fold_biases
 
 # The authors' name -> ours, by the beginning of the name.
 NAMES = {
@@ -41,7 +42,7 @@ NAMES = {
     r'head\.bottleneck\.0\.': 'decode_head.conv_cat.conv.',
     r'head\.bottleneck\.1\.': 'decode_head.conv_cat.bn.',
     r'head\.bottleneck\.3\.': 'decode_head.conv_seg.',
-    r'dsn\.0\.weight': 'auxiliary_head.convs.0.conv.weight',
+    r'dsn\.0\.': 'auxiliary_head.convs.0.conv.',
     r'dsn\.1\.': 'auxiliary_head.convs.0.bn.',
     r'dsn\.3\.': 'auxiliary_head.conv_seg.',
 }
@@ -52,9 +53,10 @@ def convert(
 ) -> tuple[dict[str, Tensor], Report]:
     """Rename the authors' weights, and turn In-Place ABN into batch norm.
 
-    In-Place ABN scales by ``|weight| + 1e-5``, which becomes the weight. The
-    auxiliary head's first convolution has a bias in front of a norm, which
-    is subtracted from the running mean.
+    In-Place ABN scales by ``|weight| + 1e-5``, which becomes the weight. It
+    does not count batches, by which ordinary norms are told. The auxiliary
+    head's first convolution has a bias in front of a norm, which is
+    subtracted from the running mean.
 
     Args:
         weights: The authors' state dict.
@@ -70,7 +72,9 @@ def convert(
     """
     weights = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
     report = Report(len(weights))
-    bias = weights.pop('dsn.0.bias', None)
+    if any(name.endswith('.num_batches_tracked') for name in weights):
+        plain_norm = True
+        report.notes.append('the norms are ordinary ones: they count batches')
     if not plain_norm:
         weights = plain_norms(weights)
     converted = {}
@@ -87,9 +91,7 @@ def convert(
         if ours.endswith('gamma.scale'):
             value = value.reshape(())
         converted[ours] = value
-    if bias is not None:
-        key = 'auxiliary_head.convs.0.bn.running_mean'
-        converted[key] = converted[key] - bias
+    fold_biases(converted)
     attention = {
         name.removeprefix('head.cca.'): value
         for name, value in weights.items()
@@ -142,7 +144,8 @@ def main() -> None:
     parser.add_argument(
         '--plain-norm',
         action='store_true',
-        help='trained with ordinary batch norm instead of In-Place ABN',
+        help='trained with ordinary batch norm instead of In-Place ABN, by '
+        'code too old to count batches: later files tell',
     )
     args = parser.parse_args()
     convert_file(args.source, args.out, lambda w: convert(w, args.plain_norm))
