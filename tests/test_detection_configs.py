@@ -21,13 +21,22 @@ CONFIGS = sorted(
 HOST = Path(pytest.importorskip('mmdet').__path__[0]) / '.mim/configs'
 NAME = re.compile(
     r'(mask-rcnn|faster-rcnn)_(r50|r101|x101-32x4d)'
-    r'-(ea1|ea5|ea7|nl|nl1|nl5|nl7|rcca|isa)_fpn_(1x|2x)_coco'
+    r'-(ea1|ea5|ea7|nl|nl1|nl5|nl7|rcca|isa|ea1-scaling|ea1-h8|ea1-h32|'
+    r'ea-res3|ea-p[2-6])_fpn_(1x|2x)_coco'
 )
 # What stands in a name -> stages of the backbone, levels of the pyramid.
 PLACES = {
     '1': ([3], []),
     '5': ([2, 3], [2, 3, 4]),
     '7': ([2, 3], [0, 1, 2, 3, 4]),
+    'res3': ([2], []),
+    **{f'p{i}': ([], [i - 2]) for i in range(2, 7)},
+}
+# Of the layer, beside what the others of its kind have.
+OPTIONS = {
+    'scaling': dict(normalization='scaling'),
+    'h8': dict(num_heads=8),
+    'h32': dict(num_heads=32),
 }
 LAYERS = {
     'ea': 'EfficientAttention',
@@ -97,12 +106,15 @@ def test_name_says_what_is_inside(path):
     ours = Config.fromfile(path).to_dict()
     name = f'{detector}_{backbone}_fpn_{schedule}_coco.py'
     theirs = Config.fromfile(HOST / path.parent.name / name).to_dict()
-    body = ours['model']['backbone']
-    assert body.pop('type') == 'mmseg_attn.AttentionBackbone'
-    body['type'] = body.pop('base', 'ResNet')
-    places = body.pop('attentions')
-    kind = attention.rstrip('157')
-    stages, levels = PLACES.get(attention[-1], ([3], []))
+    kind, number, suffix = re.fullmatch(
+        r'([a-z]+)(\d?)-?(\w*)', attention
+    ).groups()
+    stages, levels = PLACES.get(suffix, PLACES.get(number, ([3], [])))
+    body, places = ours['model']['backbone'], []
+    if stages:
+        assert body.pop('type') == 'mmseg_attn.AttentionBackbone'
+        body['type'] = body.pop('base', 'ResNet')
+        places = body.pop('attentions')
     assert [place['stage'] for place in places] == stages
     layers = [place['layer'] for place in places]
     neck = ours['model']['neck']
@@ -121,6 +133,9 @@ def test_name_says_what_is_inside(path):
         assert place.get('residual', False) is (kind == 'isa')
     for layer in layers:
         assert layer.get('zero_init', False) is (kind == 'ea')
+        options = ('normalization', 'num_heads')
+        given = {key: layer[key] for key in options if key in layer}
+        assert given == OPTIONS.get(suffix, {})
     for variable in ('attentions', 'levels', 'layer'):
         ours.pop(variable, None)
     assert ours == theirs
