@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, Sequential
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops.core.checks import check_choice
 from ..registry import MODELS
 from .arguments import check_configs, check_counts, given
 from .projected import ACT_CFG, NORM_CFG, check_map, shown
 
+SQUEEZES = ('partial', 'global', 'none')
 GATES = {'none': lambda x: x, 'sigmoid': torch.sigmoid, 'relu': F.relu}
+# From channels to those of the hidden layer of squeeze-and-excitation.
+REDUCTION = 16
 INTERPOLATIONS = ('bilinear', 'nearest')
 
 
@@ -35,6 +38,11 @@ class SqueezeAttention(BaseModule):
         out_channels: Channels of the output. None means those of the map.
         kernel_size: Kernel size of all convolutions, odd.
         num_convs: Number of convolutions in each of the two branches.
+        squeeze: How far the map is pooled. ``'partial'`` is the paper's
+            attention. Its baselines are ``'global'``, squeeze-and-excitation
+            in the paper's notation (equation 3: the input, weighed by two
+            fully connected layers of its mean, plus the convolutions), and
+            ``'none'``, the convolutions alone.
         pool_stride: Window and stride of the average pooling. Windows over
             the edge are averaged over what lies inside.
         gate: Gate of the attention: ``'none'`` (beyond the convolutions' own
@@ -66,6 +74,7 @@ class SqueezeAttention(BaseModule):
         *,
         kernel_size: int = 3,
         num_convs: int = 2,
+        squeeze: str = 'partial',
         pool_stride: int = 2,
         gate: str = 'none',
         interpolation: str = 'bilinear',
@@ -76,6 +85,7 @@ class SqueezeAttention(BaseModule):
     ):
         super().__init__(init_cfg)
         name = type(self).__name__
+        check_choice(name, 'squeeze', squeeze, SQUEEZES)
         check_choice(name, 'gate', gate, tuple(GATES))
         check_choice(name, 'interpolation', interpolation, INTERPOLATIONS)
         check_counts(
@@ -95,6 +105,12 @@ class SqueezeAttention(BaseModule):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels or in_channels
+        if squeeze == 'global' and self.out_channels != in_channels:
+            raise ValueError(
+                f"{name}: squeeze='global' adds to the input, so out_channels "
+                f'must be in_channels {in_channels}, got {out_channels}'
+            )
+        self.squeeze = squeeze
         self.pool_stride = pool_stride
         self.gate = gate
         self.interpolation = interpolation
@@ -113,13 +129,23 @@ class SqueezeAttention(BaseModule):
             return Sequential(*(conv(width) for width in widths))
 
         self.main = branch()
-        self.attention = branch()
+        if squeeze == 'partial':
+            self.attention = branch()
+        elif squeeze == 'global':
+            hidden = max(1, in_channels // REDUCTION)
+            self.attention = Sequential(
+                nn.Linear(in_channels, hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, in_channels),
+                nn.Sigmoid(),
+            )
 
     def extra_repr(self) -> str:
         """What a printed layer says beside its convolutions."""
         return shown(
             in_channels=self.in_channels,
             out_channels=self.out_channels,
+            squeeze=self.squeeze,
             pool_stride=self.pool_stride,
             gate=self.gate,
             interpolation=self.interpolation,
@@ -139,6 +165,11 @@ class SqueezeAttention(BaseModule):
         """
         check_map(self, x)
         residual = self.main(x)
+        if self.squeeze == 'none':
+            return residual
+        if self.squeeze == 'global':
+            weight = self.attention(x.mean((2, 3)))
+            return weight[..., None, None] * x + residual
         pooled = F.avg_pool2d(
             x, self.pool_stride, ceil_mode=True, count_include_pad=False
         )

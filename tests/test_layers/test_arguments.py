@@ -20,7 +20,14 @@ COUNTS = (
 # Beside those: values that are no dicts, flags and choices.
 OTHERS = (
     *('backend', 'init_cfg', 'normalization', 'feature_map', 'variant'),
-    *('padding', 'gate', 'interpolation', 'zero_init', 'output_norm'),
+    *(
+        'padding',
+        'gate',
+        'squeeze',
+        'interpolation',
+        'zero_init',
+        'output_norm',
+    ),
     *('spatial_dims', 'partition', 'axes', 'spans', 'channel_attention'),
 )
 

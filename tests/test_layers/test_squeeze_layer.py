@@ -38,6 +38,30 @@ def test_equals_the_equation(gate, interpolation):
         torch.testing.assert_close(layer(x), attention * residual + attention)
 
 
+def test_baselines_of_the_paper():
+    """The convolutions alone, and the input weighed by its squeezed mean."""
+    x = torch.randn(2, 32, 5, 7, dtype=torch.float64)
+    with torch.no_grad():
+        for squeeze in ('none', 'global'):
+            layer = build(32, squeeze=squeeze)
+            expected = x
+            for module in layer.main:
+                expected = conv(expected, module)
+            if squeeze == 'global':
+                first, _, last, _ = layer.attention
+                hidden = x.mean((2, 3)) @ first.weight.T + first.bias
+                logits = hidden.clamp(min=0) @ last.weight.T + last.bias
+                weight = 1 / (1 + torch.exp(-logits))
+                expected = torch.einsum('bc,bchw->bchw', weight, x) + expected
+                assert hidden.shape == (2, 2)
+            torch.testing.assert_close(layer(x), expected)
+    assert not hasattr(build(32, squeeze='none'), 'attention')
+    with pytest.raises(ValueError, match='must be in_channels 4, got 8'):
+        build(4, 8, squeeze='global')
+    with pytest.raises(ValueError, match="'none', got 'whole'"):
+        build(4, squeeze='whole')
+
+
 def test_attention_of_0_and_1():
     """0 leaves nothing, 1 leaves the residual plus 1."""
     layer = build(3, 5)
