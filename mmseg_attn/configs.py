@@ -72,7 +72,10 @@ def find_config(name_or_path: str) -> str:
     if path.is_file():
         return str(path)
     if path.is_dir():
-        raise UserError(f'{name_or_path} is a folder, expected a config file.')
+        raise UserError(
+            f'{name_or_path or "the current folder"} is a folder, expected a '
+            'config file.'
+        )
     wanted = path.with_name(path.name.removesuffix('.py') + '.py')
     configs = list_configs()
     for config in configs:
@@ -99,7 +102,8 @@ def load_config(
         The config; with options one that was read already is changed.
 
     Raises:
-        UserError: There is no such config, or it or a base cannot be read.
+        UserError: There is no such config, it or a base cannot be read, or it
+            has no place for an entry.
     """
     from mmengine.config import Config
 
@@ -118,7 +122,13 @@ def load_config(
                 raise
             raise UserError(explain_reading(path, error)) from error
     if options:
-        config.merge_from_dict(options)
+        try:
+            config.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f'the entries {", ".join(options)} cannot all be set '
+                f'(--cfg-options): {error.args[0]}'
+            ) from error
     return config
 
 

@@ -83,6 +83,8 @@ def check_writable(folder: str | Path) -> None:
     place = Path(folder)
     while not place.exists():
         place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f'{place} is a file, expected a folder.')
     with TemporaryFile(dir=place):
         pass
 

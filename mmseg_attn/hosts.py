@@ -153,8 +153,8 @@ def missing_host(error: ModuleNotFoundError) -> str | None:
     if error.name == 'mmdet':
         return _without_mmdet()
     return (
-        f'{error.name} is not installed, which all but the operators and '
-        'layers needs: pip install "mmseg_attn[onedl]"'
+        f'{error.name} is not installed, which all but the operators '
+        'needs: pip install "mmseg_attn[onedl]"'
     )
 
 

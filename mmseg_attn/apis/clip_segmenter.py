@@ -30,7 +30,7 @@ class ClipSegmenter(Segmenter):
             raise UserError(
                 '--tta: the frames of a video are looked at once, as they '
                 'come, for all clips that hold them: a model for clips '
-                'averages over flips and scales in tools/test.py alone.'
+                'averages over flips and scales in the command test alone.'
             )
         super().__init__(model)
         dataset = test_dataset(model.cfg)

@@ -174,8 +174,8 @@ def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
             'The config names no window size (`model.test_cfg.crop_size`); '
             'give one.'
         )
-    sides = (crop, crop) if isinstance(crop, int) else tuple(crop)
-    whole = [isinstance(side, int) and side > 0 for side in sides]
+    sides = tuple(crop) if isinstance(crop, (tuple, list)) else (crop, crop)
+    whole = [type(side) is int and side > 0 for side in sides]
     if len(sides) != 2 or not all(whole):
         raise UserError(
             f'slide (--slide) is {size!r}: expected the side of a window, or '

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ..errors import UserError
-from .predictors import input_size
+from .predictors import check_batch_size, input_size
 from .tasks import check_model, make_predictor, task_of
 
 Picture = str | Path | np.ndarray
@@ -46,10 +46,7 @@ def predict(
     Raises:
         UserError: A file is no picture, or not what the model takes.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(
-            f'batch_size (--batch-size) must be 1+, got {batch_size}.'
-        )
+    check_batch_size(batch_size)
     check_model(model)
     single = not isinstance(images, list)
     images = [images] if single else images

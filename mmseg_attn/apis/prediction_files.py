@@ -27,7 +27,7 @@ from .calibration import read_calibration
 from .jobs import Job, find_jobs, pair_up
 from .loading import load_model
 from .outputs import Look, Output
-from .predictors import Predictor, Sample, input_size
+from .predictors import Predictor, Sample, check_batch_size, input_size
 from .results import check_frames, open_folder
 from .tasks import Task, make_predictor, task_of
 
@@ -122,12 +122,15 @@ def predict_files(
             raise UserError(
                 f'{name} (--{name}) must be 0 to 1, got {value:g}.'
             )
-    if batch_size < 1:
-        raise UserError(
-            f'batch_size (--batch-size) must be 1+, got {batch_size}.'
-        )
+    check_batch_size(batch_size)
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
+    for item in inputs:
+        if not isinstance(item, (str, os.PathLike)):
+            raise UserError(
+                f'got a {type(item).__name__} among the inputs, expected '
+                'paths; predict takes pictures in memory.'
+            )
     save = [save] if isinstance(save, str) else save
     if not inputs:
         raise UserError('there are no inputs: expected pictures or folders.')

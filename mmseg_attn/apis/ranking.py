@@ -102,7 +102,7 @@ def worst(
         UserError: The model is none of single pictures, the data cannot be
             read, there is no such class, or nothing is labelled.
     """
-    if number < 1:
+    if not isinstance(number, int) or number < 1:
         raise UserError(f'number (--number) must be 1 or more, got {number}.')
     check_model(model)
     if split not in SPLITS:

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Trace where pixels look through a model's attention."""
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,12 +49,7 @@ def attention_maps(
     """
     check_model(model)
     check_task(model.cfg, SEGMENTOR)
-    pairs = [isinstance(pixel, (tuple, list)) for pixel in pixels]
-    if not pairs or not all(pairs) or any(len(p) != 2 for p in pixels):
-        raise UserError(
-            f'the pixels are {pixels!r}, expected a list of (x, y), such as '
-            '[(40, 30)].'
-        )
+    pixels = _whole_pairs(pixels)
     sample = Segmenter(model).prepare(image)
     height, width = sample.picture.shape[:2]
     for x, y in pixels:
@@ -88,6 +84,19 @@ def attention_maps(
         )
     cells = cells.clamp(min=0).float().cpu().numpy()
     return AttentionMaps(cells, *grid(cells.shape[2:]))
+
+
+def _whole_pairs(pixels: Sequence) -> list[tuple[int, int]]:
+    try:
+        pairs = [tuple(map(operator.index, pair)) for pair in pixels]
+    except TypeError:
+        pairs = []
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise UserError(
+            f'the pixels are {pixels!r}, expected a list of (x, y) in whole '
+            'numbers, such as [(40, 30)].'
+        )
+    return pairs
 
 
 @torch.no_grad()

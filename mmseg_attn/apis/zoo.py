@@ -68,8 +68,8 @@ def read_rows() -> list[Row]:
     rows = []
     for root in configs.package_roots():
         index = root / 'model-index.yml'
-        for metafile in yaml.safe_load(index.read_text())['Import']:
-            content = yaml.safe_load((root / metafile).read_text())
+        for metafile in yaml.safe_load(index.read_text('utf-8'))['Import']:
+            content = yaml.safe_load((root / metafile).read_text('utf-8'))
             rows += [_row(root, model) for model in content['Models']]
     return rows
 
@@ -258,8 +258,8 @@ def _write_config(row: Row, folder: Path) -> None:
     path = folder / f'{row.name}.py'
     if not path.exists():
         with whole(path) as partial:
-            partial.write_text(text)
-    elif path.read_text() != text:
+            partial.write_text(text, 'utf-8')
+    elif path.read_text('utf-8') != text:
         raise UserError(
             f'{path} is there already with another content and is left as '
             'it is: remove it or choose another --dest.'

@@ -44,11 +44,8 @@ def main(args: argparse.Namespace) -> None:
         from ..apis.complexity import segmentor_flops, training_crop
         from ..apis.tasks import CLIPS, SEGMENTOR, check_task
 
-    cfg = load_config(args.config)
+    cfg = load_config(args.config, options.read_options(args.cfg_options))
     check_task(cfg, SEGMENTOR, CLIPS)
-    changes = options.read_options(args.cfg_options)
-    if changes:
-        cfg.merge_from_dict(changes)
     model = load_model(cfg, None, device='cpu')
     height, width = args.shape or training_crop(cfg)
     try:

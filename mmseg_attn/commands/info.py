@@ -7,7 +7,7 @@ import json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add = parser.add_argument
+    add = parser.add_mutually_exclusive_group().add_argument
     add('--json', action='store_true', help='print the report as JSON')
     add(
         '--operators',

@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 from collections.abc import Callable, Sized
+from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..configs import load_config
 from ..errors import UserError
 from ..hosts import HostError
 from .adapt import adapt
@@ -31,7 +33,7 @@ from .samples import NamedItems
 from .unlabelled import check_labelled
 
 
-def build_runner(cfg: Config, train: bool = True) -> Runner:
+def build_runner(cfg: str | Path | Config, train: bool = True) -> Runner:
     """Build a Runner that checks its inputs and never loses a checkpoint.
 
     It works for any config of MMSegmentation or MMDetection and puts in:
@@ -40,9 +42,11 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     resuming; and what a machine without a GPU needs.
 
     Args:
-        cfg: The config, which is not changed. ``cfg.resume`` may also be a
-            checkpoint's path, or 'auto' for the newest one in the work folder
-            (a fresh start where there is none).
+        cfg: Path or name of a config (see
+            :func:`~mmseg_attn.apis.find_config`), or a loaded one, which is
+            not changed. Its ``resume`` may also be a checkpoint's path, or
+            'auto' for the newest one in the work folder (a fresh start where
+            there is none).
         train: Whether it is to train. Otherwise ``cfg.load_from`` must fit
             the model fully.
 
@@ -52,7 +56,7 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     Raises:
         UserError: The config, the data or the checkpoint cannot be used.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = copy.deepcopy(load_config(cfg))
     notes = check(cfg, train)
     notes += adapt(cfg, train)
     more, checkpoint = resume(cfg, train)

@@ -61,6 +61,12 @@ def test_json(capsys):
     assert report['backends'] == ops.backends()
 
 
+def test_one_form_at_a_time(capsys):
+    with pytest.raises(SystemExit):
+        main(['info', '--json', '--operators'])
+    assert 'not allowed with argument --json' in capsys.readouterr().err
+
+
 def test_both_families(hosts_folder):
     """Both families: info says so and says what to run."""
     family = 'original' if hosts.installed(hosts.ORIGINAL) else 'onedl'

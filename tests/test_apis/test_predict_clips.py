@@ -190,7 +190,7 @@ def test_frames_in_another_folder(folder, tmp_path):
 
 
 def test_no_test_time_augmentation(folder):
-    with pytest.raises(SystemExit, match='scales in tools/test.py alone'):
+    with pytest.raises(SystemExit, match='scales in the command test alone'):
         command(folder, folder / 'noise.mp4', '--tta', '--out', folder / 'o')
 
 

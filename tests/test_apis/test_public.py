@@ -136,6 +136,31 @@ def test_other_things_for_a_model():
                 call()
 
 
+def test_values_of_other_kinds(trained, tmp_path):
+    load, config, weights = mmseg_attn.load_model, trained.config, None
+    model = load(config, weights, device='cpu')
+    for slide in (1.5, True, (64,), (64, 0)):
+        with pytest.raises(UserError, match='expected the side of a window'):
+            load(config, weights, device='cpu', slide=slide)
+    image = np.zeros((64, 64, 3), np.uint8)
+    for pixels in (None, (4, 3), [(4.5, 3)], [('a', 'b')], [(1, 2, 3)], []):
+        with pytest.raises(UserError, match='expected a list of .* in whole'):
+            mmseg_attn.attention_maps(model, image, pixels)
+    with pytest.raises(UserError, match='must be 1 or more, got 1.5'):
+        mmseg_attn.worst(model, number=1.5)
+    with pytest.raises(UserError, match='got a ndarray among the inputs'):
+        mmseg_attn.predict_files(config, weights, [image], tmp_path / 'out')
+    with pytest.raises(UserError, match="must be 1.*got '2'"):
+        mmseg_attn.predict_files(config, weights, 'a.png', batch_size='2')
+
+
+def test_a_runner_is_built_of_the_name_of_a_config():
+    with pytest.raises(UserError, match='No config file no_such'):
+        mmseg_attn.build_runner('no_such')
+    with pytest.raises(UserError, match='got a dict, expected the path'):
+        mmseg_attn.build_runner({})
+
+
 def test_labels_are_checked_by_the_call_itself(trained):
     with pytest.raises(UserError, match='No config file'):
         apis.check_labels('no_such')
@@ -248,6 +273,9 @@ def test_config_options_change_a_config(trained):
     cfg = apis.load_config(trained.config, {'model.decode_head.channels': 7})
     assert cfg.model.decode_head.channels == 7
     assert apis.load_config(cfg) is cfg
+    for entry in ('test_pipeline.9.type', 'model.decode_head.channels.x'):
+        with pytest.raises(UserError, match=f'entries {entry} cannot all be'):
+            apis.load_config(trained.config, {entry: 3})
 
 
 def test_flops_are_counted():
