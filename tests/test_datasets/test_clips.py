@@ -284,6 +284,23 @@ def test_of_a_video(video):
         ClipDataset(**options)
 
 
+def test_mxf(tmp_path):
+    """The container of CamVid's videos, counted and jumped in."""
+    path = tmp_path / 'a.MXF'
+    code = cv2.VideoWriter_fourcc(*'MPG2')
+    writer = cv2.VideoWriter(str(path), code, 30, (64, 48))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no MXF')
+    for index in range(12):
+        writer.write(np.full((48, 64, 3), 20 + 18 * index, np.uint8))
+    writer.release()
+    assert path.read_bytes()[:4] == b'\x06\x0e\x2b\x34'
+    assert count_frames(path) == 12
+    for index in (11, 3, 0, 7):
+        grey = read_frame(path, index).mean()
+        assert abs(grey - (20 + 18 * index)) < 9, index
+
+
 def test_names_of_camvids_masks(tmp_path):
     """0006R0_f00930 is frame 930 of 0006R0.MXF, Seq05VD that of 0005VD."""
     frames = [np.full((12, 16, 3), 20 * i, np.uint8) for i in range(6)]
