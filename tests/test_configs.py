@@ -58,6 +58,12 @@ HEADS = {
     for path in METAFILES
     for collection in yaml.safe_load(path.read_text())['Collections']
 }
+# What a paper compares with, as the hosts have it.
+PEERS = {
+    'ccnet-psp': 'PSPHead',
+    'ccnet-aspp': 'ASPPHead',
+    'ccnet-nl': 'NLHead',
+}
 SIZE = 65  # of the training pictures; odd, so that no map is even
 
 
@@ -193,6 +199,7 @@ def head_of(path: Path) -> str:
 )
 def test_a_metafile_names_the_heads(folder):
     found = {head_of(p) for p in CONFIGS if method_of(p) == folder}
+    found -= {*PEERS.values()}
     assert found == set(HEADS[folder]), (
         f'the configs of {folder} have the heads {found}: name these under '
         f'Metadata, Architecture in configs/{folder}/metafile.yaml'
@@ -282,7 +289,7 @@ def test_name_says_what_is_inside(path):
     )
     assert method_of(path) == path.parent.name
     head = head_of(path)
-    assert head in HEADS[path.parent.name]
+    assert head == PEERS.get(model) or head in HEADS[path.parent.name]
     assert (model == 'ccnet-ce2p') == (head == 'CE2PHead')
     check_backbone(cfg.model, backbone)
     assert gpus == '4'

@@ -179,3 +179,35 @@ def test_ccnet_for_the_test_servers(data, depth):
             dict(type='Resize', scale_factor=ratio, keep_ratio=True)
             for ratio in (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
         ]
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+@pytest.mark.parametrize(
+    'module, made',
+    [
+        ('psp', dict(type='PSPHead', pool_scales=(1, 2, 3, 6))),
+        ('aspp', dict(type='ASPPHead', dilations=(1, 12, 24, 36))),
+        (
+            'nl',
+            dict(
+                type='NLHead',
+                reduction=8,
+                use_scale=False,
+                mode='embedded_gaussian',
+            ),
+        ),
+    ],
+)
+def test_what_ccnet_is_compared_with(module, made, depth):
+    """The recipe of CCNet's code; the head alone is another."""
+    name = f'ccnet-{module}_r{depth}-d8_4xb2-paper-60k_cityscapes-769x769.py'
+    theirs = Config.fromfile(ROOT / 'ccnet' / name)
+    ours = ccnet(depth, '4xb2-paper-60k', 'cityscapes-769x769')
+    head = ours.model.decode_head
+    head.pop('recurrence')
+    head.pop('type')
+    assert theirs.model.decode_head == {**head, **made}
+    theirs.model.pop('decode_head')
+    ours.model.pop('decode_head')
+    theirs.pop('head')
+    assert theirs.to_dict() == ours.to_dict()
