@@ -12,6 +12,7 @@ import code_blocks
 import pytest
 import yaml
 from code_blocks import ROOT, blocks_of, commands_in
+from mmengine.registry import STRATEGIES
 from mmseg.datasets import BaseSegDataset  # noqa: F401  (registers mmseg's)
 from mmseg.models import build_segmentor  # noqa: F401  (the same)
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
@@ -21,6 +22,7 @@ from mmseg_attn.__main__ import COMMANDS
 
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
 PAGES += sorted((ROOT / 'docs').rglob('*.md'))
+REGISTRIES = (MODELS, DATASETS, TRANSFORMS, STRATEGIES)
 METHODS = sorted((ROOT / 'configs').glob('*/README.md'))
 CONFIG = 'ccnet-r2_r18-s4_1xb8-1k_demo-scenes-96x96.py'
 EACH = pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_blocks_run(page, folder):
     scope.pop('__builtins__', None)
     for value in scope.values():
         for name in types_in(value) if isinstance(value, (dict, list)) else ():
-            assert any(r.get(name) for r in (MODELS, DATASETS, TRANSFORMS)), (
+            assert any(r.get(name) for r in REGISTRIES), (
                 f'{page}: {name} is registered nowhere'
             )
 

@@ -12,6 +12,7 @@ from mmengine.registry import VISUALIZERS
 
 from ..errors import UserError
 from .data_checks import add_file_checks
+from .sharded import is_sharded, keep_whole, shard_on_cpu
 
 
 def adapt(cfg: Config, train: bool) -> list[str]:
@@ -28,7 +29,7 @@ def adapt(cfg: Config, train: bool) -> list[str]:
         What runs otherwise than the config says, a line each.
 
     Raises:
-        UserError: It needs a GPU, and there is none.
+        UserError: It needs a GPU, and there is none, or FSDP what it cannot.
     """
     if not cfg.get('work_dir'):
         name = Path(cfg.filename).stem if cfg.filename else 'run'
@@ -38,6 +39,8 @@ def adapt(cfg: Config, train: bool) -> list[str]:
     _name_visualizer(cfg)
     if train:
         _make_resumable(cfg)
+    if is_sharded(cfg):
+        keep_whole(cfg)
     return _adapt_to_cpu(cfg) if get_device() == 'cpu' else []
 
 
@@ -103,6 +106,9 @@ def _adapt_to_cpu(cfg: Config) -> list[str]:
             'gloo',
             timeout=timeout and datetime.timedelta(seconds=timeout),
         )
+    if is_sharded(cfg):
+        shard_on_cpu(cfg.strategy)
+        return notes
     wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
     strategy = cfg.get('strategy') or {}
     if str(strategy.get('type')).endswith('DDPStrategy'):  # FlexibleRunner

@@ -43,6 +43,21 @@ def test_trains_tests_and_goes_on(cfg, tmp_path):
     build_runner(cfg).train()
 
 
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({}, r'single number decode_head\.cca\.gamma\.scale.*DDPStrategy'),
+        ({'strategy.state_dict_cfg': 'local'}, "Set it to 'full'"),
+        ({'resume': 'auto'}, 'FSDPStrategy cannot be resumed'),
+    ],
+)
+def test_what_fsdp_cannot_do(cfg, changes, message):
+    cfg.strategy = dict(type='FSDPStrategy')
+    cfg.merge_from_dict(changes)
+    with pytest.raises(UserError, match=message):
+        build_runner(cfg)
+
+
 def test_weights_of_another_model_are_refused(cfg, tmp_path):
     torch.save({'a.weight': torch.zeros(3)}, tmp_path / 'other.pth')
     cfg.load_from = str(tmp_path / 'other.pth')

@@ -2,12 +2,15 @@
 """Two CPU processes train as one with the same total batch."""
 
 import json
+import os
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import ROOT, run, tiny_config, write_dataset
+from tiny_training import ROOT, environment, run, tiny_config, write_dataset
 
 from mmseg_attn.engine.runner import build_runner
 
@@ -27,15 +30,18 @@ with open(os.path.join(here, 'left_' + os.environ['RANK']), 'w') as file:
 """
 
 
-def launch(*arguments):
-    """Run a script in two processes with torchrun."""
+def free_port():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def launch(*arguments):
+    """Run a script in two processes with torchrun."""
     return run(
         [
             *(sys.executable, '-m', 'torch.distributed.run'),
-            *('--nproc_per_node=2', f'--master_port={port}'),
+            *('--nproc_per_node=2', f'--master_port={free_port()}'),
             *map(str, arguments),
             *('--launcher', 'pytorch'),
         ]
@@ -87,6 +93,63 @@ def test_two_processes_give_the_single_process_result(tmp_path):
     metrics = runner.test()
     both = json.loads(report.read_text())
     assert both['mIoU'] == pytest.approx(metrics['mIoU'])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU path')
+def test_parts_of_the_weights_on_two_machines(tmp_path):
+    """FSDP: as one process, and its checkpoint is that of any model.
+
+    The machines are two nodes of one process each, as dist_train.sh starts
+    them.
+    """
+    cfg = tiny_config(
+        write_dataset(tmp_path / 'data'),
+        tmp_path / 'parts',
+        **{
+            'train_dataloader.batch_size': 2,
+            'model.decode_head.type': 'mmseg_attn.LAHead',
+            'model.decode_head.dropout_ratio': 0.0,
+            'train_cfg.max_iters': 2,
+        },
+    )
+    cfg.runner_type = 'FlexibleRunner'
+    wrapper = dict(use_orig_params=True)
+    cfg.strategy = dict(type='FSDPStrategy', model_wrapper=wrapper)
+    cfg.dump(str(tmp_path / 'parts.py'))
+    nodes = [
+        subprocess.Popen(
+            ['bash', ROOT / 'tools/dist_train.sh', tmp_path / 'parts.py', '1'],
+            env=dict(
+                environment(),
+                NNODES='2',
+                NODE_RANK=rank,
+                PORT=port,
+                PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for port in [str(free_port())]
+        for rank in '01'
+    ]
+    for node in nodes:
+        output, _ = node.communicate()
+        assert node.returncode == 0, output[-4000:]
+
+    cfg.train_dataloader.batch_size = 4
+    for key in ('runner_type', 'strategy'):
+        cfg.pop(key)
+    cfg.work_dir = str(tmp_path / 'one')
+    build_runner(cfg).train()
+    one, parts = (
+        torch.load(tmp_path / name / 'iter_2.pth', weights_only=True)
+        for name in ('one', 'parts')
+    )
+    assert one['state_dict'].keys() == parts['state_dict'].keys()
+    for key, value in one['state_dict'].items():
+        other = parts['state_dict'][key]
+        assert torch.allclose(value, other, rtol=1e-4, atol=1e-5), key
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='counts by /proc')
