@@ -42,6 +42,59 @@ class ABN(nn.BatchNorm2d):
         return F.leaky_relu(x, self.slope)
 
 
+class Block(nn.Module):
+    """A residual block by torchvision's names, a bottleneck if it expands."""
+
+    def __init__(
+        self, inputs, width, expansion=1, stride=1, dilation=1, norm=ABN
+    ):
+        super().__init__()
+        outputs = expansion * width
+
+        def conv(inputs, outputs, size=3, stride=1, dilation=1):
+            padding = dilation * (size // 2)
+            return nn.Conv2d(
+                inputs, outputs, size, stride, padding, dilation, bias=False
+            )
+
+        self.conv3 = None
+        if expansion > 1:
+            self.conv1 = conv(inputs, width, 1)
+            self.conv2 = conv(width, width, 3, stride, dilation)
+            self.conv3, self.bn3 = conv(width, outputs, 1), norm(outputs)
+        else:
+            self.conv1 = conv(inputs, width, 3, stride)
+            self.conv2 = conv(width, width)
+        self.bn1, self.bn2 = norm(width), norm(width)
+        self.downsample = None
+        if stride > 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                conv(inputs, outputs, 1, stride), norm(outputs)
+            )
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.conv3 is not None:
+            y = self.bn3(self.conv3(y.relu()))
+        return (y + (self.downsample or nn.Identity())(x)).relu()
+
+
+def dilated_stages(inputs, width, contracted):
+    """The four of a ResNet-50 at stride 8; how the first blocks dilate."""
+    stages = []
+    for blocks, stride, dilation in (3, 1, 1), (4, 2, 1), (6, 1, 2), (3, 1, 4):
+        stage = nn.Sequential()
+        for block in range(blocks):
+            own = dilation // 2 if contracted and not block else dilation
+            stage.append(
+                Block(inputs, width, 4, 1 if block else stride, max(own, 1))
+            )
+            inputs = 4 * width
+        stages.append(stage)
+        width *= 2
+    return stages
+
+
 def randomize(network):
     """Give norms statistics and weights, of both signs, as of training.
 
@@ -58,7 +111,7 @@ def randomize(network):
             nn.init.kaiming_normal_(module.weight)
             if isinstance(module, nn.ConvTranspose2d):  # a quarter of it meets
                 module.weight.data.mul_(2)
-    return network.eval()
+    return network.double().eval()
 
 
 def build(config, change):
@@ -67,7 +120,7 @@ def build(config, change):
     cfg = Config.fromfile(ROOT / 'configs' / config).model
     cfg.pretrained = None
     change(cfg)
-    return revert_sync_batchnorm(MODELS.build(cfg)).eval()
+    return revert_sync_batchnorm(MODELS.build(cfg)).double().eval()
 
 
 def assert_same(got, expected):
@@ -76,5 +129,5 @@ def assert_same(got, expected):
     one, other = expected
     assert (one - other).abs().max() > 0.1 * expected.abs().max()
     torch.testing.assert_close(
-        got, expected, rtol=0, atol=1e-4 * expected.abs().max().item()
+        got, expected, rtol=0, atol=1e-5 * expected.abs().max().item()
     )

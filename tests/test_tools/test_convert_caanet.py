@@ -235,7 +235,7 @@ def ours(config, channels, aux=1):
             cfg.backbone.update(base_channels=2)
         cfg.data_preprocessor.update(mean=[127.5] * 3, std=[127.5] * 3)
 
-    return build(f'caanet/caanet_{config}.py', narrow).double()
+    return build(f'caanet/caanet_{config}.py', narrow)
 
 
 @pytest.mark.parametrize(

@@ -6,37 +6,22 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from converting import ABN, assert_same, build, converter, randomize, run
+from converting import (
+    ABN,
+    assert_same,
+    build,
+    converter,
+    dilated_stages,
+    randomize,
+    run,
+)
 from torch import nn
 
 BASE = 4  # channels of the first stage; the structure is that of ResNet-50
 
 
-def conv(inputs, outputs, size=3, stride=1, dilation=1, bias=False):
-    padding = dilation * (size // 2)
-    return nn.Conv2d(
-        inputs, outputs, size, stride, padding, dilation, bias=bias
-    )
-
-
-class Block(nn.Module):
-    def __init__(self, inputs, width, stride, dilation):
-        super().__init__()
-        self.conv1, self.bn1 = conv(inputs, width, 1), ABN(width)
-        self.conv2 = conv(width, width, 3, stride, dilation)
-        self.bn2 = ABN(width)
-        self.conv3, self.bn3 = conv(width, 4 * width, 1), ABN(4 * width)
-        self.downsample = None
-        if stride > 1 or inputs != 4 * width:
-            self.downsample = nn.Sequential(
-                conv(inputs, 4 * width, 1, stride), ABN(4 * width)
-            )
-
-    def forward(self, x):
-        out = self.bn1(self.conv1(x)).relu()
-        out = self.bn2(self.conv2(out)).relu()
-        out = self.bn3(self.conv3(out))
-        return (out + (self.downsample or nn.Identity())(x)).relu()
+def conv(inputs, outputs, size=3, stride=1, bias=False):
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias)
 
 
 class CrissCross(nn.Module):
@@ -87,20 +72,11 @@ class Theirs(nn.Module):
         self.conv1, self.bn1 = conv(3, 8, 3, 2), ABN(8)
         self.conv2, self.bn2 = conv(8, 8), ABN(8)
         self.conv3, self.bn3 = conv(8, 16), ABN(16)
-        inputs = 16
-        stages = ((3, 1, 1), (4, 2, 1), (6, 1, 2), (3, 1, 4))
-        for i, (blocks, stride, dilation) in enumerate(stages):
-            width = BASE * 2**i
-            layer = nn.Sequential()
-            for block in range(blocks):
-                layer.append(
-                    Block(inputs, width, 1 if block else stride, dilation)
-                )
-                inputs = 4 * width
-            setattr(self, f'layer{i + 1}', layer)
-        self.head = Head(inputs, 16, classes)
+        stages = dilated_stages(16, BASE, contracted=False)
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.head = Head(32 * BASE, 16, classes)
         self.dsn = nn.Sequential(
-            conv(inputs // 2, 8, bias=True),
+            conv(16 * BASE, 8, bias=True),
             ABN(8, 0.01),
             nn.Dropout2d(0.1),
             conv(8, classes, 1, bias=True),
@@ -130,14 +106,14 @@ def narrow(cfg):
 
 def check(source, weights):
     name = 'ccnet_r50-d8_4xb2-paper-60k_cityscapes-769x769.py'
-    model = build(f'ccnet/{name}', narrow).double()
+    model = build(f'ccnet/{name}', narrow)
     model.load_state_dict(weights, strict=True)
     # Even and odd: the pooling shows.
     images = torch.randn(2, 3, 64, 97, dtype=torch.float64)
     with torch.no_grad():
         features = model.extract_feat(images)
         answers = model.decode_head(features), model.auxiliary_head(features)
-        expected = source.double()(images)
+        expected = source(images)
         for answer, truth in zip(answers, expected, strict=True):
             assert_same(answer, truth)
 

@@ -1,14 +1,18 @@
 # Copyright (c) mmseg_attn contributors.
-"""Checkpoints of openseg's ISANet, with ResNet's head and with HRNet."""
+"""Checkpoints of openseg's ISANet, with ResNet and with HRNet."""
+
+from collections import OrderedDict
 
 import pytest
 import torch
 import torch.nn.functional as F
 from converting import (
     ABN,
+    Block,
     assert_same,
     build,
     converter,
+    dilated_stages,
     randomize,
     run,
 )
@@ -171,9 +175,10 @@ def test_isanet_gives_the_official_output(era, in_place, partitions):
             for k, v in ours.items()
             if k.startswith(prefix)
         }
+        module.double().eval()
         module.load_state_dict(own, strict=True)
-        module.eval()
-    x, third = torch.randn(2, 12, 6, 9), torch.randn(2, 10, 6, 9)
+    x = torch.randn(2, 12, 6, 9, dtype=torch.float64)
+    third = torch.randn(2, 10, 6, 9, dtype=torch.float64)
     with torch.no_grad():
         expected = official(x, third)
         for got, wanted in zip(
@@ -201,6 +206,75 @@ def test_a_missing_weight_is_named():
         converter('isanet')(weights)
 
 
+class ResNetISA(nn.Module):
+    """openseg's network of 2020 on a picture in BGR of 0 to 255."""
+
+    def __init__(self):
+        super().__init__()
+        backbone = nn.Module()
+        backbone.resinit = nn.Sequential(OrderedDict())
+        for i, (inputs, outputs) in enumerate([(3, 8), (8, 8), (8, 16)], 1):
+            layers = conv(inputs, outputs, 3, 1 if i > 1 else 2)
+            for name, layer in zip(
+                ('conv', 'bn', 'relu'), (*layers, nn.ReLU()), strict=True
+            ):
+                backbone.resinit.add_module(f'{name}{i}', layer)
+        backbone.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+        for i, stage in enumerate(dilated_stages(16, 4, contracted=True), 1):
+            backbone.add_module(f'layer{i}', stage)
+        self.backbone = backbone
+        official = Official(2020, True, [(2, 3)])
+        self.isa_head, self.cls_head, self.dsn_head = official.children()
+        self.isa_head[0] = nn.Conv2d(128, 8, 3, padding=1, bias=False)
+        self.dsn_head[0] = nn.Conv2d(64, 6, 3, padding=1, bias=False)
+        self.heads = official.forward
+
+    def forward(self, picture):
+        mean = torch.tensor([102.9801, 115.9465, 122.7717])[
+            :, None, None
+        ].double()
+        *layers, last = self.backbone.children()
+        third = nn.Sequential(*layers)(picture - mean)
+        return self.heads(last(third), third)
+
+
+def test_resnet_gives_the_official_output():
+    """The config as it is but for widths and what the tool says it needs."""
+    torch.manual_seed(0)
+    official = randomize(ResNetISA())
+    weights, report = converter('isanet')(official.state_dict())
+    assert 'negative_slope=0.01' in str(report)
+
+    def narrow(cfg):
+        cfg.backbone.update(base_channels=4, stem_channels=16)
+        leaky = dict(type='LeakyReLU', negative_slope=0.01)
+        cfg.decode_head.update(
+            in_channels=128, channels=8, isa_channels=4, down_factor=(2, 3)
+        )
+        cfg.decode_head.update(
+            num_classes=5, act_cfg=leaky, attention=dict(value_channels=6)
+        )
+        cfg.auxiliary_head.update(
+            in_channels=64, channels=6, num_classes=5, act_cfg=leaky
+        )
+        for head in (cfg.decode_head, cfg.auxiliary_head):
+            head.pop('sampler', None)  # of the 19 classes
+
+    name = 'isanet_r50-d8_4xb2-paper-40k_cityscapes-512x1024.py'
+    model = build(f'isanet/{name}', narrow)
+    model.load_state_dict(weights, strict=True)
+    # At stride 8 with a pooling that rounds up: 8x12.
+    pictures = torch.randint(0, 256, (2, 3, 60, 90), dtype=torch.uint8)
+    data = model.data_preprocessor({'inputs': list(pictures)})
+    with torch.no_grad():
+        features = model.extract_feat(data['inputs'].double())
+        got = model.decode_head(features), model.auxiliary_head(features)
+        expected = official(pictures.double())
+        assert expected[0].shape[2:] == (8, 12)
+        for answer, truth in zip(got, expected, strict=True):
+            assert_same(answer, truth)
+
+
 WIDTHS = (4, 8, 16, 32)  # of HRNet's branches
 
 
@@ -210,28 +284,6 @@ def conv(inputs, outputs, size=3, stride=1):
         inputs, outputs, size, stride, padding=size // 2, bias=False
     )
     return layer, ABN(outputs)
-
-
-class Block(nn.Module):
-    """A residual block with the official names."""
-
-    def __init__(self, inputs, width, bottleneck=False):
-        super().__init__()
-        outputs = 4 * width if bottleneck else width
-        self.conv1, self.bn1 = conv(inputs, width, 1 if bottleneck else 3)
-        self.conv2, self.bn2 = conv(width, width)
-        self.conv3 = None
-        if bottleneck:
-            self.conv3, self.bn3 = conv(width, outputs, 1)
-        self.downsample = None
-        if inputs != outputs:
-            self.downsample = nn.Sequential(*conv(inputs, outputs, 1))
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        if self.conv3 is not None:
-            y = self.bn3(self.conv3(y.relu()))
-        return (y + (self.downsample or nn.Identity())(x)).relu()
 
 
 def enlarged(x, like):
@@ -281,7 +333,7 @@ class HRNet(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = conv(3, 64, 3, 2)
         self.conv2, self.bn2 = conv(64, 64, 3, 2)
-        self.layer1 = nn.Sequential(Block(64, 4, bottleneck=True))
+        self.layer1 = nn.Sequential(Block(64, 4, expansion=4))
 
         def new(inputs, outputs, stride=2):
             return nn.Sequential(*conv(inputs, outputs, 3, stride), nn.ReLU())
@@ -319,8 +371,8 @@ class HRNetISA(nn.Module):
 
     def forward(self, picture):
         # The order of the means is that of RGB, the picture's is not.
-        mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-        std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+        mean = torch.tensor([0.485, 0.456, 0.406]).double()[:, None, None]
+        std = torch.tensor([0.229, 0.224, 0.225]).double()[:, None, None]
         maps = self.backbone((picture / 255 - mean) / std)
         x = torch.cat([enlarged(x, maps[0]) for x in maps], 1)
         x = self.isa_head[1](self.isa_head[0](x))
@@ -356,5 +408,7 @@ def test_hrnet_gives_the_official_output():
     pictures = torch.randint(0, 256, (2, 3, 72, 108), dtype=torch.uint8)
     data = model.data_preprocessor({'inputs': list(pictures)})
     with torch.no_grad():
-        got = model.encode_decode(data['inputs'], [dict(img_shape=(72, 108))])
-        assert_same(got, official(pictures.float()))
+        got = model.encode_decode(
+            data['inputs'].double(), [dict(img_shape=(72, 108))]
+        )
+        assert_same(got, official(pictures.double()))

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from converting import assert_same, build, converter, randomize
+from converting import Block, assert_same, build, converter, randomize
 from torch import nn
 
 from mmseg_attn.errors import UserError
@@ -16,39 +16,6 @@ NETWORKS = {
     'MANet': ('manet/manet_r50_4xb4-80k_vaihingen-512x512', 4),
 }
 WIDTH = 16  # of the first stage's blocks
-
-
-class Block(nn.Module):
-    """A residual block by torchvision's names, with one block a stage."""
-
-    def __init__(self, inputs, width, stride, expansion):
-        super().__init__()
-        outputs = expansion * width
-        wide = expansion > 1
-        first, second = (1, stride) if wide else (stride, 1)
-        size = 1 if wide else 3
-        self.conv1 = nn.Conv2d(
-            inputs, width, size, first, size // 2, bias=False
-        )
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = None
-        if wide:
-            self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-            self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride > 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
-                nn.BatchNorm2d(outputs),
-            )
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        if self.conv3 is not None:
-            y = self.bn3(self.conv3(y.relu()))
-        return (y + (self.downsample or nn.Identity())(x)).relu()
 
 
 class Positions(nn.Module):
@@ -141,7 +108,11 @@ class Official(nn.Module):
         before = [WIDTH, *widths]
         for i, width in enumerate(widths):
             block = Block(
-                before[i], width // expansion, 2 if i else 1, expansion
+                before[i],
+                width // expansion,
+                expansion,
+                2 if i else 1,
+                norm=nn.BatchNorm2d,
             )
             setattr(self, f'encoder{i + 1}', nn.Sequential(block))
             attention = Attention(width, kernel=network == 'MANet')
@@ -168,7 +139,7 @@ class Official(nn.Module):
 
 def official(network):
     torch.manual_seed(0)
-    theirs = randomize(Official(network)).double()
+    theirs = randomize(Official(network))
     for name, parameter in theirs.named_parameters():
         if 'query_conv.weight' in name or 'key_conv.weight' in name:
             parameter.data.mul_(10)  # so that some positions weigh more
@@ -194,7 +165,7 @@ def test_gives_the_official_output(network):
             expansion * WIDTH * 2**i for i in range(4)
         ]
 
-    model = build(f'{config}.py', narrow).double()
+    model = build(f'{config}.py', narrow)
     for i in range(4):  # the host has no ResNet of one block a stage
         stage = getattr(model.backbone, f'layer{i + 1}')
         del stage[1:]
