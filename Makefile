@@ -21,7 +21,7 @@ DEMO_ARGS := $(if $(IMAGES),--images "$(IMAGES)") \
 help:
 	@echo 'make demo                         compare FCN and CCNet on drawn scenes'
 	@echo 'make demo IMAGES=dir MASKS=dir    the same on your own pictures'
-	@echo 'make test OPS=0                   the tests, but for those that need compiled mmcv'
+	@echo 'make test OPS=0                   the tests, but for slow ones and those that need compiled mmcv'
 	@echo 'make test                         all tests, as CI runs them (the first time, mmcv is compiled)'
 	@echo 'make test OPS=0 ARGS="-k info"    arguments for pytest'
 	@echo 'make test OPS=0 JOBS=0            in one process, for a debugger'
@@ -37,11 +37,18 @@ help:
 demo: .venv-demo/.made
 	.venv-demo/bin/python -m mmseg_attn demo $(DEMO_ARGS) $(ARGS)
 
+# What is offered first leaves the long trainings, and mim, to CI.
+ifeq ($(OPS),0)
+test: $(TEST_ENV)/.made
+	$(TEST_ENV)/bin/python -m pytest -n $(JOBS) --dist loadfile \
+		-m 'not slow' $(ARGS)
+	@echo 'OPS=0: without the tests that need compiled mmcv or mim, and those' \
+		'marked slow (ARGS="-m slow" runs these).'
+else
 test: $(TEST_ENV)/.made .venv-mim/.made
 	MMSEG_ATTN_MIM=$(CURDIR)/.venv-mim/bin/python \
 		$(TEST_ENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
-	@$(if $(filter 0,$(OPS)),echo 'Run without compiled mmcv (OPS=0): the \
-	tests that need it were skipped.')
+endif
 
 lint: .venv-lint/.made
 	.venv-lint/bin/ruff check .
