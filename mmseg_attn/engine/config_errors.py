@@ -100,6 +100,12 @@ def config_mistakes(what: str) -> Iterator[None]:
             place = traceback.extract_tb(error.__traceback__)[-1]
             file = os.path.basename(place.filename)
             reason = f'"{place.line}" does not hold in {file}'
+        if 'unexpected keyword argument' in reason:
+            reason += (
+                '. If it is meant for the type that stood there in a base '
+                '(_base_), put _delete_=True beside the new type, and all '
+                'that this needs'
+            )
         raise UserError(f'{what} cannot be built: {reason}') from error
 
 

@@ -97,6 +97,18 @@ def test_other_errors_pass():
         raise MemoryError
 
 
+def test_arguments_of_the_type_in_a_base():
+    """Such as the dilations of an ASPP head in whose place ours stands."""
+    head = dict(type='mmseg_attn.CCHead', dilations=(1, 12), in_channels=8)
+    head.update(channels=8, num_classes=2)
+    message = "'dilations'.* put _delete_=True beside the new type"
+    with (
+        pytest.raises(UserError, match=message),
+        config_mistakes('the model'),
+    ):
+        MODELS.build(head)
+
+
 def test_assertions_are_mistakes_with_words_or_without():
     with (
         pytest.raises(UserError, match='"assert norm_cfg is None or .*" does'),
