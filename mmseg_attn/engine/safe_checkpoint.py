@@ -14,7 +14,7 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from ..errors import UserError
@@ -92,7 +92,14 @@ class SafeCheckpointHook(CheckpointHook):
         self._told = False
 
     def before_train(self, runner: Runner) -> None:
-        """Let all that is saved be written whole, and clear leftovers."""
+        """Let all that is saved be written whole, and clear leftovers.
+
+        A validation that a kill may have stopped, behind the checkpoint that
+        the training goes on from, is made up for.
+
+        Args:
+            runner: The runner.
+        """
         # mmengine saves through the backend registered for local paths.
         register_backend('local', AtomicLocalBackend, force=True, prefixes='')
         super().before_train(runner)
@@ -101,6 +108,8 @@ class SafeCheckpointHook(CheckpointHook):
             self._take_over_best(runner)
             if is_main_process():
                 self._clear(runner)
+        if self._misses_validation(runner):
+            runner.val_loop.run()
 
     def after_train(self, runner: Runner) -> None:
         """End the checks of what is trained."""
@@ -271,6 +280,31 @@ class SafeCheckpointHook(CheckpointHook):
                     self.best_ckpt_path_dict[key] = str(path)
                 else:
                     self.best_ckpt_path = str(path)
+
+    def _misses_validation(self, runner: Runner) -> bool:
+        """Whether the checkpoint gone on from was saved before a validation.
+
+        A best checkpoint of its iteration tells that it was done. Otherwise
+        it may have been done, too; once more it gives the same figures.
+        """
+        loop = runner.train_loop
+        epochs = isinstance(loop, EpochBasedTrainLoop)
+        done, last = (
+            (runner.epoch, runner.max_epochs)
+            if epochs
+            else (runner.iter, runner.max_iters)
+        )
+        if not done or runner.val_loop is None or done < loop.val_begin:
+            return False
+        loop._decide_current_val_interval()
+        step = self.filename_tmpl.format(
+            runner.epoch if self.by_epoch else runner.iter
+        )
+        return (done % loop.val_interval == 0 or done == last) and not any(
+            str(value).endswith(f'_{step}')
+            for key, value in runner.message_hub.runtime_info.items()
+            if key.startswith('best_ckpt')
+        )
 
     def _clear(self, runner: Runner) -> None:
         """Remove what the kill of this training left in its folder."""

@@ -184,16 +184,18 @@ KILLS = {
 }
 
 
-def rising(monkeypatch):
-    """Each validation is better than that before, but the last."""
-    # By the iteration before, counted from 0.
-    scores = {1: 10.0, 3: 20.0, 5: 30.0, 7: 25.0}
+def scored(monkeypatch, *scores):
+    """Give scores to the validations, every second iteration; list them."""
+    done = []
 
     def evaluate(self, size):
-        hub = MessageHub.get_current_instance()
-        return {'mIoU': scores[hub.get_info('iter')]}
+        # That before, counted from 0; at the start of a run the next.
+        iteration = MessageHub.get_current_instance().get_info('iter')
+        done.append((iteration + 1) // 2 * 2)
+        return {'mIoU': scores[done[-1] // 2 - 1]}
 
     monkeypatch.setattr(Evaluator, 'evaluate', evaluate)
+    return done
 
 
 @pytest.mark.parametrize('name', KILLS)
@@ -205,7 +207,7 @@ def test_what_a_kill_leaves_is_cleared_by_the_next_run(
         'default_hooks.checkpoint.save_best': 'mIoU',
         'train_cfg.val_interval': 2,
     }
-    rising(monkeypatch)
+    scored(monkeypatch, 10.0, 20.0, 30.0, 25.0)
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     build_runner(tiny_config(data, whole, **options)).train()
     expected = [n for n in names(whole) if n.endswith('.pth')]
@@ -224,6 +226,46 @@ def test_what_a_kill_leaves_is_cleared_by_the_next_run(
     assert found == expected
     assert losses(killed) == losses(whole)
     assert runner.message_hub.get_info('best_score') == 30.0
+
+
+def killed_in_validation(iteration, monkeypatch):
+    """Kill a training before the scores of a validation are known."""
+    evaluate = Evaluator.evaluate
+
+    def evaluate_or_die(self, size):
+        scores = evaluate(self, size)
+        if MessageHub.get_current_instance().get_info('iter') + 1 == iteration:
+            raise Killed
+        return scores
+
+    monkeypatch.setattr(Evaluator, 'evaluate', evaluate_or_die)
+
+
+@pytest.mark.parametrize(
+    'kill, at, again',
+    [
+        (killed_in_validation, 4, [4, 6, 8]),
+        (killed_after, 'iter_6.pth', [6, 8]),
+    ],
+)
+def test_a_validation_that_a_kill_stopped_is_made_up_for(
+    data, tmp_path, monkeypatch, kill, at, again
+):
+    options = {
+        'default_hooks.checkpoint.save_best': 'mIoU',
+        'train_cfg.val_interval': 2,
+    }
+    done = scored(monkeypatch, 10.0, 40.0, 30.0, 25.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill(at, patch)
+        build_runner(tiny_config(data, tmp_path, **options)).train()
+    done.clear()
+    cfg = tiny_config(data, tmp_path, **options)
+    cfg.resume = True
+    build_runner(cfg).train()
+    assert done == again
+    best = [n for n in names(tmp_path) if n.startswith('best')]
+    assert best == ['best_mIoU_iter_4.pth']
 
 
 def test_what_the_user_put_there_stays(data, tmp_path):
