@@ -139,6 +139,21 @@ def test_generated_parts_are_current(page):
     assert generator().current(page) == page.read_text('utf-8')
 
 
+def test_generated_parts_are_written(tmp_path, monkeypatch):
+    """Into the README and pages of docs/ at any depth, nothing else."""
+    pages = [tmp_path / 'README.md', tmp_path / 'docs/api/deep.md']
+    pages[1].parent.mkdir(parents=True)
+    pages[0].write_text('as it is\n')
+    marks = '<!-- begin operators -->\nold\n<!-- end operators -->\n'
+    pages[1].write_text(f'before\n{marks}')
+    monkeypatch.setattr(generator(), 'ROOT', tmp_path)
+    generator().main()
+    assert pages[0].read_text() == 'as it is\n'
+    written = pages[1].read_text()
+    assert written.startswith('before\n<!-- begin operators -->\n')
+    assert '`axial_attention`' in written and 'old' not in written
+
+
 def test_every_generated_part_is_on_a_page():
     text = '\n'.join(page.read_text('utf-8') for page in PAGES)
     for maker in generator().TEXTS:

@@ -29,6 +29,7 @@ def test_a_path_comes_first(tmp_path, monkeypatch):
     [
         ('ccnet_r50-d8_4xb2-40k_cityscape', f'Did you mean .*{NAME}'),
         ('qqq.py', 'none of the .* packaged configs'),
+        (f'sanet/{NAME}.py', 'none of the .* packaged configs'),
         ('.', 'is a folder'),
         ('', 'the current folder is a folder'),
         ('default_runtime', 'No config file'),  # a part, not a config

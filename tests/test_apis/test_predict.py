@@ -36,7 +36,8 @@ def predict(trained, tmp_path):
         inputs = [str(text) for text in inputs]
         out = ['--out', str(tmp_path / 'out')]
         device = ['--device', 'cpu']
-        return main(['predict', *out, *device, config, checkpoint, *inputs])
+        model = [config, str(checkpoint)]
+        return main(['predict', *out, *device, *model, *inputs])
 
     return run
 
@@ -295,7 +296,7 @@ def stamps(folder):
     }
 
 
-def test_rerun_goes_on(predict, tmp_path, capsys):
+def test_rerun_goes_on(predict, tmp_path, capsys, trained):
     for seed in range(3):
         write(tmp_path / 'in' / f'{seed}.png', seed)
     assert predict(tmp_path / 'in') == 0
@@ -306,6 +307,12 @@ def test_rerun_goes_on(predict, tmp_path, capsys):
     after = stamps(tmp_path / 'out')
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {'mask/1.png', 'overlay/1.jpg'}
+
+    # The same weights, by another name.
+    copied = shutil.copy(trained.checkpoint, tmp_path / 'copied.pth')
+    assert predict(tmp_path / 'in', checkpoint=copied) == 0
+    assert '3 were done before' in capsys.readouterr().out
+    assert stamps(tmp_path / 'out') == after
 
     with pytest.raises(SystemExit, match=r'other settings \(opacity\)'):
         predict(tmp_path / 'in', '--opacity', '0.1')

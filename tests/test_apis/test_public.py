@@ -87,8 +87,14 @@ def test_predict_takes_files_and_arrays(trained, tmp_path):
     # Of two sizes, in batches, in the order that they were given.
     singles = [mmseg_attn.predict(model, str(path)) for path in paths]
     mixed = [pictures[0], *paths[1:]]
-    for size in (1, 2, 3):
+    batches = []
+    model.backbone.register_forward_pre_hook(
+        lambda module, args: batches.append(len(args[0]))
+    )
+    for size, expected in ((1, [1, 1, 1, 1]), (2, [2, 1, 1]), (3, [2, 1, 1])):
+        batches.clear()
         found = mmseg_attn.predict(model, mixed, batch_size=size)
+        assert batches == expected
         for a, b in zip(found, singles, strict=True):
             np.testing.assert_array_equal(a, b)
     assert mmseg_attn.predict(model, []) == []

@@ -173,13 +173,13 @@ def test_training_split_as_in_testing(trained, folder):
     run(trained, folder)
     first = rows(folder)
     cfg = Config.fromfile(trained.config)
-    assert cfg.train_dataloader.dataset.pipeline != (
-        cfg.test_dataloader.dataset.pipeline
-    )
+    crop = dict(type='RandomCrop', crop_size=(32, 32))
+    cfg.train_dataloader.dataset.pipeline.insert(2, crop)
+    cfg.dump(str(folder / 'cropping.py'))
     main(
         [
             'worst',
-            trained.config,
+            str(folder / 'cropping.py'),
             trained.checkpoint,
             *('--out', str(folder / 'train'), '--device', 'cpu'),
             *('--split', 'train', '--cfg-options'),

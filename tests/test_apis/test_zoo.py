@@ -364,6 +364,12 @@ def test_numbers_that_cannot_be_meant(good, server, options):
     assert files() == {f'{NAME}.py'}
 
 
+def test_all_names_are_looked_up_first(good, server):
+    with pytest.raises(SystemExit, match='no checkpoint of nope'):
+        main(['zoo', 'download', NAME, 'nope', '--dest', 'dest'])
+    assert server.asked == [] and not Path('dest').exists()
+
+
 def test_a_file_address(rows, checkpoint, tmp_path):
     (tmp_path / 'tiny.pth').write_bytes(checkpoint)
     row = rows((tmp_path / 'tiny.pth').as_uri())

@@ -188,6 +188,18 @@ def test_sliding_windows(tool, trained, tmp_path):
         assert (expected != found).mean() < 0.001
 
 
+def test_a_config_that_resumes_is_tested_all_the_same(tool, trained, tmp_path):
+    """Of weights alone there is nothing to resume."""
+    weights = torch.load(trained[1], weights_only=False)['state_dict']
+    torch.save(weights, tmp_path / 'weights.pth')
+    _, expected = tool()
+    code, metrics = tool(
+        *('--cfg-options', 'resume=True'), checkpoint=tmp_path / 'weights.pth'
+    )
+    assert code is None
+    assert metrics['mIoU'] == expected['mIoU']
+
+
 def test_painted_pictures(tool, trained, tmp_path):
     code, _ = tool('--show-dir', tmp_path / 'painted')
     assert code is None
