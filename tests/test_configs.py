@@ -12,6 +12,7 @@ import mmseg
 import pytest
 import torch
 import yaml
+from all_configs import ALL, ROOT, name, parsed
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -20,12 +21,6 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-ROOT = Path(__file__).parents[1]
-ALL = sorted(
-    path
-    for path in ROOT.glob('configs/**/*.py')
-    if '_base_' not in path.relative_to(ROOT).parts
-)
 # Others: test_detection_configs.py and test_stereo_configs.py.
 CONFIGS = [p for p in ALL if not re.search('-rcnn_|psmnet', p.name)]
 # Dataset in the name of a config -> (its class, number of classes).
@@ -65,16 +60,6 @@ PEERS = {
     'ccnet-nl': 'NLHead',
 }
 SIZE = 65  # of the training pictures; odd, so that no map is even
-
-
-def name(path: Path) -> str:
-    return path.stem
-
-
-@cache
-def parsed(path: Path) -> Config:
-    """Read a config once for all tests: reading takes as long as testing."""
-    return Config.fromfile(path)
 
 
 def config_of(path: Path) -> Config:
