@@ -36,6 +36,29 @@ def test_by_hand():
     assert found['D1'] == pytest.approx(20)
 
 
+@pytest.mark.parametrize(
+    'target, error, expected',
+    [  # errors of both signs; shares beyond 1 px, 3 px, and 3 px and 5 %
+        (10.0, 1.0, (0, 0, 0)),
+        (10.0, -1.25, (100, 0, 0)),
+        (10.0, 3.0, (100, 0, 0)),
+        (10.0, -3.25, (100, 100, 100)),
+        (80.0, 4.0, (100, 100, 0)),
+        (80.0, -4.25, (100, 100, 100)),
+        (160.0, 7.75, (100, 100, 0)),
+        (160.0, 8.25, (100, 100, 100)),
+        (50.0, 2.75, (100, 0, 0)),  # 5.5 %
+    ],
+)
+def test_bounds(target, error, expected):
+    """Of the true disparity, and beyond them only."""
+    metric = DisparityMetric()
+    metric.process({}, [sample([[target + error]], [[target]])])
+    found = metric.evaluate(1)
+    assert (found['>1px'], found['>3px'], found['D1']) == expected
+    assert found['EPE'] == abs(error)
+
+
 def test_against_numpy():
     rng = np.random.default_rng(0)
     metric = DisparityMetric(max_disparity=64)

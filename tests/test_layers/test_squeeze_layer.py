@@ -38,6 +38,23 @@ def test_equals_the_equation(gate, interpolation):
         torch.testing.assert_close(layer(x), attention * residual + attention)
 
 
+def test_odd_maps_are_pooled_to_the_edge():
+    """What lies inside a window is averaged, as few as it may be."""
+    layer = build(3, 5, pool_stride=3)
+    x = torch.randn(1, 3, 7, 5, dtype=torch.float64)
+    pooled = x.new_empty(1, 3, 3, 2)
+    for i in range(3):
+        for j in range(2):
+            window = x[..., 3 * i : 3 * i + 3, 3 * j : 3 * j + 3]
+            pooled[..., i, j] = window.mean((2, 3))
+    residual, attention = x, pooled
+    for main, attending in zip(layer.main, layer.attention, strict=True):
+        residual, attention = conv(residual, main), conv(attention, attending)
+    attention = F.interpolate(attention, (7, 5), mode='bilinear')
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), attention * residual + attention)
+
+
 def test_baselines_of_the_paper():
     """The convolutions alone, and the input weighed by its squeezed mean."""
     x = torch.randn(2, 32, 5, 7, dtype=torch.float64)

@@ -99,6 +99,62 @@ def test_forward_gives_logits_at_the_first_stage():
     assert head(stages()).shape == (2, 5, 13, 9)
 
 
+def test_wiring_of_the_paper():
+    """Which map feeds what, and in which order they are concatenated."""
+    head = small_head(recurrence=2).double().eval()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x = [stage.double() for stage in stages()]
+    seen = {}
+    for name in ('conv_seg', 'conv_seg1', 'conv_edge'):
+        getattr(head, name).register_forward_hook(
+            lambda m, i, out, name=name: seen.update({name: out})
+        )
+
+    def larger(map_):
+        return nn.functional.interpolate(
+            map_, x[0].shape[2:], mode='bilinear', align_corners=True
+        )
+
+    with torch.no_grad():
+        context = head.convs[0](x[3])
+        for _ in range(2):
+            context = head.attention(context)
+        context = torch.cat([x[3], head.convs[1](context)], 1)
+        context = larger(head.context_conv(head.conv_cat(context)))
+        skip = head.skip_conv(x[0])
+        decoded = head.decoder(torch.cat([context, skip], 1))
+        edges = [conv(x[i]) for i, conv in enumerate(head.edge_convs)]
+        sides = [larger(head.conv_side_edge(edge)) for edge in edges]
+        fused = torch.cat([decoded, *map(larger, edges)], 1)
+        expected = dict(
+            conv_seg=head.conv_seg(head.final_conv(fused)),
+            conv_seg1=head.conv_seg1(decoded),
+            conv_edge=head.conv_edge(torch.cat(sides, 1)),
+        )
+        seen.clear()
+        label = torch.randint(0, 5, (2, 26, 18))
+        head.loss(x, samples(label), {})
+        torch.testing.assert_close(seen, expected)
+        torch.testing.assert_close(head(x), expected['conv_seg'])
+
+
+@pytest.mark.parametrize('ignored', [255, 4])
+def test_ignored_label_is_that_of_the_head(ignored):
+    head = small_head(
+        loss_ccl={'type': 'mmseg_attn.CategoryConsistentLoss'},
+        loss_decode={'type': 'CrossEntropyLoss', 'avg_non_ignore': True},
+        ignore_index=ignored,
+    ).eval()
+    label = torch.randint(0, 4, (2, 26, 18))
+    label[:, :9] = ignored
+    losses = head.loss(stages(), samples(label), {})
+    label[:, :9] = 7
+    head.ignore_index = 7
+    torch.testing.assert_close(losses, head.loss(stages(), samples(label), {}))
+    assert not edge_labels(label, 1, 7)[:, :8].any()
+
+
 def test_any_attention_by_config_is_applied_recurrence_times():
     head = small_head(
         attention={'type': 'mmseg_attn.AddMean'}, recurrence=3

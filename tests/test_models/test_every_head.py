@@ -231,6 +231,21 @@ def test_loss_of_extreme_labels(name):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize('name', HEADS)
+def test_ignored_label_is_that_of_the_head(name):
+    """Each loss of a head is told which label does not count."""
+    ccl = dict(loss_ccl=dict(type='mmseg_attn.CategoryConsistentLoss'))
+    options = ccl if name in ('CCHead', 'EAHead', 'LAHead') else {}
+    found = []
+    for ignored in (255, 7):
+        model = build(name, ignore_index=ignored, **options).eval()
+        data = batch()
+        for sample in data['data_samples']:
+            sample.gt_sem_seg.data[:, :20] = ignored
+        found.append(losses_of(model, data))
+    torch.testing.assert_close(*found)
+
+
 class Logits(torch.nn.Module):
     """The head alone; stages as the backbone gives them."""
 

@@ -370,6 +370,49 @@ def test_aggregation_is_the_formulas(kind):
     torch.testing.assert_close(found, expected)
 
 
+def test_disparities_are_the_formulas():
+    """The whole network: left and right, all outputs, all disparities."""
+    model = any_weights(small())
+    pair = torch.randn(1, 3, 2, 64, 80, dtype=torch.float64)
+    net = Formulas(model.feature_extraction)
+    left, right = (
+        net.features(pair[:, :, side], POOLS['pool_sizes']) for side in (0, 1)
+    )
+    columns = right.shape[-1]
+    volume = left.new_zeros(1, 64, 32 // 4, *left.shape[2:])
+    for shift in range(32 // 4):
+        seen = slice(None, columns - shift)
+        volume[:, :32, shift, :, shift:] = left[..., shift:]
+        volume[:, 32:, shift, :, shift:] = right[..., seen]
+    expected = []
+    for score in Formulas(model.aggregation).stacked(volume):
+        score = F.interpolate(
+            score, (32, 64, 80), mode='trilinear', align_corners=False
+        )
+        share = score[:, 0].softmax(1)
+        expected.append(
+            torch.einsum('bdhw,d->bhw', share, torch.arange(32.0).double())
+        )
+    assert expected[-1].std() > 0.1
+    close = dict(rtol=0, atol=1e-4)  # the regression is in fp32
+    with torch.no_grad():
+        (last,) = model(pair)
+        # All outputs, but with the norms as they are in a test.
+        model.training = True
+        found = model(pair)
+        target = torch.full((1, 64, 80), 7.0)
+        sample = SegDataSample(gt_disparity=PixelData(data=target))
+        loss = model.loss(pair, [sample])['loss_disparity']
+    for one, other in zip(
+        (*found, last), (*expected, expected[2]), strict=True
+    ):
+        torch.testing.assert_close(one.double(), other, **close)
+    errors = [F.smooth_l1_loss(x.float(), target) for x in expected]
+    torch.testing.assert_close(
+        loss, 0.5 * errors[0] + 0.7 * errors[1] + errors[2]
+    )
+
+
 def test_each_side_has_norms_of_its_own():
     """In training, as in the official code; in one batch as an option."""
     pair = torch.randn(1, 3, 2, 64, 128)

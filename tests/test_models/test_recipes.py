@@ -2,6 +2,7 @@
 """Pieces of the authors' recipes: backbone, OHEM sampler, mirror test."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -140,6 +141,24 @@ def test_ohem_keeps_the_hard_pixels_and_their_mean(min_kept):
     )(logits, label.squeeze(1), weight=weight, ignore_index=255)
     values = [-torch.tensor(p).log() for p, where in pixels if where in kept]
     assert float(loss) == pytest.approx(float(sum(values) / len(values)), 1e-4)
+
+
+def test_samplers_ignore_what_the_head_does():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 7, 5)
+    label = torch.randint(0, 4, (2, 1, 7, 5))
+    label[0, 0, 2] = 255
+    other = label.masked_fill(label == 255, 9)
+    context = nn.Module()
+    context.num_classes, context.ignore_index = 4, 9
+    usual = nn.Module()
+    usual.num_classes, usual.ignore_index = 4, 255
+    for kind in (
+        partial(OHEMPixelSampler, thresh=0.2, min_kept=30),
+        partial(ClassWeightPixelSampler, class_weight=[1.0, 2.0, 3.0, 4.0]),
+    ):
+        expected = kind(usual).sample(logits, label)
+        assert torch.equal(kind(context).sample(logits, other), expected)
 
 
 def test_ohem_of_one_logit_is_that_of_two():

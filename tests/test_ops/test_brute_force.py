@@ -185,6 +185,45 @@ def test_efficient_attention_by_scaling(divisor, backend):
 
 
 @BACKENDS
+def test_contexts_of_keys_from_another_grid(backend):
+    """The paper's divisor is their number; so many are summed over."""
+    q, (_, k, v) = qkv((3, 4))[0], qkv((5, 2, 3))
+    queries, keys, values = map(vectors, (q, k, v))
+    got = efficient_attention(
+        q, k, v, normalization='scaling', backend=backend
+    )
+    close(vectors(got), (queries @ keys.mT) @ values / 30)
+    got = efficient_attention(q, k, v, backend=backend)
+    weights = queries.softmax(-1) @ keys.softmax(1).mT
+    close(vectors(got), weights @ values)
+    got = linear_attention(q, k, v, eps=0, backend=backend)
+    unit = F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
+    weights = 1 + unit[0] @ unit[1].mT
+    weights = weights / weights.sum(-1, keepdim=True)
+    close(vectors(got), weights @ values)
+
+
+@BACKENDS
+@pytest.mark.parametrize('options', [{}, dict(variant='official', eps=0.3)])
+def test_channel_attention_of_the_authors(options, backend):
+    """Counts positions, scales pixels, and mixes by what is not scaled."""
+    _, _, x = qkv((3, 4))
+    eps = options.get('eps', 1e-6)
+    expected = torch.empty_like(vectors(x))
+    for b, pixels in enumerate(vectors(x)):  # (n, C)
+        unit = torch.stack([pixel / pixel.norm() for pixel in pixels])
+        for c in range(4):
+            mixed = sum(
+                pixels[:, d] + (pixels[:, c] @ unit[:, d]) * unit[:, d]
+                for d in range(4)
+            )
+            alike = sum(unit[i, c] * (unit[i].sum() + eps) for i in range(12))
+            expected[b, :, c] = mixed / (12 + alike)
+    got = channel_linear_attention(x, backend=backend, **options)
+    close(vectors(got), expected)
+
+
+@BACKENDS
 @pytest.mark.parametrize('feature_map', ['taylor', 'softplus'])
 def test_linear_attention(feature_map, backend):
     q, k, v = map(vectors, qkv((3, 4)))
