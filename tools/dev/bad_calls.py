@@ -31,7 +31,7 @@ RIGHT = {
     'backend': (None,),
 }
 # Flags are whatever is true; mmengine's own argument.
-FREE = ('zero_init', 'output_norm', 'init_cfg')
+FREE = ('zero_init', 'output_norm', 'channel_attention', 'init_cfg')
 
 
 def python_cases(material: Material) -> Iterator[Case]:
