@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
@@ -19,6 +20,7 @@ from ..engine.unlabelled import (
 )
 from ..errors import UserError
 from ..files import gathered
+from .jobs import PICTURES
 from .test_pipelines import test_dataset, tta_model
 
 
@@ -135,9 +137,11 @@ def saved_masks(cfg: Config, folder: str) -> Iterator[None]:
         Nothing, while the test runs.
 
     Raises:
-        UserError: No evaluator of the test can save masks, or a dataset
-            reads from the folder.
+        UserError: No evaluator of the test can save masks, a dataset reads
+            from the folder, or it has the name of a picture.
     """
+    if Path(folder).suffix.lower() in PICTURES:
+        raise UserError(f'--out {folder} must be a folder, not a file.')
     check_output_folder(cfg, folder)
     savers = mask_savers(cfg, 'test_evaluator')
     if not savers:

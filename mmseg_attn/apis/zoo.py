@@ -270,8 +270,8 @@ def list_checkpoints(method: str = '', dataset: str = '') -> list[Row]:
     """List the published checkpoints.
 
     Args:
-        method: Part of the method's name, in any case.
-        dataset: Part of the dataset's name, in any case.
+        method: What a word of the method's name begins with, in any case.
+        dataset: The same of the dataset's name.
 
     Returns:
         In the order of ``model-index.yml``.
@@ -280,11 +280,15 @@ def list_checkpoints(method: str = '', dataset: str = '') -> list[Row]:
         UserError: There is none of that method and dataset.
     """
     known = read_rows()
+    # "sanet" is no part of ISANet.
+    methods, datasets = (
+        re.compile(rf'\b{re.escape(text)}', re.IGNORECASE)
+        for text in (method, dataset)
+    )
     rows = [
         row
         for row in known
-        if method.lower() in row.method.lower()
-        and dataset.lower() in row.dataset.lower()
+        if methods.search(row.method) and datasets.search(row.dataset)
     ]
     if not rows:
         raise UserError(

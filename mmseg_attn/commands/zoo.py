@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(dest='action', required=True)
     add = actions.add_parser('list', help='show what there is').add_argument
-    add('--method', default='', help='part of its name, such as ccnet')
-    add('--dataset', default='', help='part of its name, such as voc')
+    add('--method', default='', help='beginning of its name, such as ccnet')
+    add('--dataset', default='', help='the same, such as voc')
     action = actions.add_parser('download', help='fetch, check, then name')
     add = action.add_argument
     add('config', nargs='+', help='name of a config of the list')

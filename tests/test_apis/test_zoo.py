@@ -428,7 +428,7 @@ def test_verify(good, checkpoint, capsys):
 
 
 def test_the_packages_rows(capsys):
-    """Each row leads to a config; the filters take parts of names."""
+    """Each row leads to a config; the filters take beginnings of words."""
     rows = zoo.read_rows()
     assert len({row.name for row in rows}) == len(rows) >= 32
     assert all(row.config.stem == row.name for row in rows)
@@ -439,5 +439,7 @@ def test_the_packages_rows(capsys):
     assert not any('isanet' in line for line in lines)
     with pytest.raises(SystemExit, match='there are CCNet, ISANet'):
         main(['zoo', 'list', '--method', 'resnet'])
+    with pytest.raises(SystemExit, match='a method with "sanet"'):
+        main(['zoo', 'list', '--method', 'sanet'])  # no part of ISANet
     with pytest.raises(SystemExit, match='Did you mean isanet_r50-d8_4xb4'):
         main(['zoo', 'download', 'isanet_r50-d8_4xb4-20k_voc12-512x512'])

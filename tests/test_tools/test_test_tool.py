@@ -108,6 +108,11 @@ def test_masks_with_metrics_of_our_own(tool, trained, tmp_path, metric):
     assert metrics['mIoU'] == pytest.approx(expected, abs=0.01)
 
 
+def test_masks_go_to_a_folder(tool, tmp_path):
+    code, _ = tool('--out', tmp_path / 'x.png')
+    assert code.endswith('x.png must be a folder, not a file.')
+
+
 def test_metric_that_saves_no_masks(tool, trained, tmp_path):
     changed = Config.fromfile(str(trained[0]))
     changed.test_evaluator = [dict(type='DumpResults', out_file_path='a.pkl')]
