@@ -53,8 +53,10 @@ HEADS = {
     for path in METAFILES
     for collection in yaml.safe_load(path.read_text())['Collections']
 }
-# What a paper compares with, as the hosts have it.
+# What a paper compares with.
 PEERS = {
+    'ccnet-gcn': 'AttentionHead',
+    'ccnet-hv': 'AttentionHead',
     'ccnet-psp': 'PSPHead',
     'ccnet-aspp': 'ASPPHead',
     'ccnet-nl': 'NLHead',

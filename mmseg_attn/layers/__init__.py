@@ -4,6 +4,7 @@
 from .channelized_axial import ChannelizedAxialAttention
 from .criss_cross import CrissCrossAttention
 from .efficient import EfficientAttention
+from .global_convolution import GlobalConvolution
 from .interlaced import InterlacedSparseAttention
 from .linear import ChannelLinearAttention, LinearAttention
 from .squeeze import SqueezeAttention
@@ -13,6 +14,7 @@ __all__ = [
     'ChannelizedAxialAttention',
     'CrissCrossAttention',
     'EfficientAttention',
+    'GlobalConvolution',
     'InterlacedSparseAttention',
     'LinearAttention',
     'SqueezeAttention',

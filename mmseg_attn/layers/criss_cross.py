@@ -6,9 +6,9 @@ from __future__ import annotations
 from mmcv.cnn import Scale
 from torch import Tensor, nn
 
-from ..ops import criss_cross_attention
+from ..ops import axial_attention, criss_cross_attention
 from ..registry import MODELS
-from .arguments import check_numbers
+from .arguments import check_numbers, given
 from .criss_cross_cpu import FusedCrissCross, can_fuse
 from .criss_cross_gpu import CrissCrossStep
 from .projected import (
@@ -39,6 +39,10 @@ class CrissCrossAttention(ProjectedAttention):
         in_channels: Channels C of the map.
         reduction: How many times fewer channels query and key have:
             ``in_channels // reduction``.
+        axis: The one spatial axis along which it attends, counted from 0: of
+            maps 0 along columns (V), 1 along rows (H). With it this is axial
+            attention, with the same parameters; the paper compares with two
+            of them in a row. None means all axes at once.
         spatial_dims: 2 for maps (B, C, H, W), 3 for clips (B, C, T, H, W).
         gamma_init: What gamma starts at.
         backend: Backend of the operator. None takes the best that can run.
@@ -62,6 +66,7 @@ class CrissCrossAttention(ProjectedAttention):
         in_channels: int,
         reduction: int = 8,
         *,
+        axis: int | None = None,
         spatial_dims: int = 2,
         gamma_init: float = 0.0,
         backend: str | None = None,
@@ -73,11 +78,21 @@ class CrissCrossAttention(ProjectedAttention):
             in_channels,
             key_channels=in_channels // reduction,
             value_channels=in_channels,
-            operator=criss_cross_attention,
+            operator=(
+                criss_cross_attention if axis is None else axial_attention
+            ),
             spatial_dims=spatial_dims,
             backend=backend,
             init_cfg=init_cfg,
+            **given(axis=axis),
         )
+        every = tuple(range(spatial_dims))
+        self.axes = every if axis is None else (axis,)
+        if self.axes[0] not in every or type(self.axes[0]) is not int:
+            raise ValueError(
+                f'{type(self).__name__}: axis must be one of {every}, or '
+                f'None, got {axis!r}'
+            )
         self.gamma_init = gamma_init
         self.gamma = Scale(gamma_init)
 
@@ -94,7 +109,7 @@ class CrissCrossAttention(ProjectedAttention):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend from each position to its row and column.
+        """Attend from each position to its row and column (or ``axis``).
 
         Args:
             x: (B, C, *spatial).
@@ -112,9 +127,9 @@ class CrissCrossAttention(ProjectedAttention):
             parameters = parameters_of(convs)
             if goes_gpu_way(x, self.backend):
                 return CrissCrossStep.apply(
-                    x, gamma, self.backend, *parameters
+                    x, gamma, self.axes, self.backend, *parameters
                 )
             if self.backend in (None, 'torch') and can_fuse(x):
-                return FusedCrissCross.apply(x, gamma, *parameters)
+                return FusedCrissCross.apply(x, gamma, self.axes, *parameters)
         attended = self.attend(*self.project(x, convs))
         return add_attention(x, self.gamma.scale, attended, self.backend)

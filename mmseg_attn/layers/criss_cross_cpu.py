@@ -39,15 +39,15 @@ def can_fuse(x: Tensor) -> bool:
 class FusedCrissCross(torch.autograd.Function):
     """x + gamma * attention of the projections of x, (B, C, *spatial).
 
-    ``apply(x, gamma, query's weight, bias, key's, value's)``.
+    ``apply(x, gamma, axes, query's weight, bias, key's, value's)``.
     """
 
     @staticmethod
     @torch.autocast('cpu', enabled=False)
-    def forward(ctx, x, gamma, *projections):
+    def forward(ctx, x, gamma, axes, *projections):
         if not x.movedim(1, -1).is_contiguous():
             x = x.contiguous()
-        axes = range(x.ndim - 2)
+        ctx.axes = axes
         pairs = _pairs(*projections)
         # Query and key side by side, and the value.
         qk, v = (
@@ -84,7 +84,6 @@ class FusedCrissCross(torch.autograd.Function):
         qk, v, lse, *kept = saved[8:]
         if graph_is_kept():
             v, *kept = (t.clone() for t in (v, *kept))
-        axes = range(x.ndim - 2)
         pairs = _pairs(*projections)
         grad_x = torch.empty_like(x)
         grads = [[None, None] for _ in pairs]
@@ -108,7 +107,7 @@ class FusedCrissCross(torch.autograd.Function):
             q, k = qk[some].chunk(2, -1)
             rows_qk = _in_memory_of(grad_x[some], qk[some])
             given = (g, q, k, v[some], delta, lse[some])
-            along = dict(axes=axes, scale=1.0)
+            along = dict(axes=ctx.axes, scale=1.0)
             attend_backward(*given, **along, out=(*rows_qk.chunk(2, -1), None))
             attend_backward(*given, **along, out=(None, None, v[some]))
             rows_qk = _in_memory_of(g, rows_qk).copy_(rows_qk)
@@ -131,6 +130,7 @@ class FusedCrissCross(torch.autograd.Function):
         return (
             grad_x,
             grad_gamma,
+            None,
             *(
                 g.view(p.shape)
                 for g, p in zip(grads, projections, strict=True)

@@ -39,11 +39,11 @@ _NAME = 'criss_cross_attention'
 class CrissCrossStep(torch.autograd.Function):
     """x + gamma * attention of the projections of x, (B, C, *spatial).
 
-    ``apply(x, gamma, backend, query's weight, bias, key's, value's)``.
+    ``apply(x, gamma, axes, backend, query's weight, bias, key's, value's)``.
     """
 
     @staticmethod
-    def forward(ctx, x, gamma, backend, *parameters):
+    def forward(ctx, x, gamma, axes, backend, *parameters):
         x = dense(x)
         source, *narrow = autocast(x, *parameters)
         weight, bias = stack(narrow)
@@ -52,11 +52,10 @@ class CrissCrossStep(torch.autograd.Function):
             rows = project(source, weight, bias).unsqueeze(-2)
             qkv = rows.split(ctx.widths, -1)
             check_qkv(_NAME, *qkv)
-            axes = range(x.ndim - 2)
             ctx.engine = axis_engine(axes, 1.0, chosen(_NAME, backend, *qkv))
             out, lse = forward(ctx.engine, *qkv)
             y = add_residual(x, gamma, out)
-        if not any(ctx.needs_input_grad[3:]):
+        if not any(ctx.needs_input_grad[4:]):
             source = None
         ctx.save_for_backward(
             source, gamma, weight, rows, out, lse, *parameters
@@ -68,7 +67,7 @@ class CrissCrossStep(torch.autograd.Function):
         refuse_double_backward()
         saved = ctx.saved_tensors  # once: checkpointing hands them out once
         x, gamma, weight, rows, out, lse, *parameters = saved
-        needs_x, _, _, *needed = ctx.needs_input_grad
+        needs_x, _, _, _, *needed = ctx.needs_input_grad
         dx, grads = None, [None] * len(needed)
         with no_autocast(grad):
             grad, pixels = dense(grad), None
@@ -90,7 +89,7 @@ class CrissCrossStep(torch.autograd.Function):
             if needs_x:
                 total, ours = (grad, False) if dx is None else (dx, True)
                 dx = add_product(total, drows, weight, in_place=ours)
-        return dx, dgamma, None, *grads
+        return dx, dgamma, None, None, *grads
 
 
 def _attend_backward(ctx, grad, rows, delta, lse):

@@ -15,7 +15,13 @@ NO_CONFIGS = [1, 'BN', True, {}, {'eps': 1e-5}]
 COUNTS = (
     *('in_channels', 'channels', 'key_channels', 'value_channels'),
     *('out_channels', 'guided_channels', 'reduction', 'num_heads'),
-    *('gate_layers', 'kernel_size', 'num_convs', 'pool_stride'),
+    *(
+        'mid_channels',
+        'gate_layers',
+        'kernel_size',
+        'num_convs',
+        'pool_stride',
+    ),
 )
 # Beside those: values that are no dicts, flags and choices.
 OTHERS = (
@@ -41,6 +47,8 @@ def wrong_values(argument):
         return [*NO_NUMBERS, -1]
     if argument in ('gamma_init', 'divisor'):
         return NO_NUMBERS
+    if argument == 'axis':
+        return [2, -1, 0.5, 'h', True]
     assert argument in OTHERS, f'say in this test what {argument} may be'
     return []
 

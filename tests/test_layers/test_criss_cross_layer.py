@@ -54,6 +54,53 @@ def test_equals_its_formula():
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize('plain', [False, True])
+@pytest.mark.parametrize(
+    'spatial, axis', [((5, 8), 0), ((5, 8), 1), ((3, 4, 5), 1)], ids=str
+)
+def test_axial_attention_along_one_axis(spatial, axis, plain, monkeypatch):
+    """Softmax over the line of each position, written out, and gradients."""
+    if plain:
+        monkeypatch.setattr(
+            'mmseg_attn.layers.criss_cross.can_fuse', lambda _: False
+        )
+    layer = double_layer(spatial_dims=len(spatial), axis=axis)
+    x = torch.randn(2, 16, *spatial, dtype=torch.float64, requires_grad=True)
+    query, key, value = (
+        conv(x).movedim(2 + axis, -1)  # the line last
+        for conv in (layer.query_conv, layer.key_conv, layer.value_conv)
+    )
+    scores = torch.einsum('bc...i,bc...j->b...ij', query, key)
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    attended = torch.einsum('b...ij,bc...j->bc...i', weights, value)
+    expected = x + layer.gamma.scale * attended.movedim(-1, 2 + axis)
+    found = layer(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    tensors = [x, *layer.parameters()]
+    grads = (
+        torch.autograd.grad(y.square().sum(), tensors)
+        for y in (found, expected)
+    )
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+def test_axial_attention_has_the_same_parameters():
+    """+V, +H and criss-cross attention start from one state dict."""
+    layer, columns = double_layer(), double_layer(axis=0)
+    columns.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 16, 6, 7, dtype=torch.float64)
+    weight = torch.zeros(1, 6, 7, dtype=torch.float64)
+    weight[0, 2, 3] = 1
+    seen = columns.trace_attention(x, weight)[0] > 0
+    assert seen[:, 3].all() and seen.sum() == 6
+    assert 'axis=0' in repr(columns) and 'axis' not in repr(layer)
+    # Of one column it is criss-cross attention.
+    torch.testing.assert_close(columns(x[..., :1]), layer(x[..., :1]))
+    compiled = torch.compile(columns, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(x), columns(x))
+
+
 def test_a_clip_of_one_frame_equals_the_picture():
     flat, clip = double_layer(), double_layer(spatial_dims=3)
     clip.load_state_dict(

@@ -34,7 +34,7 @@ def options_of(name):
 
 LAYERS = {name: options_of(name) for name in layers.__all__}
 # Those that do not attend from position to position.
-UNTRACED = {'ChannelLinearAttention', 'SqueezeAttention'}
+UNTRACED = {'ChannelLinearAttention', 'GlobalConvolution', 'SqueezeAttention'}
 TRACED = [name for name in LAYERS if name not in UNTRACED]
 SIZES = [(1, 1), (1, 9), (8, 1), (13, 6), (16, 16)]
 

@@ -283,6 +283,16 @@ def test_output_may_be_changed_in_place(name):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize('axis', [0, 1])
+def test_criss_cross_layer_along_one_axis(axis, residual_by):
+    layer = build('CrissCrossAttention', (4, 7), axis=axis)
+    x, grad = maps((4, 7))
+    for ours, theirs in zip(
+        run(layer, x, grad), run(plain(layer), x, grad), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
 STEPS = criss_cross_gpu.CrissCrossStep, Projection, Reprojection, Residual
 
 

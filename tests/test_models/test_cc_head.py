@@ -82,6 +82,25 @@ def test_attention_head_takes_any_layer():
     assert torch.equal(cc(x), generic(x))
 
 
+def test_attention_head_takes_layers_in_a_row():
+    """+HV: along rows, then columns; all of it again in a second loop."""
+    along = dict(type='mmseg_attn.CrissCrossAttention', gamma_init=0.5)
+    head = build(
+        'mmseg_attn.AttentionHead',
+        attention=[dict(along, axis=1), dict(along, axis=0)],
+        recurrence=2,
+    ).eval()
+    rows, columns = head.attention
+    assert (rows.axes, columns.axes) == ((1,), (0,))
+    x = features()
+    with torch.no_grad():
+        expected = head.convs[0](x[0])
+        for layer in (rows, columns, rows, columns):
+            expected = layer(expected)
+        attended = head.map_and_attention(x)[1]
+    assert torch.equal(attended, expected)
+
+
 def test_attention_head_names_an_unknown_layer():
     with pytest.raises(KeyError, match='mmseg_attn.NoSuchAttention'):
         build(

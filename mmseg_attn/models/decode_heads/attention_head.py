@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
+from mmengine.model import Sequential
 from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -24,8 +25,9 @@ class AttentionHead(FCNHead):
     3x3 conv, concatenation with the input, 3x3 conv, classifier.
 
     Args:
-        attention: Config of a layer on (B, channels, H, W) maps;
-            ``in_channels`` is added.
+        attention: Config of a layer on (B, channels, H, W) maps, to which
+            ``in_channels`` is added; or several of them, which follow one
+            another and count as one layer.
         recurrence: How often the one layer is applied; 0 leaves it out.
         loss_ccl: Config of a loss on an embedding of the attention's output,
             called with (features, label, ignore_index=...), such as
@@ -47,7 +49,7 @@ class AttentionHead(FCNHead):
 
     def __init__(
         self,
-        attention: dict,
+        attention: dict | Sequence[dict],
         recurrence: int = 1,
         loss_ccl: dict | None = None,
         ccl_channels: int = 16,
@@ -63,6 +65,20 @@ class AttentionHead(FCNHead):
             )
         super().__init__(num_convs=2, **kwargs)
         self.recurrence = recurrence
+        several = isinstance(attention, Sequence)
+        layers = [
+            self._build(cfg) for cfg in (attention if several else [attention])
+        ]
+        layer = Sequential(*layers) if several else layers[0]
+        if not recurrence:
+            # Distributed training waits for each parameter's gradient.
+            layer.requires_grad_(False)
+        self.add_module(self.attention_name, layer)
+        self.loss_ccl = MODELS.build(loss_ccl) if loss_ccl else None
+        if loss_ccl:
+            self.ccl_conv = nn.Conv2d(self.channels, ccl_channels, 1)
+
+    def _build(self, attention):
         layer = MODELS.build({**attention, 'in_channels': self.channels})
         width = getattr(layer, 'out_channels', self.channels)
         if width != self.channels:
@@ -71,13 +87,7 @@ class AttentionHead(FCNHead):
                 f'expected {self.channels}, the channels of the head: set '
                 'both alike'
             )
-        if not recurrence:
-            # Distributed training waits for each parameter's gradient.
-            layer.requires_grad_(False)
-        self.add_module(self.attention_name, layer)
-        self.loss_ccl = MODELS.build(loss_ccl) if loss_ccl else None
-        if loss_ccl:
-            self.ccl_conv = nn.Conv2d(self.channels, ccl_channels, 1)
+        return layer
 
     def map_and_attention(
         self, inputs: Sequence[Tensor]
