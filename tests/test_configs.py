@@ -207,6 +207,7 @@ def test_basenames_are_unique():
     assert [n for n, count in names.items() if count > 1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', CONFIGS, ids=name)
 def test_trains_one_step(path):
     cfg = config_of(path)

@@ -173,6 +173,7 @@ def batch(masks: bool) -> dict:
     return dict(inputs=inputs, data_samples=samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', STEPS)
 def test_trains_one_step(name, detection):
     cfg = Config.fromfile(find(name))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from test_registrations import missing
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs/contributing.md'
 # What stands in a block, and where: a new file, or a change of one.

@@ -31,6 +31,8 @@ from mmseg_attn.configs import load_config
 from mmseg_attn.engine import pretrained
 from mmseg_attn.errors import UserError, one_line_errors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -17,6 +17,7 @@ CONFIG = Path(__file__).parents[2] / (
 ITERS = 150
 
 
+@pytest.mark.slow
 def test_finds_the_training_pictures_objects(tmp_path):
     """From random weights; classes told by colour or shape come first."""
     pytest.importorskip('mmcv._ext', reason='mmdet needs mmcv.ops')

@@ -195,6 +195,7 @@ def test_a_dead_channel():
     assert narrow.isfinite().all() and not narrow[..., 2].any()
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_large_maps_in_half_precision(name, dtype):
@@ -418,6 +419,7 @@ def test_onnx_runtime_agrees_at_other_sizes(name, device, tmp_path):
         )
 
 
+@pytest.mark.slow
 @EACH
 def test_compiles_in_one_graph_for_all_sizes(name):
     torch.compiler.reset()

@@ -12,6 +12,7 @@ from mmseg_attn.errors import UserError
 DEV = Path(__file__).parents[2] / 'tools' / 'dev'
 
 
+@pytest.mark.slow
 def test_a_sample_is_answered_clearly():
     done = subprocess.run(
         [sys.executable, DEV / 'bad_inputs.py', '--sample', '60'],

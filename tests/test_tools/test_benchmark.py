@@ -170,6 +170,7 @@ def checkout():
     return git
 
 
+@pytest.mark.slow
 def test_another_revision(run, checkout, tmp_path):
     before = checkout('worktree', 'list').stdout
     run.main(
@@ -279,6 +280,7 @@ def test_memory_at_the_finest_level():
     assert 0 < extra < 2**29
 
 
+@pytest.mark.slow
 def test_pyramid(tmp_path, monkeypatch):
     """A small picture; then as if there were next to no memory."""
     import pyramid

@@ -383,6 +383,7 @@ def problems(cases, sizes=SIZES):
     return list(itertools.product(cases, sizes, DTYPES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('case', 'size', 'dtype'), problems(HELD))
 def test_ours_is_not_above_its_best_peer(case, size, dtype):
     rows = measure(case, size, dtype)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark'
 TABLE = TOOLS / 'results' / 'offline' / 'offline.json'
 SHAPES = ['criss-cross', 'interlaced', 'deterministic']

@@ -66,6 +66,7 @@ def assert_same(one, other):
         assert torch.equal(value, theirs[key]), key
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_the_same_losses(data, tmp_path):
     """The real thing: SIGKILL, with loader workers and dropout."""
     options = {

@@ -48,6 +48,7 @@ def launch(*arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU path')
 def test_two_processes_give_the_single_process_result(tmp_path):
     data = write_dataset(tmp_path / 'data')
@@ -95,6 +96,7 @@ def test_two_processes_give_the_single_process_result(tmp_path):
     assert both['mIoU'] == pytest.approx(metrics['mIoU'])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU path')
 def test_parts_of_the_weights_on_two_machines(tmp_path):
     """FSDP: as one process, and its checkpoint is that of any model.
@@ -152,6 +154,7 @@ def test_parts_of_the_weights_on_two_machines(tmp_path):
         assert torch.allclose(value, other, rtol=1e-4, atol=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='counts by /proc')
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_no_thread_outlives_the_tool(tmp_path, tool):

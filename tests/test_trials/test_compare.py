@@ -94,6 +94,7 @@ def compared(tmp_path_factory):
     return root, kept, out, err
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_after_a_kill(compared):
     root, kept, _, err = compared
     assert f'4 trainings, of which {len(kept)} are done' in err
@@ -107,6 +108,7 @@ def test_finished_runs_are_kept_after_a_kill(compared):
     }
 
 
+@pytest.mark.slow
 def test_tables_hold_the_numbers_of_the_runs(compared):
     root, _, out, _ = compared
     runs = read_runs(root / 'work')
@@ -147,6 +149,7 @@ def test_tables_hold_the_numbers_of_the_runs(compared):
     assert 100 < fcn['peak_memory_mb'] < 8000
 
 
+@pytest.mark.slow
 def test_plots(compared):
     root, *_ = compared
     for name in ('miou', 'miou_seconds', 'cost'):
@@ -171,6 +174,7 @@ def refused(root, *more):
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_changed_settings_are_refused(copied):
     message = refused(copied, '--iters', 3)
     assert message.startswith(
@@ -184,6 +188,7 @@ def test_changed_settings_are_refused(copied):
     assert 'the masks or the split are not the same' in refused(copied)
 
 
+@pytest.mark.slow
 def test_broken_result_is_done_again(copied, capfd):
     path = copied / 'work/fcn_seed-1.json'
     before = json.loads(path.read_text())
@@ -204,6 +209,7 @@ def test_broken_result_is_done_again(copied, capfd):
     assert others == {p: p.read_bytes() for p in others}
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_the_other_results(copied, monkeypatch, capfd):
     work = copied / 'work'
     (work / 'ccnet-r2_seed-0.json').unlink()
@@ -255,6 +261,7 @@ def test_mistakes_end_as_one_line(tmp_path, monkeypatch, args, message):
     assert not list((tmp_path / 'locked').glob('data*'))
 
 
+@pytest.mark.slow
 def test_stopping_ends_all_processes(tmp_path):
     write_dataset(tmp_path, 5)
     work = tmp_path / 'work'

@@ -41,6 +41,7 @@ def check_output(work, groups):
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
 
 
+@pytest.mark.slow
 def test_scenes_from_nothing_to_a_sheet(tmp_path):
     done = demo(tmp_path, '--iters', 2, '--device', 'cpu')
     assert done.returncode == 0, done.stderr
@@ -63,6 +64,7 @@ def test_the_seed_is_handed_on(monkeypatch):
     assert given[0][1:] == (Path('here'), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not REAL, reason='needs real pictures: set MMSEG_ATTN_REAL_DATA'
 )
