@@ -363,6 +363,7 @@ PAPERS = [
     ),
     ('^ccnet.*-60k_cityscapes', dict(length=60000)),
     ('^ccnet-(psp|aspp|nl)_', dict(recurrence=None)),
+    ('^ccnet-(gcn|hv)_', dict(recurrence=1)),
     ('-paper-ohem-.*_cityscapes', dict(ohem=(0.7, 100000))),
     ('^ccnet.*-ccl-', dict(losses=dict(decode=1.0, ccl=1.0))),
     # CSAIL's toolbox, a changed copy of which the authors used.
