@@ -99,6 +99,7 @@ HOST = dict(
     drops_last=False,
     **RGB,
     scales=(0.5, 2.0),
+    tested=None,
     flip=0.5,
     swap=None,
     zero_is_ignored=False,
@@ -137,6 +138,7 @@ DATA = [
             val=('data/cityscapes', 'leftImg8bit/val', 'gtFine/val'),
             test=('data/cityscapes', 'leftImg8bit/val', 'gtFine/val'),
             batch=2,
+            tested=(2048, 1024),
         ),
     ),
     ('_cityscapes-512x1024', dict(crop=(512, 1024))),
@@ -145,6 +147,7 @@ DATA = [
         '_cityscapes-769x769',
         dict(
             crop=(769, 769),
+            tested=(2049, 1025),
             align_corners=True,
             windows=((769, 769), (513, 513)),
         ),
@@ -160,6 +163,7 @@ DATA = [
             ),
             batch=4,
             crop=(512, 512),
+            tested=(2048, 512),
             zero_is_ignored=True,
         ),
     ),
@@ -171,6 +175,7 @@ DATA = [
             test=voc12('val'),
             batch=4,
             crop=(512, 512),
+            tested=(2048, 512),
         ),
     ),
     (
@@ -181,6 +186,7 @@ DATA = [
             test=context('val'),
             batch=4,
             crop=(480, 480),
+            tested=(520, 520),
             windows=((480, 480), (320, 320)),
             optimizer=sgd(0.004, 1e-4),
         ),
@@ -197,6 +203,7 @@ DATA = [
             ),
             batch=4,
             crop=(512, 512),
+            tested=(2048, 512),
             zero_is_ignored=True,
         ),
     ),
@@ -211,6 +218,7 @@ DATA = [
             ),
             batch=4,
             crop=(512, 512),
+            tested=(2048, 512),
         ),
     ),
     # The schedule of CE2P's code: 40 pictures at a time, to 0.
@@ -238,11 +246,17 @@ DATA = [
             ),
             batch=2,
             crop=(720, 720),
+            tested=(960, 720),
         ),
     ),
     (
         '_(vaihingen|potsdam)-',
-        dict(batch=4, crop=(512, 512), zero_is_ignored=True),
+        dict(
+            batch=4,
+            crop=(512, 512),
+            tested=(512, 512),
+            zero_is_ignored=True,
+        ),
     ),
     *(
         (
@@ -284,6 +298,7 @@ DATA = [
             batch=2,
             crop=None,
             scales=None,
+            tested=(1333, 800),
         ),
     ),
 ]
@@ -361,7 +376,7 @@ PAPERS = [
             stem=128,
         ),
     ),
-    ('^ccnet.*-60k_cityscapes', dict(length=60000)),
+    ('^ccnet.*-60k_cityscapes', dict(length=60000, tested=(2048, 1024))),
     ('^ccnet-(psp|aspp|nl)_', dict(recurrence=None)),
     ('^ccnet-(gcn|hv)_', dict(recurrence=1)),
     ('-paper-ohem-.*_cityscapes', dict(ohem=(0.7, 100000))),
@@ -424,6 +439,7 @@ PAPERS = [
             decay=poly(0.0),
             length=30000,
             crop=(513, 513),
+            tested=(2052, 513),
             windows=None,
             norm=norm(1e-3, 3e-4),
             body_norm=norm(1e-5, 3e-4),
@@ -457,7 +473,12 @@ PAPERS = [
     ('^isanet_hr48.*-80k_', dict(length=80000)),
     (
         '^isanet.*-150k_ade20k',
-        dict(optimizer=sgd(0.02, 1e-4), length=150000, crop=(520, 520)),
+        dict(
+            optimizer=sgd(0.02, 1e-4),
+            length=150000,
+            crop=(520, 520),
+            tested=(2080, 520),
+        ),
     ),
     (
         '^isanet.*-100k_lip',
@@ -471,10 +492,11 @@ PAPERS = [
             parameters=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
             length=60000,
             crop=(520, 520),
+            tested=(2080, 520),
         ),
     ),
     ('^isanet_r.*-30k_pascal', dict(length=30000)),
-    ('^isanet.*-60k_voc', dict(crop=(513, 513))),
+    ('^isanet.*-60k_voc', dict(crop=(513, 513), tested=(2052, 513))),
     ('^isanet_hr48.*-ohem-', dict(ohem=(0.9, 100000))),
     # SANet's paper, as a review gives it: 80 epochs of 4998 pictures, 50 of
     # 10,582, 16 at a time.
@@ -579,6 +601,7 @@ DEMO = [
         dict(
             **parts('data/pictures', 'images', 'masks', 'train', 'val', 'val'),
             crop=(128, 128),
+            tested=(160, 160),
             scales=(0.7, 1.4),
             dropout=0.1,
         ),
@@ -605,6 +628,7 @@ DEMO = [
             val=('data/scenes', 'images/val', 'annotations/val.json'),
             test=('data/scenes', 'images/val', 'annotations/val.json'),
             optimizer=adamw(1e-3, 0.01),
+            tested=(192, 192),
             clip=dict(max_norm=10),
             batch=4,
         ),

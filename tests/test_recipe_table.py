@@ -93,6 +93,22 @@ def ignores_zero(dataset) -> bool:
     return bool(default and default.default)
 
 
+def size_of_tests(cfg) -> tuple | None:
+    """What pictures are resized to; labels are loaded at their own size."""
+    sizes = []
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        steps = steps_of(loader.dataset.pipeline)
+        kinds = [step.type for step in steps]
+        sizes.append(None)
+        if 'Resize' in kinds:
+            place = kinds.index('Resize')
+            sizes[-1] = steps[place].scale
+            segments = 'decode_head' in cfg.model
+            assert not segments or 'LoadAnnotations' not in kinds[:place]
+    assert sizes[0] == sizes[1]
+    return sizes[0]
+
+
 def data_of(cfg) -> dict:
     """Parts, cuts and scales of the data, and what a network gets of it."""
     parts = {
@@ -119,6 +135,9 @@ def data_of(cfg) -> dict:
     assert mirror == swapped[0], 'another swap in the test'
     tested = cfg.val_dataloader.dataset
     assert ignores_zero(tested) == ignores_zero(train)
+    loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+    shuffled = [loader.sampler.shuffle for loader in loaders]
+    assert shuffled == [True, False, False]
     return dict(
         **parts,
         mean=list(preprocessor.mean),
@@ -126,6 +145,7 @@ def data_of(cfg) -> dict:
         rgb=preprocessor.bgr_to_rgb,
         crop=crop,
         scales=scales_of(steps),
+        tested=size_of_tests(cfg),
         flip=flips[0].prob if flips else None,
         swap=swapped[0],
         zero_is_ignored=ignores_zero(train),

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from mmseg_attn.models.losses import CategoryConsistentLoss
 
 
-def as_written(features, label, ignore_index=255, min_pixels=1):
+def as_written(features, label, near=0.5, far=1.5, min_pixels=1):
     """The paper's formulas, class by class and pixel by pixel."""
     pixels = features.movedim(1, -1).reshape(-1, features.shape[1])
     label = label.flatten()
     groups = [
         pixels[label == c]
         for c in label.unique().tolist()
-        if c != ignore_index and (label == c).sum() >= min_pixels
+        if c != 255 and (label == c).sum() >= min_pixels
     ]
     centres = [g.mean(0) for g in groups]
     variance = distance = regularisation = 0.0
@@ -21,18 +21,18 @@ def as_written(features, label, ignore_index=255, min_pixels=1):
         total = 0.0
         for pixel in group:
             d = torch.dist(centre, pixel)
-            if d > 1.5:
-                total = total + d - 1.5 + (1.5 - 0.5) ** 2
-            elif d > 0.5:
-                total = total + (d - 0.5) ** 2
+            if d > far:
+                total = total + d - far + (far - near) ** 2
+            elif d > near:
+                total = total + (d - near) ** 2
         variance = variance + total / len(group)
         regularisation = regularisation + centre.norm()
     count = len(groups)
     for i in range(count):
         for j in range(count):
             gap = torch.dist(centres[i], centres[j])
-            if i != j and gap <= 3:
-                distance = distance + (3 - gap) ** 2
+            if i != j and gap <= 2 * far:
+                distance = distance + (2 * far - gap) ** 2
     return (
         variance / count
         + (distance / (count * (count - 1)) if count > 1 else 0.0)
@@ -48,12 +48,13 @@ def batch(classes=4, size=(5, 6), scale=1.0):
     return features.requires_grad_(), label
 
 
+@pytest.mark.parametrize('deltas', [(), (0.3, 0.9)])
 @pytest.mark.parametrize('scale', [0.1, 1.0, 3.0])
 @pytest.mark.parametrize('classes', [1, 2, 5])
-def test_equals_the_formulas(classes, scale):
+def test_equals_the_formulas(classes, scale, deltas):
     features, label = batch(classes, scale=scale)
-    loss = CategoryConsistentLoss()(features, label)
-    expected = as_written(features, label)
+    loss = CategoryConsistentLoss(*deltas)(features, label)
+    expected = as_written(features, label, *deltas)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     a, b = (
         torch.autograd.grad(x, features, retain_graph=True)[0]

@@ -87,16 +87,24 @@ def test_the_classifier_starts_as_torchs():
     assert 0.9 * bound < before.abs().max() <= bound
 
 
-def test_wiring_of_the_spec():
-    """Attention on each stage; decoded ones are added below the skips."""
+@pytest.mark.parametrize('size', [(16, 24), (13, 9)])
+def test_wiring_of_the_spec(size):
+    """Attention on each stage; decoded ones are added below the skips.
+
+    Twice a rounded half is one too many at the bottom and on the right.
+    """
     head = network(width=8).decode_head.eval()
-    x = maps(16, 24)
+    x = maps(*size)
     with torch.no_grad():
-        a = [block(v) for block, v in zip(head.attentions, x, strict=True)]
-        d = head.decoders[3](a[3]) + a[2]
-        d = head.decoders[2](d) + a[1]
-        d = head.decoders[0](head.decoders[1](d) + a[0])
-        torch.testing.assert_close(head(x), head.conv_seg(head.up(d)))
+        d, *skips = (
+            block(v)
+            for block, v in zip(head.attentions[::-1], x[::-1], strict=True)
+        )
+        for decoder, skip in zip(head.decoders[:0:-1], skips, strict=True):
+            height, width = skip.shape[2:]
+            d = decoder(d)[..., :height, :width] + skip
+        expected = head.conv_seg(head.up(head.decoders[0](d)))
+        torch.testing.assert_close(head(x), expected)
 
 
 def test_attention_block_is_the_papers():
