@@ -93,8 +93,10 @@ def test_wiring_of_the_spec(size):
 
     Twice a rounded half is one too many at the bottom and on the right.
     """
-    head = network(width=8).decode_head.eval()
-    x = maps(*size)
+    head = network(width=8).decode_head.double().eval()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = [v.double() for v in maps(*size)]
     with torch.no_grad():
         d, *skips = (
             block(v)
@@ -104,6 +106,7 @@ def test_wiring_of_the_spec(size):
             height, width = skip.shape[2:]
             d = decoder(d)[..., :height, :width] + skip
         expected = head.conv_seg(head.up(head.decoders[0](d)))
+        assert expected.std((2, 3)).min() > 0.1  # what comes by is seen
         torch.testing.assert_close(head(x), expected)
 
 
