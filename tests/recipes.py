@@ -469,7 +469,12 @@ PAPERS = [
         '^isanet.*-paper-.*_cityscapes',
         dict(optimizer=sgd(0.01, 5e-4)),
     ),
-    ('^isanet_r.*-paper-40k_', dict(length=40000)),
+    ('^isanet.*-paper-40k_', dict(length=40000)),
+    ('^isanet-pyramid_', dict(dropout=0)),
+    (
+        '^isanet-asp_',
+        dict(dropout=0.1, auxiliary=auxiliary(dropout=0, channels=512)),
+    ),
     ('^isanet_hr48.*-80k_', dict(length=80000)),
     (
         '^isanet.*-150k_ade20k',

@@ -10,7 +10,7 @@ from all_configs import ALL, ROOT, parsed
 from mmcv.transforms import Compose
 from mmengine.registry import init_default_scope
 
-ISANET = [p for p in ALL if re.match('isanet_.*-paper-', p.name)]
+ISANET = [p for p in ALL if re.match('isanet[-_].*-paper-', p.name)]
 SEVEN = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 CITYSCAPES = [
     *(0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754),
@@ -184,3 +184,27 @@ def test_what_ccnet_is_compared_with(module, made, depth):
     ours.model.pop('decode_head')
     theirs.pop('head', None)
     assert theirs.to_dict() == ours.to_dict()
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+@pytest.mark.parametrize(
+    'kind, given, dropout',
+    [
+        ('pyramid', dict(isa_channels=256, pyramid=(1, 2, 3, 6)), (0, 0.05)),
+        ('asp', dict(isa_channels=128, dilations=(12, 24, 36)), (0.1, 0)),
+    ],
+)
+def test_combinations_of_isanet(kind, given, dropout, depth):
+    """pyramid_isanet and asp_isanet: the heads alone are others."""
+    recipe = f'_r{depth}-d8_4xb2-paper-40k_cityscapes-512x1024.py'
+    plain, combined = (
+        read(ROOT / 'configs/isanet' / f'{model}{recipe}')
+        for model in ('isanet', f'isanet-{kind}')
+    )
+    plain.model.decode_head.update(
+        **given, attention=dict(output_norm=False), dropout_ratio=dropout[0]
+    )
+    plain.model.auxiliary_head.dropout_ratio = dropout[1]
+    assert combined.to_dict() == plain.to_dict()
+    assert plain.model.decode_head.down_factor == (8, 8)
+    assert plain.model.decode_head.channels == 512

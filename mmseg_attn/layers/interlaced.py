@@ -140,6 +140,9 @@ class InterlacedSparseAttention(BaseModule):
         spans: The halves in their order: ``'long'``, within strided grids,
             and ``'short'``, within windows. One alone, or the other order,
             are ablations of the paper.
+        bins: How many parts the map is cut into along each axis; the
+            attention works within each of them, as in the official code's
+            pyramid.
         padding: What becomes of maps that the partition does not divide:
             ``'attend'``, in which projections of zeros take part, as in the
             official code, or ``'mask'``.
@@ -173,6 +176,7 @@ class InterlacedSparseAttention(BaseModule):
         *,
         partition: Sequence[int] = (8, 8),
         spans: Sequence[str] = SPANS,
+        bins: int = 1,
         padding: str = 'attend',
         output_norm: bool = True,
         norm_cfg: dict | None = NORM_CFG,
@@ -189,7 +193,7 @@ class InterlacedSparseAttention(BaseModule):
             value_channels=value_channels,
             out_channels=out_channels,
         )
-        check_counts(name, in_channels=in_channels, **widths)
+        check_counts(name, in_channels=in_channels, bins=bins, **widths)
         check_configs(
             name, norm_cfg=norm_cfg, act_cfg=act_cfg, conv_cfg=conv_cfg
         )
@@ -206,7 +210,12 @@ class InterlacedSparseAttention(BaseModule):
                 f"{name}: spans must be 'long', 'short' or both in one order, "
                 f'such as {SPANS}, got {spans!r}'
             )
-        self.in_channels = in_channels
+        if bins > 1 and padding == 'mask':
+            raise ValueError(
+                f'{name}: parts of a map are filled up with zeros that take '
+                f"part, so bins={bins} needs padding='attend'"
+            )
+        self.in_channels, self.bins = in_channels, bins
         self.partition, self.spans = tuple(partition), tuple(spans)
         self.options = dict(
             partition=self.partition, padding=padding, backend=backend
@@ -238,6 +247,7 @@ class InterlacedSparseAttention(BaseModule):
             in_channels=self.in_channels,
             out_channels=self.out_channels,
             spans=self.spans,
+            bins=None if self.bins == 1 else self.bins,
             **self.options,
         )
 
@@ -254,25 +264,14 @@ class InterlacedSparseAttention(BaseModule):
             x: (B, C, H, W).
 
         Returns:
-            (B, out_channels, H, W), in channels_last memory format.
+            (B, out_channels, H, W), in channels_last memory format unless
+            the map is cut into bins.
 
         Raises:
             ValueError: The rank or number of channels does not fit.
         """
         check_map(self, x)
-        pads = self._pads(x)
-        # What the projections return are then positions' rows of channels.
-        x = _pad(x, pads).contiguous(memory_format=torch.channels_last)
-        for block, options in self._blocks():
-            x = block(x, **options)
-        return cut(x, pads)
-
-    def _pads(self, x):
-        """Zeros beside the map, before the projections."""
-        if self.options['padding'] == 'mask':  # left to the operator
-            return 0, 0, 0, 0
-        vertical, horizontal = pads_of(x.shape[-2:], self.partition)
-        return *horizontal, *vertical
+        return self._in_bins(self._attend, x)
 
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
         """Where positions look, through the windows and then the grids.
@@ -283,7 +282,32 @@ class InterlacedSparseAttention(BaseModule):
         """
         check_map(self, x)
         check_weight(x, weight)
-        pads = self._pads(x)
+        return self._in_bins(self._trace, x, weight)
+
+    def _in_bins(self, run, *maps):
+        """Call with the parts of maps as a batch; join what it returns."""
+        if self.bins == 1:
+            return run(*maps)
+        pads = _pads(maps[0], (self.bins, self.bins))
+        parts = run(*(_split(_pad(x, pads), self.bins) for x in maps))
+        return cut(_join(parts, self.bins), pads)
+
+    def _zeros(self, x):
+        """Zeros beside the map, before the projections."""
+        if self.options['padding'] == 'mask':  # left to the operator
+            return 0, 0, 0, 0
+        return _pads(x, self.partition)
+
+    def _attend(self, x):
+        pads = self._zeros(x)
+        # What the projections return are then positions' rows of channels.
+        x = _pad(x, pads).contiguous(memory_format=torch.channels_last)
+        for block, options in self._blocks():
+            x = block(x, **options)
+        return cut(x, pads)
+
+    def _trace(self, x, weight):
+        pads = self._zeros(x)
         x, weight = _pad(x, pads), _pad(weight, pads)
         with torch.no_grad():
             passed = []
@@ -295,5 +319,23 @@ class InterlacedSparseAttention(BaseModule):
         return cut(weight, pads)
 
 
+def _pads(x, sides):
+    """What fills a map up to a multiple of the sides, as F.pad takes it."""
+    vertical, horizontal = pads_of(x.shape[-2:], sides)
+    return *horizontal, *vertical
+
+
 def _pad(x, pads):
     return F.pad(x, pads) if is_traced() or any(pads) else x
+
+
+def _split(x, bins):
+    """(B, ..., H, W) to its parts, (B * bins * bins, ..., h, w)."""
+    x = x.unflatten(-1, (bins, -1)).unflatten(-3, (bins, -1))
+    return x.movedim((-4, -2), (1, 2)).flatten(0, 2)
+
+
+def _join(x, bins):
+    """Undo :func:`_split`."""
+    x = x.unflatten(0, (-1, bins, bins)).movedim((1, 2), (-4, -2))
+    return x.flatten(-2).flatten(-3, -2)

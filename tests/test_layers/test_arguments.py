@@ -16,6 +16,7 @@ COUNTS = (
     *('in_channels', 'channels', 'key_channels', 'value_channels'),
     *('out_channels', 'guided_channels', 'reduction', 'num_heads'),
     *(
+        'bins',
         'mid_channels',
         'gate_layers',
         'kernel_size',

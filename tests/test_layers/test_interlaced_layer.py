@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 import pytest
 import torch
+import torch.nn.functional as F
 from mmseg.models.decode_heads import ISAHead
 
 from mmseg_attn.layers import InterlacedSparseAttention
@@ -183,3 +184,70 @@ def test_halves_alone_and_in_any_order(spans):
 def test_halves_are_checked(spans):
     with pytest.raises(ValueError, match="spans must be 'long', 'short' or"):
         InterlacedSparseAttention(4, spans=spans)
+
+
+@pytest.mark.parametrize('size', [(12, 9), (4, 10), (1, 2)], ids=str)
+def test_within_parts_of_the_map(size):
+    """Each part by itself, filled up with zeros as the map had been."""
+    torch.manual_seed(0)
+    partition, bins = (2, 3), 3
+    layer = InterlacedSparseAttention(6, 4, partition=partition, bins=bins)
+    layer = layer.double().eval()
+    x = torch.randn(2, 6, *size, dtype=torch.float64)
+
+    def filled(x, sides):
+        """The map with zeros around it, and where in it the map is."""
+        (height, above), (width, before) = (
+            (n, -n % side // 2)
+            for n, side in zip(x.shape[2:], sides, strict=True)
+        )
+        below = -height % sides[0] - above
+        behind = -width % sides[1] - before
+        inside = slice(above, above + height), slice(before, before + width)
+        return F.pad(x, (before, behind, above, below)), (..., *inside)
+
+    whole, inside = filled(x, (bins, bins))
+    expected = torch.full_like(whole, torch.nan)
+    height, width = (n // bins for n in whole.shape[2:])
+    with torch.no_grad():
+        for top in range(0, whole.shape[2], height):
+            for left in range(0, whole.shape[3], width):
+                here = (
+                    ...,
+                    slice(top, top + height),
+                    slice(left, left + width),
+                )
+                part, own = filled(whole[here], partition)
+                for span in ('long', 'short'):
+                    block = getattr(layer, f'{PLACES[span]}_relation')
+                    part = by_hand(block, part, partition, span)
+                expected[here] = part[own]
+        close(layer(x), expected[inside])
+
+
+def test_parts_of_the_map_are_what_is_looked_at():
+    torch.manual_seed(0)
+    layer = InterlacedSparseAttention(4, partition=(2, 2), bins=2)
+    weight = torch.zeros(1, 8, 12)
+    weight[0, 1, 7] = 1
+    traced = layer.eval().trace_attention(torch.randn(1, 4, 8, 12), weight)[0]
+    part = torch.zeros(8, 12, dtype=torch.bool)
+    part[:4, 6:] = True
+    assert torch.equal(traced > 0, part)
+    assert traced.sum() == pytest.approx(1, abs=1e-5)
+    assert 'bins=2' in repr(layer)
+    assert 'bins' not in repr(InterlacedSparseAttention(4))
+    with pytest.raises(ValueError, match='bins=2 needs padding='):
+        InterlacedSparseAttention(4, bins=2, padding='mask')
+
+
+def test_parts_of_maps_of_any_size_are_exported_once():
+    layer = InterlacedSparseAttention(4, partition=(2, 2), bins=2).eval()
+    dynamic = torch.export.Dim.DYNAMIC
+    exported = torch.export.export(
+        layer,
+        (torch.randn(2, 4, 8, 12),),
+        dynamic_shapes=({2: dynamic, 3: dynamic},),
+    ).module()
+    x = torch.randn(2, 4, 7, 13)
+    close(exported(x), layer(x), 1e-5)

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -67,6 +68,77 @@ def test_several_partitions_work_side_by_side():
     assert fused.shape == (1, 16, 9, 11)
 
 
+def plain_conv(x, module, dilation=1):
+    """Convolution, norm and activation, without the module's own call."""
+    weight = module.conv.weight
+    padding = dilation * (weight.shape[-1] // 2)
+    x = F.conv2d(x, weight, padding=padding, dilation=dilation)
+    bn = module.bn
+    x = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
+    return x.relu()
+
+
+def test_pyramid_as_in_the_official_code():
+    """Attentions within 1, 2 x 2, 3 x 3 and 6 x 6 parts, beside the input."""
+    head = build(pyramid=(1, 2, 3, 6), down_factor=(8, 4)).eval().double()
+    assert [a.bins for a in head.attentions] == [1, 2, 3, 6]
+    partitions = [a.partition for a in head.attentions]
+    assert partitions == [(8, 4), (6, 3), (5, 3), (4, 2)]
+    x = torch.randn(2, 24, 13, 9, dtype=torch.float64)
+    with torch.no_grad():
+        source = plain_conv(plain_conv(x, head.in_conv), head.attention_conv)
+        maps = [attention(source) for attention in head.attentions]
+        expected = plain_conv(torch.cat([*maps, x], 1), head.out_conv)
+        torch.testing.assert_close(head._forward_feature([x]), expected)
+
+
+def test_atrous_convolutions_as_in_the_official_code():
+    """The attention, a 1x1 and three dilated convs, each half as wide."""
+    dilations = (2, 3, 5)
+    head = build(dilations=dilations).eval().double()
+    x = torch.randn(2, 24, 13, 9, dtype=torch.float64)
+    with torch.no_grad():
+        entry = plain_conv(x, head.in_conv)
+        (attention,) = head.attentions
+        maps = [attention(plain_conv(entry, head.attention_conv))]
+        for conv, dilation in zip(head.convs, (1, *dilations), strict=True):
+            maps.append(plain_conv(entry, conv, dilation))
+        assert [m.shape[1] for m in maps] == [8] * 5
+        expected = plain_conv(torch.cat(maps, 1), head.out_conv)
+        torch.testing.assert_close(head._forward_feature([x]), expected)
+
+
+def test_combinations_have_the_official_sizes():
+    """Weights of the convolutions of isa_block.py, of December 2019."""
+    cfg = dict(in_channels=2048, channels=512)
+
+    def block(width, keys):
+        """Two of: keys and queries, projected twice, value, output."""
+        return 2 * (2 * (width * keys + keys * keys) + 2 * width * width)
+
+    entry = 2048 * 512 * 9
+    for options, count in (
+        (
+            dict(isa_channels=256, pyramid=(1, 2, 3, 6)),
+            entry + 512 * 512 * 9 + 4 * block(512, 256) + 4096 * 512,
+        ),
+        (
+            dict(isa_channels=128, dilations=(12, 24, 36)),
+            entry
+            + 4 * 512 * 256 * 9
+            + block(256, 128)
+            + 512 * 256
+            + 1280 * 512,
+        ),
+    ):
+        head = build(**cfg, **options)
+        assert count == sum(
+            p.numel()
+            for n, p in head.named_parameters()
+            if n.endswith('.weight') and p.ndim == 4 and 'conv_seg' not in n
+        )
+
+
 def test_form_of_2019_ends_in_a_plain_convolution():
     head = build(attention=dict(output_norm=False))
     names = [n for n in head.state_dict() if 'output_project' in n]
@@ -87,6 +159,12 @@ def test_bad_partitions_are_explained():
         build(down_factor=())
     with pytest.raises(ValueError, match='several, got 8'):
         build(down_factor=8)
+    for options in (
+        dict(dilations=(12, 24)),
+        dict(down_factor=[(4, 8), (2, 3)]),
+    ):
+        with pytest.raises(ValueError, match='takes one down_factor and no'):
+            build(pyramid=(1, 2), **options)
 
 
 def test_parameters_of_the_host_and_the_specs():

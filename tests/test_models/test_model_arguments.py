@@ -45,6 +45,8 @@ WRONG = {
     'pool_sizes': [(), (1, 2, 4), 8, (8, 4, 2, 0), (8, 4, 2, 1.5)],
     'levels': [(), (0, 0), (-1,), 2, 'ab'],
     'swap_labels': [(1, 2), [(0, 1, 2)], [(0, 0)], 3],
+    'pyramid': [1, 'ab', (0,), (1, 1.5), None],
+    'dilations': [12, 'ab', (0,), (12, 1.5), None],
     'down_factor': [(), 0, 1.5],  # the layer checks what is in it
     'loss_name': ['ccl', '', 3],
     'reduction': ['max', 3, None],

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +40,14 @@ class ISAHead(BaseDecodeHead):
             them, whose attentions work side by side, as in the official
             code; the head's input then passes a 1x1 conv as wide as all of
             their outputs.
+        pyramid: The official code's combination with a pyramid: for each s
+            of it, such as (1, 2, 3, 6), an attention within s x s parts of
+            the map, whose partition is that of the head divided by the square
+            root of s; all behind one more conv and beside the head's input.
+        dilations: The official code's combination with atrous convolutions:
+            the attention, behind one more conv, beside a 1x1 conv and a 3x3
+            conv of each dilation, such as (12, 24, 36), all half as wide as
+            the head.
         attention: Further arguments of
             :class:`mmseg_attn.layers.InterlacedSparseAttention`;
             ``output_norm=False`` is the form of 2019.
@@ -53,32 +63,32 @@ class ISAHead(BaseDecodeHead):
         isa_channels: int,
         down_factor: Sequence[int] | Sequence[Sequence[int]] = (8, 8),
         *,
+        pyramid: Sequence[int] = (),
+        dilations: Sequence[int] = (),
         attention: dict | None = None,
         classifier_bias: bool = True,
         **kwargs: Any,
     ):
-        check_head(type(self).__name__, kwargs)
-        check_counts(type(self).__name__, isa_channels=isa_channels)
+        name = type(self).__name__
+        check_head(name, kwargs)
+        check_counts(name, isa_channels=isa_channels)
         super().__init__(**kwargs)
         if not classifier_bias:
             self.conv_seg.bias = None
-        if not isinstance(down_factor, Sequence) or not down_factor:
-            raise ValueError(
-                'down_factor must be a partition such as (8, 8), or several, '
-                f'got {down_factor!r}'
-            )
-        several = isinstance(down_factor[0], Sequence)
-        partitions = down_factor if several else [down_factor]
+        places = _places(name, down_factor, pyramid, dilations)
         self.down_factor = down_factor
         cfgs = dict(
             conv_cfg=self.conv_cfg,
             norm_cfg=self.norm_cfg,
             act_cfg=self.act_cfg,
         )
-        width = self.channels
-        self.in_conv = ConvModule(
-            self.in_channels, width, 3, padding=1, **cfgs
-        )
+        conv = partial(ConvModule, **cfgs)
+        conv3x3 = partial(conv, self.channels, kernel_size=3)
+        self.in_conv = conv(self.in_channels, self.channels, 3, padding=1)
+        width = self.channels // 2 if dilations else self.channels
+        self.attention_conv = None
+        if pyramid or dilations:
+            self.attention_conv = conv3x3(width, padding=1)
         layer = dict(
             type='mmseg_attn.InterlacedSparseAttention',
             in_channels=width,
@@ -87,12 +97,20 @@ class ISAHead(BaseDecodeHead):
         )
         layer.update(attention or {})
         self.attentions = nn.ModuleList(
-            MODELS.build({**layer, 'partition': p}) for p in partitions
+            MODELS.build({**layer, **place}) for place in places
         )
-        total = len(partitions) * width
-        if len(partitions) > 1:
-            self.up_conv = ConvModule(width, total, 1, **cfgs)
-        self.out_conv = ConvModule(2 * total, width, 1, **cfgs)
+        self.convs = nn.ModuleList()
+        total = beside = len(places) * width
+        if pyramid:
+            beside = self.in_channels
+        elif dilations:
+            self.convs.append(conv(self.channels, width, 1))
+            for d in dilations:
+                self.convs.append(conv3x3(width, padding=d, dilation=d))
+            beside = len(self.convs) * width
+        elif len(places) > 1:
+            self.up_conv = conv(width, total, 1)
+        self.out_conv = conv(total + beside, self.channels, 1)
         self._register_state_dict_hook(_to_host_names)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
@@ -104,14 +122,19 @@ class ISAHead(BaseDecodeHead):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _forward_feature(self, inputs) -> Tensor:
-        x = self.in_conv(self._transform_inputs(inputs))
+        inputs = self._transform_inputs(inputs)
+        x = self.in_conv(inputs)
         # As the attention works and returns it: converted once, not thrice.
         x = x.contiguous(memory_format=torch.channels_last)
-        attended = [attention(x) for attention in self.attentions]
-        if len(attended) > 1:
-            x = self.up_conv(x)
-        # In the host's order; the official code has x first.
-        return self.out_conv(torch.cat([*attended, x], dim=1))
+        source, beside = x, [x]
+        if self.attention_conv is not None:
+            source = self.attention_conv(x)
+            beside = [conv(x) for conv in self.convs] or [inputs]
+        elif len(self.attentions) > 1:
+            beside = [self.up_conv(x)]
+        attended = [attention(source) for attention in self.attentions]
+        # In the host's order; the official code has x alone first.
+        return self.out_conv(torch.cat([*attended, *beside], dim=1))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits of feature maps.
@@ -129,3 +152,36 @@ def _to_host_names(head, state_dict, prefix, local_metadata):
     first = f'{prefix}attentions.0.'
     for name in [k for k in state_dict if k.startswith(first)]:
         state_dict[prefix + name[len(first) :]] = state_dict.pop(name)
+
+
+def _places(name, down_factor, pyramid, dilations):
+    """Options of each attention: its partition, and parts of the map."""
+    if not isinstance(down_factor, Sequence) or not down_factor:
+        raise ValueError(
+            'down_factor must be a partition such as (8, 8), or several, '
+            f'got {down_factor!r}'
+        )
+    for key, values in (('pyramid', pyramid), ('dilations', dilations)):
+        if not isinstance(values, Sequence):
+            raise ValueError(
+                f'{name}: {key} must be several whole numbers, or none as (), '
+                f'got {values!r}'
+            )
+        for value in values:
+            check_counts(name, **{key: value})
+    several = isinstance(down_factor[0], Sequence)
+    if not pyramid:
+        partitions = down_factor if several else [down_factor]
+        return [dict(partition=p) for p in partitions]
+    if dilations or several:
+        raise ValueError(
+            f'{name}: pyramid takes one down_factor and no dilations, got '
+            f'down_factor={down_factor} and dilations={dilations}'
+        )
+    return [
+        dict(
+            partition=[math.ceil(p / math.sqrt(s)) for p in down_factor],
+            bins=s,
+        )
+        for s in pyramid
+    ]
