@@ -16,7 +16,9 @@ from mmseg_attn.ops.declare import OPERATORS
 WRONG = (0, -1, 1.5, 'x', float('nan'), float('inf'), None, [], {})
 # Of an argument that may be None, a number or a flag, these are right.
 RIGHT = {
+    'axis': (None, 0),
     'in_channels': (None,),
+    'mid_channels': (None,),
     'key_channels': (None,),
     'value_channels': (None,),
     'out_channels': (None,),
