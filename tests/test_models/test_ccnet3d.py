@@ -237,7 +237,7 @@ def test_what_does_not_fit():
 
 class Loop(BaseLoop):
     def __init__(self, dataset):
-        self.dataloader = SimpleNamespace(dataset=dataset)
+        self.dataloader = SimpleNamespace(dataset=dataset, batch_size=1)
 
     def run(self):
         pass
