@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
         size = sum(parameter.numel() for parameter in module.parameters())
         table.add_row(part, f'{size:,}', f'{flops[part] / 1e9:,.3f}')
     console = make_console(80)
-    console.print(f'{args.config}, a picture of {height} x {width}')
+    title = f'{args.config}, a picture of {height} x {width}'
+    console.print(title, soft_wrap=True)
     console.print(table)
     console.print(NOTE)

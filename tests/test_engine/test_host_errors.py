@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """The texts of other packages' errors, as those installed here word them."""
 
+import importlib
 import sys
 
 import cv2
@@ -19,11 +20,13 @@ def unknown_type(folder):
 
 
 def broken_module(folder):
-    (folder / 'parts').mkdir()
-    (folder / 'parts' / 'broken.py').write_text('1 / 0')
+    # A name that nothing else has, and that no finder has looked for yet.
+    (folder / 'parts_of_hosts').mkdir()
+    (folder / 'parts_of_hosts' / 'broken.py').write_text('1 / 0')
     sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
     try:
-        MODELS.build(dict(type='parts.broken.Head'))
+        MODELS.build(dict(type='parts_of_hosts.broken.Head'))
     finally:
         sys.path.remove(str(folder))
 
@@ -99,5 +102,5 @@ def test_reason_of_a_broken_module_is_its_context(tmp_path):
     with pytest.raises(RuntimeError) as error:
         broken_module(tmp_path)
     found = HostError.BROKEN_MODULE.found_in(error.value)
-    assert found[1] == 'parts.broken.Head'
+    assert found[1] == 'parts_of_hosts.broken.Head'
     assert isinstance(error.value.__context__, ZeroDivisionError)
