@@ -141,11 +141,17 @@ def read_options(texts: Sequence[str]) -> dict:
     return parser.parse_args(list(texts)).options
 
 
+def add_pictures(parser: argparse._ActionsContainer) -> None:
+    """Add ``--images`` and ``--masks``."""
+    add = parser.add_argument
+    add('--images', type=Path, help='folder of your own pictures')
+    add('--masks', type=Path, help='their masks, of the same names')
+
+
 def add_trials(parser: argparse.ArgumentParser) -> None:
     """Add the options of what runs trials, without ``--device``."""
     add = parser.add_argument
-    add('--images', type=Path, help='your own pictures instead of scenes')
-    add('--masks', type=Path, help='their masks, of the same names')
+    add_pictures(parser)
     add('--iters', type=int, help='training iterations of each model')
     add_depth(parser)
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 if find_spec('mmcv'):
     from .pictures import LoadPicture  # noqa: F401
 if find_spec('mmseg'):
+    from .balanced_crop import BalancedCrop  # noqa: F401
     from .camvid import CamVidDataset  # noqa: F401
     from .check_annotations import CheckAnnotations  # noqa: F401
     from .clip_transforms import (  # noqa: F401

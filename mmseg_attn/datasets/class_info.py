@@ -1,9 +1,39 @@
 # Copyright (c) mmseg_attn contributors.
 """Check the class names and colours that somebody wrote for a dataset."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..errors import UserError
+
+
+def read_class_info(path: Path) -> dict:
+    """Read a file that says which classes there are.
+
+    Args:
+        path: A ``dataset.json``.
+
+    Returns:
+        What it says, with ``classes``.
+
+    Raises:
+        UserError: It is missing or names no classes.
+    """
+    try:
+        about = json.loads(path.read_text(encoding='utf-8'))
+        about['classes']  # noqa: B018
+    except FileNotFoundError:
+        raise UserError(
+            f'{path} does not exist: expected a folder with classes in '
+            'dataset.json, as "python -m mmseg_attn scenes" writes it.'
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path} holds no class names ({error!r}): expected '
+            '{"classes": [...], "palette": [[r, g, b], ...]}.'
+        ) from error
+    return about
 
 
 def check_class_info(about: Mapping, where: str) -> None:

@@ -1,16 +1,14 @@
 # Copyright (c) mmseg_attn contributors.
 """A folder that says itself which classes it has."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
-from ..errors import UserError
 from ..registry import DATASETS
-from .class_info import check_class_info
+from .class_info import check_class_info, read_class_info
 
 
 @DATASETS.register_module()
@@ -42,19 +40,7 @@ class FolderDataset(BaseSegDataset):
         **kwargs: Any,
     ) -> None:
         path = Path(data_root, 'dataset.json')
-        try:
-            about = json.loads(path.read_text(encoding='utf-8'))
-            about['classes']  # noqa: B018
-        except FileNotFoundError:
-            raise UserError(
-                f'{path} does not exist: expected a folder with classes in '
-                'dataset.json, as "python -m mmseg_attn scenes" writes it.'
-            ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{path} holds no class names ({error!r}): expected '
-                '{"classes": [...], "palette": [[r, g, b], ...]}.'
-            ) from error
+        about = read_class_info(path)
         about = {**about, **(metainfo or {})}
         if not os.path.isfile(str(about['classes'])):  # a list of names
             check_class_info(about, str(path))

@@ -6,6 +6,7 @@ from .check_setup import CheckSetupHook
 from .clip_visualization import ClipVisualizationHook
 from .replay import ReplayHook, ReplaySampler
 from .safe_checkpoint import SafeCheckpointHook
+from .validation_sheet import ValidationSheetHook
 
 __all__ = [
     'BFloat16OptimWrapper',
@@ -14,4 +15,5 @@ __all__ = [
     'ReplayHook',
     'ReplaySampler',
     'SafeCheckpointHook',
+    'ValidationSheetHook',
 ]

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from rich.progress import Progress
 
 from ..configs import load_config
+from ..datasets.pairs import check_outside
 from ..datasets.pictures import check_depth
 from ..datasets.scenes import write_folder
 from ..errors import UserError
@@ -102,15 +103,8 @@ class Setting:
         Raises:
             UserError: It lies in that of the pictures or masks.
         """
-        for source in (self.images, self.masks):
-            if source and source.resolve() in (
-                work.resolve(),
-                *work.resolve().parents,
-            ):
-                raise UserError(
-                    f'{work} lies in {source}, where nothing shall be '
-                    'written; give --work-dir.'
-                )
+        sources = [path for path in (self.images, self.masks) if path]
+        check_outside(work, sources, '--work-dir')
 
 
 def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:

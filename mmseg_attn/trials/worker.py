@@ -9,18 +9,15 @@ result. What it prints is a log.
 import json
 import math
 import os
-import re
-import resource
 import sys
 import time
-from pathlib import Path
 from typing import TextIO
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..apis.complexity import segmentor_flops
+from ..apis.rehearsal import peak_memory
 from ..configs import load_config
 from ..engine.runner import build_runner
 from ..errors import run_command
@@ -56,18 +53,6 @@ def _send(out: TextIO, **message) -> None:
     print(json.dumps(message), file=out, flush=True)
 
 
-def _peak_memory() -> float:
-    """Most memory held so far, in MB: on the GPU if one is used."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    status = Path('/proc/self/status')
-    if status.exists():  # ru_maxrss counts what the parent held, too
-        (peak,) = re.findall(r'VmHWM:\s*(\d+) kB', status.read_text())
-        return int(peak) * 1024 / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == 'darwin' else peak * 1024 / 1e6
-
-
 def main() -> None:
     """Run the config named on the command line."""
     config, descriptor = sys.argv[1:]
@@ -79,7 +64,7 @@ def main() -> None:
     runner.train()
     seconds = time.perf_counter() - start
     metrics = runner.test()
-    peak_memory = _peak_memory()
+    peak = peak_memory() / 1e6
     flops = segmentor_flops(runner.model, *cfg.crop_size)
     _send(
         out,
@@ -92,7 +77,7 @@ def main() -> None:
         parameters=sum(p.numel() for p in runner.model.parameters()),
         gflops=sum(flops.values()) / 1e9,
         seconds=seconds,
-        peak_memory_mb=peak_memory,
+        peak_memory_mb=peak,
     )
 
 

@@ -42,9 +42,14 @@ def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     Returns:
         (H, W, 3) uint8, RGB; white where none counts.
     """
+    return _all_colours(palette)[mask]
+
+
+def _all_colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """A colour for each value of 8 bits, white where there is no class."""
     colours = np.full((max(len(palette), 256), 3), 255, np.uint8)
     colours[: len(palette)] = palette
-    return colours[mask]
+    return colours
 
 
 class Legend:
@@ -113,7 +118,8 @@ def save_mask(
     """
     image = Image.fromarray(mask)
     if mask.dtype == np.uint8:
-        image.putpalette(np.array(palette, np.uint8).tobytes())
+        # A palette of a few colours would make Pillow cut 255 to its bits.
+        image.putpalette(_all_colours(palette)[:256].tobytes())
     image.save(path)
 
 

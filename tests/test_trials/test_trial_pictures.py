@@ -285,7 +285,7 @@ def break_twice(folder):
         (break_sign, r'the mask .*p4\.tif has 16 bits .* the value -1'),
         (break_one_class, 'one class only'),
         (break_too_many, 'hold 200 different values'),
-        (break_mixed, 'mask of p4 is in RGB'),
+        (break_mixed, r'the mask .*p4\.png is in RGB and .*p0\.png is not'),
         (break_twice, r'p4\.bmp and .*p4\.png have the same name'),
     ],
 )

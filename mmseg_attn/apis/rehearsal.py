@@ -1,0 +1,157 @@
+# Copyright (c) mmseg_attn contributors.
+"""Some steps of a training, to tell how long all of it will take.
+
+``python -m mmseg_attn.apis.rehearsal CONFIG`` prints one JSON object: in a
+process of its own, whose peak memory is its own.
+"""
+
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..configs import load_config
+from ..engine.runner import build_runner
+from ..errors import UserError, run_command
+
+# Steps that warm up, and that are measured after them.
+FIRST, MEASURED = 3, 10
+# Validation pictures that are measured.
+PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training costs.
+
+    Attributes:
+        step: Seconds of a training step.
+        picture: Seconds of a validation picture.
+        start: Seconds until the first step.
+        memory: Most memory held, in bytes: on the GPU if one is used.
+    """
+
+    step: float
+    picture: float
+    start: float
+    memory: float
+
+    def seconds(self, iters: int, validations: int, pictures: int) -> float:
+        """Time of a whole training.
+
+        Args:
+            iters: Steps.
+            validations: How often it validates.
+            pictures: Validation pictures.
+        """
+        each = pictures * self.picture
+        return self.start + iters * self.step + validations * each
+
+
+def rehearse(cfg: Config) -> Cost:
+    """Run some steps of a training in a process of its own.
+
+    Args:
+        cfg: Its config. Nothing of it is changed or written.
+
+    Returns:
+        What they cost.
+
+    Raises:
+        UserError: They fail; says why.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder, 'config.py')
+        cfg = cfg.copy()
+        cfg.work_dir = folder
+        cfg.dump(path)
+        done = subprocess.run(
+            [sys.executable, '-m', __name__, str(path)],
+            capture_output=True,
+            text=True,
+        )
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        said = done.stderr.strip().splitlines() or ['no message']
+        reason = said[-1].removeprefix('Error: ')
+        raise UserError(f'the first steps of the training failed: {reason}')
+    return Cost(**json.loads(lines[-1]))
+
+
+def peak_memory() -> float:
+    """Read the most memory that this process held so far.
+
+    Returns:
+        The number of bytes, on the GPU if one is used.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path('/proc/self/status')
+    if status.exists():  # ru_maxrss counts what the parent held, too
+        (peak,) = re.findall(r'VmHWM:\s*(\d+) kB', status.read_text())
+        return int(peak) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024
+
+
+class _Clock(Hook):
+    """Notes when steps and validation pictures are done."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.steps, self.pictures = [], []
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        self.steps.append(_now())
+
+    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
+        self.pictures.append(_now())
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _median(times: list[float]) -> float:
+    lapses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    return statistics.median(lapses) if lapses else 0.0
+
+
+def main() -> None:
+    """Run the steps of the config named on the command line."""
+    begun = time.perf_counter()
+    cfg = load_config(sys.argv[1])
+    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = FIRST + MEASURED
+    cfg.val_dataloader.dataset.indices = PICTURES
+    cfg.default_hooks.checkpoint.update(save_best=None, interval=10**9)
+    cfg.log_level = 'ERROR'
+    runner = build_runner(cfg)
+    clock = _Clock()
+    runner.register_hook(clock)
+    started = time.perf_counter()
+    runner.train()
+    cost = dict(
+        step=_median(clock.steps[FIRST - 1 :]),
+        picture=_median(clock.pictures),
+        start=started - begun,
+        memory=peak_memory(),
+    )
+    print(json.dumps(cost))
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,198 @@
+# Copyright (c) mmseg_attn contributors.
+"""From folders of pictures and masks to a trained model."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from mmseg_attn.__main__ import main
+from mmseg_attn.apis.own_config import BACKBONES, METHODS, Recipe, own_config
+from mmseg_attn.apis.own_data import read_own_data, write_own_data
+from mmseg_attn.apis.own_training import class_table, fitting_crop
+from mmseg_attn.datasets.mask_classes import read_class_names
+from mmseg_attn.errors import UserError
+
+SIDES = (90, 70)
+
+
+def write(folder, masks, suffix='.jpg'):
+    """Pictures in which a class can be seen, and their masks."""
+    for name, mask in masks.items():
+        picture = np.full((*mask.shape[:2], 3), 60, np.uint8)
+        seen = mask if mask.ndim == 2 else mask[..., 0]
+        picture[seen > 0] = 200
+        for kind in ('images', 'masks'):
+            (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f'images/{name}{suffix}')
+        Image.fromarray(mask).save(folder / f'masks/{name}.png')
+
+
+def halves(low, high):
+    mask = np.full(SIDES, low, np.uint8)
+    mask[:, 30:] = high
+    return mask
+
+
+@pytest.fixture
+def folder(tmp_path):
+    masks = {f'{split}/p{i}': halves(0, 1) for split in ('train', 'val')
+             for i in range(3)}  # fmt: skip
+    masks['train/p0'][:10] = 255
+    write(tmp_path, masks)
+    return tmp_path
+
+
+def read(folder, **options):
+    return read_own_data(folder / 'images', folder / 'masks', **options)
+
+
+def test_what_is_read_is_what_is_there(folder):
+    data = read(folder)
+    assert data.classes.names == ['background', 'foreground']
+    assert data.sizes == {SIDES: 6}
+    assert data.pixels['val'].tolist() == [3 * 90 * 30, 3 * 90 * 40]
+    assert data.pixels['train'].tolist() == [
+        (2 * 90 + 80) * 30,
+        (2 * 90 + 80) * 40,
+    ]
+    assert data.pictures['train'].tolist() == [3, 3]
+    assert data.warnings() == [] and fitting_crop(data) == 64
+    assert '| foreground | 57.1 % | 3 |' in class_table(data)
+
+
+def test_classes_of_a_file_beside_the_masks(folder):
+    about = {'classes': ['ground', 'horse', 'rider']}
+    (folder / 'dataset.json').write_text(json.dumps(about))
+    data = read(folder)
+    assert data.classes.names == about['classes']
+    assert data.warnings() == ['class rider never occurs']
+    (folder / 'dataset.json').write_text('{"classes": ["ground"]}')
+    with pytest.raises(UserError, match='hold 1, .* 1 classes of .*json: gro'):
+        read(folder)
+    # An option goes before the file.
+    data = read(folder, classes=read_class_names('a, b'))
+    assert data.classes.names == ['a', 'b']
+
+
+def test_black_and_white_masks_with_names(tmp_path):
+    write(tmp_path, {f'p{i}': halves(0, 255) for i in range(5)})
+    data = read(tmp_path, classes=read_class_names('ground,horse'))
+    assert data.classes.values == [0, 255]
+    assert [len(pairs) for pairs in data.splits.values()] == [4, 1]
+
+
+def test_colours_need_to_be_told(tmp_path):
+    colours = np.array([[200, 0, 0], [0, 0, 200]], np.uint8)
+    write(tmp_path, {f'p{i}': colours[halves(0, 1)] for i in range(3)})
+    names = read_class_names('sea,land')
+    with pytest.raises(UserError, match='which colour is which class'):
+        read(tmp_path, classes=names)
+    # In another order than that of the colours' numbers.
+    names['palette'] = colours.tolist()
+    data = read(tmp_path, classes=names)
+    write_own_data(data, tmp_path / 'out')
+    mask = np.array(Image.open(next(tmp_path.glob('out/masks/*.png'))))
+    assert np.array_equal(mask, halves(0, 1))
+    names['palette'][0] = [1, 2, 3]
+    with pytest.raises(UserError, match=r'the colour \[200, 0, 0\], which is'):
+        read(tmp_path, classes=names)
+
+
+def test_one_name_is_no_list():
+    with pytest.raises(UserError, match="--classes got 'horse', expected two"):
+        read_class_names('horse')
+
+
+def test_written_data_load(folder):
+    data = read(folder)
+    out = folder / 'out'
+    write_own_data(data, out)
+    cfg = own_config(data, out, Recipe(crop=64))
+    init_default_scope('mmseg')
+    dataset = cfg.train_dataloader.dataset
+    dataset.pipeline = dataset.pipeline[:2]
+    dataset = DATASETS.build(dataset)
+    assert len(dataset) == 3
+    sample = dataset[0]
+    assert sample['img_path'].endswith('images/train/p0.jpg')
+    expected = halves(0, 1)
+    expected[:10] = 255
+    assert np.array_equal(sample['gt_seg_map'], expected)
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('method', METHODS)
+def test_configs_of_all_methods_and_backbones(folder, method, backbone):
+    data = read(folder)
+    recipe = Recipe(method=method, backbone=backbone, scratch=True, iters=40)
+    cfg = own_config(data, folder, recipe)
+    assert cfg.model.get('pretrained') is None
+    assert 'init_cfg' not in cfg.model.backbone
+    assert cfg.model.decode_head.num_classes == 2
+    assert cfg.train_cfg == dict(
+        type='IterBasedTrainLoop', max_iters=40, val_interval=4
+    )
+    known = own_config(data, folder, Recipe(method, backbone))
+    assert known.model.pretrained or known.model.backbone.init_cfg
+    assert known.optim_wrapper.optimizer.lr < cfg.optim_wrapper.optimizer.lr
+    if backbone == 'r18':  # its widths are changed here
+        init_default_scope('mmseg')
+        model = MODELS.build(cfg.model)
+        assert model.backbone.depth == 18
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ((), 'expected a config, or --images'),
+        (('x.py', '--images', 'a', '--masks', 'b'), 'expected a config, or'),
+        (('--images', 'a'), '--images needs --masks'),
+        (('--images', 'a', '--masks', 'b'), 'pictures does not exist: a'),
+        (
+            ('--images', 'images', '--masks', 'masks', '--out', 'masks/mine'),
+            'masks/mine lies in masks, where nothing shall be written',
+        ),
+        (('--crop', '8'), 'got crop 8, expected 32'),
+        (('--iters', '0'), 'got iters 0'),
+        (('--batch-size', '-1'), 'got batch -1'),
+        (('--patience', '0'), 'got patience 0'),
+    ],
+)
+def test_mistakes(folder, options, message, monkeypatch):
+    monkeypatch.chdir(folder)
+    if message.startswith('got '):
+        options = ('--images', 'images', '--masks', 'masks', *options)
+    with pytest.raises(SystemExit) as end:
+        main(['train', *options])
+    assert message in end.value.code
+    assert not (folder / 'work_dirs').exists()
+
+
+@pytest.mark.slow
+def test_trains_shows_and_goes_on(folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    call = ['train', '--images', 'images', '--masks', 'masks', '--scratch']
+    call += ['--backbone', 'r18', '--iters', '4', '--batch-size', '2']
+    call += ['--balance', '--patience', '3', '--out', 'mine']
+    main([*call, '--dry-run'])
+    said = capfd.readouterr().out
+    assert '3 pictures to train on, 3 to validate with' in said
+    assert 'Train it: python -m mmseg_attn train mine/config.py' in said
+    assert not (tmp_path / 'mine/run').exists()
+    with pytest.raises(SystemExit, match='config.py exists'):
+        main(call)
+    # The config that was written is an ordinary one.
+    main(['train', 'mine/config.py'])
+    (best,) = (tmp_path / 'mine/run').glob('best_mIoU_*.pth')
+    sheets = sorted((tmp_path / 'mine/run/sheets').iterdir())
+    assert len(sheets) == 4
+    assert cv2.imread(str(sheets[0])).shape[0] == 3 * 166
+    assert Config.fromfile(tmp_path / 'mine/config.py').randomness.seed == 0
+    main(['predict', 'mine/config.py', str(best), 'images/val', '-o', 'out'])
+    assert len(list((tmp_path / 'out').rglob('*.png'))) >= 3
