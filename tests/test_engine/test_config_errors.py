@@ -76,13 +76,13 @@ def test_types_of_a_package_that_is_not_installed(name, what, monkeypatch):
 
 
 def test_module_that_cannot_be_imported(tmp_path, monkeypatch):
-    (tmp_path / 'pieces').mkdir()
-    (tmp_path / 'pieces' / 'broken.py').write_text('1 / 0')
+    (tmp_path / 'shard').mkdir()
+    (tmp_path / 'shard' / 'broken.py').write_text('1 / 0')
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError) as error, config_mistakes('the model'):
-        MODELS.build(dict(type='pieces.broken.Head'))
+        MODELS.build(dict(type='shard.broken.Head'))
     assert str(error.value) == (
-        "the config asks for type='pieces.broken.Head', whose module cannot be "
+        "the config asks for type='shard.broken.Head', whose module cannot be "
         "imported: ZeroDivisionError('division by zero')"
     )
 
