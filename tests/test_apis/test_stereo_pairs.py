@@ -67,6 +67,7 @@ def trained(tmp_path_factory):
     return folder, history, metrics
 
 
+@pytest.mark.slow
 def test_known_disparities_are_recovered(trained):
     _, history, metrics = trained
     assert np.mean(history[-5:]) < np.mean(history[:5]) / 4
@@ -84,6 +85,7 @@ def predict(folder, *options, left='val/left'):
     )
 
 
+@pytest.mark.slow
 def test_predict(trained, capsys):
     """Disparities in two formats, depth, and a picture with a scale."""
     folder, _, metrics = trained
@@ -114,6 +116,7 @@ def test_predict(trained, capsys):
         predict(folder, *other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -137,6 +140,7 @@ def test_bad_options(trained, monkeypatch, options, message):
     assert not (trained[0] / 'bad').exists()
 
 
+@pytest.mark.slow
 def test_no_videos(trained, monkeypatch):
     monkeypatch.chdir(trained[0])
     Path('a.mp4').touch()
@@ -144,6 +148,7 @@ def test_no_videos(trained, monkeypatch):
         predict(trained[0], '--right', 'a.mp4', left='a.mp4')
 
 
+@pytest.mark.slow
 def test_a_pair_of_two_sizes(trained, capsys):
     """It is named, and the others are done."""
     folder = trained[0]
@@ -170,6 +175,7 @@ def test_a_pair_of_two_sizes(trained, capsys):
     assert shown.shape == (64, 128, 3)
 
 
+@pytest.mark.slow
 def test_tools_test(trained, monkeypatch):
     """It measures what the training measured, and draws."""
     folder, _, metrics = trained
@@ -239,6 +245,7 @@ def test_calibration_that_is_none(tmp_path, text, message):
         read_calibration(path)
 
 
+@pytest.mark.slow
 def test_calibration_of_other_pictures(trained, capsys):
     """Told; disparities that were asked for alone need none."""
     folder = trained[0]

@@ -224,6 +224,7 @@ def shrink(cfg: Config, root: Path, work_dir: Path) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('config', 'base', 'losses'),
     [

@@ -295,6 +295,7 @@ def test_compiles_in_one_graph(name):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TRACED)
 def test_onnx_runtime_agrees_at_other_sizes(name, device, tmp_path):
     if device == 'cuda':

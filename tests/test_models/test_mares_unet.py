@@ -140,6 +140,7 @@ def test_attention_block_is_the_papers():
         torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_and_channels_last():
     """Sums over a map of 128x128 do not fit into fp16."""
     head = network(width=8).decode_head.eval()

@@ -22,6 +22,7 @@ def cfg(tmp_path):
     return cfg
 
 
+@pytest.mark.slow
 def test_trains_tests_and_goes_on(cfg, tmp_path):
     build_runner(cfg).train()
     path = tmp_path / 'run/iter_2.pth'

@@ -198,6 +198,7 @@ def scored(monkeypatch, *scores):
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KILLS)
 def test_what_a_kill_leaves_is_cleared_by_the_next_run(
     data, tmp_path, monkeypatch, name
@@ -241,6 +242,7 @@ def killed_in_validation(iteration, monkeypatch):
     monkeypatch.setattr(Evaluator, 'evaluate', evaluate_or_die)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kill, at, again',
     [

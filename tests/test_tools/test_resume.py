@@ -95,6 +95,7 @@ def test_killed_training_resumes_to_the_same_losses(data, tmp_path):
     assert_same(whole, killed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['iterations', 'epochs'])
 def test_resume_without_workers(data, tmp_path, kind):
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
@@ -113,6 +114,7 @@ def test_resume_without_workers(data, tmp_path, kind):
     assert_same(whole, cut)
 
 
+@pytest.mark.slow
 def test_augmentation_does_not_depend_on_the_workers(data, tmp_path):
     batches = []
     for workers in (0, 1, 3):
@@ -133,6 +135,7 @@ def test_augmentation_does_not_depend_on_the_workers(data, tmp_path):
     assert not torch.equal(first, again)
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_plain_values(data, tmp_path):
     cfg = tiny_config(data, tmp_path / 'run')
     cfg.default_hooks.checkpoint.save_best = 'mIoU'
@@ -150,6 +153,7 @@ def test_checkpoints_hold_plain_values(data, tmp_path):
         build_runner(cfg)
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_are_kept(data, tmp_path):
     cfg = tiny_config(data, tmp_path / 'run')
     cfg.default_hooks.checkpoint.max_keep_ckpts = 2
@@ -158,6 +162,7 @@ def test_the_newest_checkpoints_are_kept(data, tmp_path):
     assert kept == {'iter_6.pth', 'iter_8.pth'}
 
 
+@pytest.mark.slow
 def test_an_old_checkpoint_goes_only_after_the_new_one(data, tmp_path):
     """mmengine itself would remove iter_2 before it fails to write iter_4."""
     work_dir = tmp_path / 'run'
@@ -188,6 +193,7 @@ def test_nothing_to_resume(data, tmp_path):
         build_runner(cfg)
 
 
+@pytest.mark.slow
 def test_full_disk_ends_training_but_keeps_the_checkpoint(data, tmp_path):
     from test_checkpoints import small_disk
 

@@ -22,9 +22,12 @@ from tempfile import TemporaryDirectory
 import mmengine.runner.runner
 import torch
 
-from mmseg_attn.engine import safe_checkpoint
-from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError, run_command
+from mmseg_attn.progress import quiet_imports
+
+with quiet_imports():
+    from mmseg_attn.engine import safe_checkpoint
+    from mmseg_attn.engine.runner import build_runner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tests/test_tools'))
 from tiny_training import losses, tiny_config, write_dataset
