@@ -47,6 +47,23 @@ BACKBONES = {
     'swin-tiny': 'Swin-T',
     'convnext-tiny': 'ConvNeXt-T',
 }
+# What `train --images` calls a method -> how its configs begin.
+OWN_METHODS = {
+    'ccnet': 'ccnet',
+    'caa': 'caanet',
+    'sanet': 'sanet',
+    'isa': 'isanet',
+    'ea': 'eanet',
+    'la': 'lanet',
+}
+# The same for a backbone -> that of the config from which it is made.
+OWN_BACKBONES = {
+    'r18': 'r50-d8',
+    'r50': 'r50-d8',
+    'r101': 'r101-d8',
+    'swin-t': 'swin-tiny',
+    'convnext-t': 'convnext-tiny',
+}
 # Method, backbone, recipe and benchmark in the name of a segmentor's config.
 SEGMENTOR = re.compile(
     r'([a-z0-9-]+)_([a-z0-9-]+?)(?:-d\d+)?_\d+xb\d+[a-z-]*-\d+k_'

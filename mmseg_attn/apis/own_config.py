@@ -6,27 +6,11 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..configs import load_config
+from ..configs import OWN_BACKBONES, OWN_METHODS, load_config
+from ..engine.adapt import replace_type
 from ..errors import UserError
 from .own_data import OwnData
 
-# What a user calls a method -> how its configs begin.
-METHODS = {
-    'ccnet': 'ccnet',
-    'caa': 'caanet',
-    'sanet': 'sanet',
-    'isa': 'isanet',
-    'ea': 'eanet',
-    'la': 'lanet',
-}
-# Backbone -> that of the config from which it is made.
-BACKBONES = {
-    'r18': 'r50-d8',
-    'r50': 'r50-d8',
-    'r101': 'r101-d8',
-    'swin-t': 'swin-tiny',
-    'convnext-t': 'convnext-tiny',
-}
 # Validations in a training.
 VALIDATIONS = 10
 
@@ -36,8 +20,8 @@ class Recipe:
     """What is trained, and how.
 
     Attributes:
-        method: A key of :data:`METHODS`.
-        backbone: A key of :data:`BACKBONES`.
+        method: A key of :data:`~mmseg_attn.configs.OWN_METHODS`.
+        backbone: A key of :data:`~mmseg_attn.configs.OWN_BACKBONES`.
         scratch: Whether all weights begin at random. Else the backbone has
             those of ImageNet.
         weights: A checkpoint to start from, as far as it fits; or None.
@@ -77,6 +61,11 @@ class Recipe:
         if self.crop < 32:
             raise UserError(f'got crop {self.crop}, expected 32 or more.')
 
+    @property
+    def interval(self) -> int:
+        """Steps from one validation to the next."""
+        return max(1, self.iters // VALIDATIONS)
+
 
 def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
     """Make the config of a training on one's own pictures.
@@ -90,14 +79,14 @@ def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
     Returns:
         A whole config, which ``mim train`` takes when it is dumped.
     """
-    name = f'{METHODS[recipe.method]}_{BACKBONES[recipe.backbone]}'
+    start = OWN_METHODS[recipe.method]
+    name = f'{start}_{OWN_BACKBONES[recipe.backbone]}'
     cfg = load_config(f'{name}_4xb4-80k_ade20k-512x512.py')
     kept = {
         key: cfg[key]
         for key in ('default_scope', 'env_cfg', 'visualizer', 'log_level')
     }
     _set_model(cfg.model, len(data.classes.names), recipe)
-    validate = max(1, recipe.iters // VALIDATIONS)
     train, test = _pipelines(recipe)
     loader = _loader(data, folder, 'val', test)
     return Config(
@@ -119,7 +108,7 @@ def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
             train_cfg=dict(
                 type='IterBasedTrainLoop',
                 max_iters=recipe.iters,
-                val_interval=validate,
+                val_interval=recipe.interval,
             ),
             val_cfg=dict(type='ValLoop'),
             test_cfg=dict(type='TestLoop'),
@@ -133,7 +122,7 @@ def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
                 checkpoint=dict(
                     type='CheckpointHook',
                     by_epoch=False,
-                    interval=validate,
+                    interval=recipe.interval,
                     max_keep_ckpts=1,
                     save_best='mIoU',
                 ),
@@ -155,7 +144,7 @@ def _set_model(model: ConfigDict, classes: int, recipe: Recipe) -> None:
     heads = [model.decode_head, model.get('auxiliary_head')]
     for head in filter(None, heads):
         head.num_classes = classes
-    _replace_norm(model)
+    replace_type(model, 'SyncBN', 'BN')  # one process
     backbone = model.backbone
     if recipe.stride == 16 and 'dilations' in backbone:
         backbone.update(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
@@ -174,18 +163,6 @@ def _set_model(model: ConfigDict, classes: int, recipe: Recipe) -> None:
         model.pretrained = None
         backbone.pop('init_cfg', None)
     model.test_cfg = dict(mode='whole')
-
-
-def _replace_norm(config: object) -> None:
-    """One process has no other statistics to share."""
-    if isinstance(config, dict):
-        if config.get('type') == 'SyncBN':
-            config['type'] = 'BN'
-        for value in config.values():
-            _replace_norm(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            _replace_norm(value)
 
 
 def _pipelines(recipe: Recipe) -> tuple[list[dict], list[dict]]:

@@ -16,9 +16,7 @@ from ..datasets.mask_classes import (
     find_class_file,
 )
 from ..datasets.masks import read_mask
-from ..datasets.pairs import Pair, find_pairs, split_pairs
-from ..datasets.pictures import read_picture, size_text
-from ..errors import UserError
+from ..datasets.pairs import Pair, find_pairs, read_pair, split_pairs
 from ..files import whole
 from ..progress import make_progress
 from ..visualization.overlay import make_palette, save_mask
@@ -140,13 +138,7 @@ def _read(
     pair: Pair, depth: int | None, survey: MaskSurvey, sizes: Counter
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values of a mask and their counts."""
-    picture = read_picture(str(pair.picture), depth)
-    labels, palette = read_mask(pair.mask)
-    if picture.shape[:2] != labels.shape:
-        raise UserError(
-            f'{pair.picture} has {size_text(picture)} pixels, but its mask '
-            f'{pair.mask} has {size_text(labels)}: they must be equal.'
-        )
+    _, labels, palette = read_pair(pair, depth)
     survey.add(pair.mask, labels, palette)
     sizes[labels.shape] += 1
     return np.unique(labels, return_counts=True)

@@ -38,7 +38,7 @@ class Plan:
     def seconds(self) -> float:
         """Tell how long all of it takes."""
         pictures = len(self.data.splits['val'])
-        validations = self.recipe.iters // _interval(self.recipe.iters)
+        validations = self.recipe.iters // self.recipe.interval
         return self.cost.seconds(self.recipe.iters, validations, pictures)
 
     def lines(self) -> list[str]:
@@ -123,13 +123,13 @@ def plan_training(
         steps = round(epochs * len(data.splits['train']) / recipe.batch)
         recipe = replace(recipe, iters=max(1, steps))
     elif minutes is not None:
-        each = len(data.splits['val']) * cost.picture
-        left = 60 * minutes - cost.start - VALIDATIONS * each
+        beside = cost.seconds(0, VALIDATIONS, len(data.splits['val']))
+        left = 60 * minutes - beside
         if left < 20 * cost.step:
             raise UserError(
                 f'{minutes:g} minutes leave no time to train: starting and '
                 f'{VALIDATIONS} validations take '
-                f'{(60 * minutes - left) / 60:.1f}. Give more, a smaller '
+                f'{beside / 60:.1f}. Give more, a smaller '
                 '--crop or another --backbone.'
             )
         recipe = replace(recipe, iters=int(left / cost.step))
@@ -165,10 +165,6 @@ def of_device() -> dict:
     """
     cuda = torch.cuda.is_available()
     return dict(stride=8 if cuda else 16, amp=cuda)
-
-
-def _interval(iters: int) -> int:
-    return max(1, iters // VALIDATIONS)
 
 
 def _too_large(cost: Cost) -> bool:

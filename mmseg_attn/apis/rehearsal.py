@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -127,7 +128,7 @@ def _now() -> float:
 
 
 def _median(times: list[float]) -> float:
-    lapses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    lapses = [b - a for a, b in pairwise(times)]
     return statistics.median(lapses) if lapses else 0.0
 
 

@@ -1,11 +1,19 @@
 # Copyright (c) mmseg_attn contributors.
 """Options that several commands have, with one wording."""
 
+from __future__ import annotations
+
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..configs import load_config
 from ..errors import UserError
+
+if TYPE_CHECKING:  # importing it takes longer than all of --help
+    from mmengine.config import Config
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +147,27 @@ def read_options(texts: Sequence[str]) -> dict:
     parser = argparse.ArgumentParser()
     parser.add_argument('options', nargs='+', action=DictAction)
     return parser.parse_args(list(texts)).options
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config of a training or test as the command line wants it.
+
+    Args:
+        args: With ``config`` and what :func:`add_work_dir`,
+            :func:`add_cfg_options` and :func:`add_launcher` add.
+
+    Returns:
+        The config.
+
+    Raises:
+        UserError: It or an option cannot be read.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, read_options(args.cfg_options))
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    return cfg
 
 
 def add_pictures(parser: argparse._ActionsContainer) -> None:

@@ -2,10 +2,8 @@
 """``test``: measure a model on the test data of a config."""
 
 import argparse
-import os
 from contextlib import nullcontext
 
-from ..configs import load_config
 from ..errors import UserError
 from ..progress import quiet_imports
 from . import options
@@ -69,16 +67,12 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         UserError: An option does not fit the task of the model.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, options.read_options(args.cfg_options))
+    cfg = options.read_config(args)
     with quiet_imports():
         from ..apis.tasks import task_of
         from ..apis.testing import merge_views, use_windows
         from ..engine.runner import build_runner, end_processes
 
-    cfg.launcher = args.launcher
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
     cfg.load_from, cfg.resume = args.checkpoint, False
     task = task_of(cfg)
     if args.show or args.show_dir:

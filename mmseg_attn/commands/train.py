@@ -2,16 +2,12 @@
 """``train``: train the model of a config, or one on your own pictures."""
 
 import argparse
-import os
 from pathlib import Path
 
-from ..configs import load_config
+from ..configs import OWN_BACKBONES, OWN_METHODS, load_config
 from ..errors import UserError
 from ..progress import quiet_hosts, quiet_imports
 from . import options
-
-METHODS = ('ccnet', 'caa', 'sanet', 'isa', 'ea', 'la')
-BACKBONES = ('r18', 'r50', 'r101', 'swin-t', 'convnext-t')
 
 # What the hosts log is what a training says.
 LOGS = True
@@ -63,13 +59,13 @@ def _add_own_data(group: argparse._ArgumentGroup) -> None:
     )
     add(
         '--method',
-        choices=METHODS,
+        choices=OWN_METHODS,
         default='ccnet',
         help='attention (default: %(default)s)',
     )
     add(
         '--backbone',
-        choices=BACKBONES,
+        choices=OWN_BACKBONES,
         default='r50',
         help='(default: %(default)s)',
     )
@@ -140,15 +136,11 @@ def main(args: argparse.Namespace) -> None:
     if args.images:
         _train_own(args)
         return
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, options.read_options(args.cfg_options))
+    cfg = options.read_config(args)
     with quiet_imports():
         from ..apis.training import scale_learning_rate, use_mixed_precision
         from ..engine.runner import build_runner, end_processes
 
-    cfg.launcher = args.launcher
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
     if args.resume:
         cfg.resume = args.resume
     if args.amp:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from .masks import Colour, read_mask
+from .pictures import read_picture, size_text
 
 PICTURE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 MASK_SUFFIXES = ('.bmp', '.gif', '.png', '.tif', '.tiff')
@@ -89,6 +91,33 @@ def _find_files(
             f'{", ".join(suffixes)}'
         )
     return found
+
+
+def read_pair(
+    pair: Pair, depth: int | None
+) -> tuple[np.ndarray, np.ndarray, list[Colour]]:
+    """Read a picture and its mask.
+
+    Args:
+        pair: From :func:`find_pairs`.
+        depth: Bits that 16-bit pictures use, as of
+            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+
+    Returns:
+        The picture, (H, W, 3) uint8, BGR; and the labels and the palette, as
+        of :func:`~mmseg_attn.datasets.masks.read_mask`.
+
+    Raises:
+        UserError: One cannot be read, or they differ in size.
+    """
+    picture = read_picture(str(pair.picture), depth)
+    labels, palette = read_mask(pair.mask)
+    if picture.shape[:2] != labels.shape:
+        raise UserError(
+            f'{pair.picture} has {size_text(picture)} pixels, but its mask '
+            f'{pair.mask} has {size_text(labels)}: they must be equal.'
+        )
+    return picture, labels, palette
 
 
 def check_outside(work: Path, sources: Iterable[Path], option: str) -> None:

@@ -119,7 +119,7 @@ def _adapt_to_cpu(cfg: Config) -> list[str]:
     wrapper.setdefault(
         'find_unused_parameters', cfg.get('find_unused_parameters', False)
     )
-    if _replace_type(cfg.get('model'), 'SyncBN', 'BN'):
+    if replace_type(cfg.get('model'), 'SyncBN', 'BN'):
         notes.append(
             'No GPU: SyncBN runs as BN, with the statistics of each process '
             'for itself. Give each process enough pictures.'
@@ -127,13 +127,22 @@ def _adapt_to_cpu(cfg: Config) -> list[str]:
     return notes
 
 
-def _replace_type(config: object, old: str, new: str) -> int:
-    """Replace a type wherever it stands, and count how often."""
+def replace_type(config: object, old: str, new: str) -> int:
+    """Replace a type wherever it stands.
+
+    Args:
+        config: A config, or a part of one, which is changed.
+        old: The type that goes.
+        new: What stands there instead.
+
+    Returns:
+        How often it stood there.
+    """
     if isinstance(config, (list, tuple)):
-        return sum(_replace_type(value, old, new) for value in config)
+        return sum(replace_type(value, old, new) for value in config)
     if not isinstance(config, dict):
         return 0
-    count = sum(_replace_type(value, old, new) for value in config.values())
+    count = sum(replace_type(value, old, new) for value in config.values())
     if config.get('type') == old:
         config['type'] = new
         count += 1

@@ -9,11 +9,8 @@ import cv2
 import numpy as np
 
 from ..datasets.mask_classes import IGNORED, MaskSurvey
-from ..datasets.masks import read_mask
-from ..datasets.pairs import Pair, find_pairs, split_pairs
-from ..datasets.pictures import read_picture, size_text
+from ..datasets.pairs import Pair, find_pairs, read_pair, split_pairs
 from ..datasets.scenes.png import write_png
-from ..errors import UserError
 from ..visualization.overlay import make_palette
 
 # Longest side of the working copies, in pixels.
@@ -106,13 +103,7 @@ def prepare_pictures(
 
 
 def _read(pair: Pair, depth: int | None, survey: MaskSurvey) -> _Copy:
-    picture = read_picture(str(pair.picture), depth)
-    labels, palette = read_mask(pair.mask)
-    if picture.shape[:2] != labels.shape:
-        raise UserError(
-            f'{pair.picture} has {size_text(picture)} pixels, but its mask '
-            f'{pair.mask} has {size_text(labels)}: they must be equal.'
-        )
+    picture, labels, palette = read_pair(pair, depth)
     height, width = labels.shape
     scale = min(1, LONGEST / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -12,9 +12,10 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.own_config import BACKBONES, METHODS, Recipe, own_config
+from mmseg_attn.apis.own_config import Recipe, own_config
 from mmseg_attn.apis.own_data import read_own_data, write_own_data
 from mmseg_attn.apis.own_training import class_table, fitting_crop
+from mmseg_attn.configs import OWN_BACKBONES, OWN_METHODS
 from mmseg_attn.datasets.mask_classes import read_class_names
 from mmseg_attn.errors import UserError
 
@@ -126,8 +127,8 @@ def test_written_data_load(folder):
     assert np.array_equal(sample['gt_seg_map'], expected)
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('backbone', OWN_BACKBONES)
+@pytest.mark.parametrize('method', OWN_METHODS)
 def test_configs_of_all_methods_and_backbones(folder, method, backbone):
     data = read(folder)
     recipe = Recipe(method=method, backbone=backbone, scratch=True, iters=40)
