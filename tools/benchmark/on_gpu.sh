@@ -21,6 +21,8 @@
 #              and packaging are further needs of the hosts)
 #   DATA       for the second call, a folder with images/train and masks/train
 #              (PNG of class indices), for a short training; none without
+#   ANYWAY=1   times even if something is wrong: each table compares what it
+#              times, and leaves out what differs
 #   DRY=1      on the CPU, in Triton's interpreter, at tiny sizes
 set -u
 call=${1:-} out=${2:-}
@@ -86,7 +88,7 @@ check() {
         --out "$out/check" "$@"
     case $? in
     0 | 3 | 124) ;; # 3: beyond a bound, yet by no more than rounding
-    *) echo 'Wrong: nothing is timed.' && exit 1 ;;
+    *) [[ ${ANYWAY:-} ]] || { echo 'Wrong: nothing is timed.' && exit 1; } ;;
     esac
 }
 
@@ -106,22 +108,22 @@ models() {
 }
 
 first() {
-    step 40 machine "$python" -c \
+    step 25 machine "$python" -c \
         "import sys; sys.path.append('$tools'); import torch, machine
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(machine.describe(device))"
     check 120 --sizes "${sizes[@]}" "${few[@]}"
-    battery 65 tests/test_ops/test_kernels.py tests/test_ops/test_operators.py
-    tiles 60 "sweep_$narrow" --dtype "$narrow"
-    tiles 30 sweep_float32
-    table 45 criss_cross_bfloat16 --dtype bfloat16 --cases criss_cross axial
+    table 75 criss_cross_bfloat16 --dtype bfloat16 --cases criss_cross axial
     table 45 others_bfloat16 --dtype bfloat16 --peers sdpa natten --cases \
         channelized_axial interlaced_sparse efficient_1_head \
         efficient_8_heads linear linear_softplus channel_linear non_local
-    table 25 float16 --dtype float16 --peers sdpa --cases \
-        criss_cross axial interlaced_sparse efficient_8_heads linear
     table 40 float32 --peers sdpa --cases criss_cross axial \
         interlaced_sparse efficient_8_heads linear channel_linear non_local
+    tiles 60 "sweep_$narrow" --dtype "$narrow"
+    table 25 float16 --dtype float16 --peers sdpa --cases \
+        criss_cross axial interlaced_sparse efficient_8_heads linear
+    tiles 30 sweep_float32
+    battery 60 tests/test_ops/test_kernels.py tests/test_ops/test_operators.py
 }
 
 second() {

@@ -3,7 +3,7 @@
 
 For each size: check that all give the same output and gradients, then time
 forward and forward+backward in turns and measure memory. Prints a table;
-writes benchmark.json and benchmark.md after each case, so that a crash loses
+writes benchmark.json and benchmark.md after each size, so that a crash loses
 no more than one, and at the end overview.png and a plot of each case, where
 matplotlib is installed. Needs no more than torch, for layers the hosts.
 
@@ -202,8 +202,8 @@ def main(arguments=None):
             for shape in sorted(args.sizes, key=pixels):
                 print(case, shape, file=sys.stderr, flush=True)
                 rows += runner.measure(case, shape)
-            if args.out:
-                save(rows, info, args.out)
+                if args.out:
+                    save(rows, info, args.out)
     print_table(about(info), header(rows), lines(rows))
     if args.out and not args.no_plots:
         _draw(rows, info, args.out)
