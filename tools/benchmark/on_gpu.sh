@@ -39,7 +39,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
 tools=tools/benchmark
 sizes=(2x97x97 1x128x256 1x256x512)
 pictures=(2x512x512 2x769x769) trained=4x512x512 steps=100
-common=() tests=() few=() some=() slow=1 narrow=bfloat16
+# What else these files test is the same on any machine.
+tests=(-v -k 'cuda or test_kernels')
+common=() few=() some=() slow=1 narrow=bfloat16
 if [[ ${DRY:-} ]]; then
     export TRITON_INTERPRET=1
     workers=2 slow=4 sizes=(1x2x3) pictures=(1x33x33)
@@ -70,7 +72,8 @@ table() {
     shift 2
     step "$seconds" "$name" "$python" $tools/run.py "${common[@]}" \
         --sizes "${sizes[@]}" --no-plots --out "$out/$name" \
-        --seconds $((seconds * slow * 3 / 4)) --repeat 20 --budget 1 "$@"
+        --seconds $((seconds * slow * 3 / 4)) --repeat 20 --budget 1 \
+        --limit 1 "$@"
 }
 
 battery() {
@@ -108,22 +111,22 @@ models() {
 }
 
 first() {
-    step 25 machine "$python" -c \
+    step 15 machine "$python" -c \
         "import sys; sys.path.append('$tools'); import torch, machine
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(machine.describe(device))"
-    check 120 --sizes "${sizes[@]}" "${few[@]}"
+    check 90 --sizes "${sizes[@]}" "${few[@]}"
     table 75 criss_cross_bfloat16 --dtype bfloat16 --cases criss_cross axial
-    table 45 others_bfloat16 --dtype bfloat16 --peers sdpa natten --cases \
+    table 70 others_bfloat16 --dtype bfloat16 --peers sdpa natten --cases \
         channelized_axial interlaced_sparse efficient_1_head \
         efficient_8_heads linear linear_softplus channel_linear non_local
-    table 40 float32 --peers sdpa --cases criss_cross axial \
+    table 55 float32 --peers sdpa --cases criss_cross axial \
         interlaced_sparse efficient_8_heads linear channel_linear non_local
-    tiles 60 "sweep_$narrow" --dtype "$narrow"
+    tiles 50 "sweep_$narrow" --dtype "$narrow"
     table 25 float16 --dtype float16 --peers sdpa --cases \
         criss_cross axial interlaced_sparse efficient_8_heads linear
-    tiles 30 sweep_float32
-    battery 60 tests/test_ops/test_kernels.py tests/test_ops/test_operators.py
+    tiles 40 sweep_float32
+    battery 55 tests/test_ops/test_kernels.py tests/test_ops/test_operators.py
 }
 
 second() {
