@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """The config of a training on somebody's own pictures."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,14 @@ from ..engine.adapt import replace_type
 from ..errors import UserError
 from .own_data import OwnData
 
-# Validations in a training.
-VALIDATIONS = 10
+# Validations in a training, and processes that read pictures, at most.
+VALIDATIONS, WORKERS = 10, 8
+# Precision of products -> the wrapper of the optimizer that brings it.
+WRAPPERS = {
+    None: 'OptimWrapper',
+    'bfloat16': 'mmseg_attn.BFloat16OptimWrapper',
+    'float16': 'AmpOptimWrapper',
+}
 
 
 @dataclass(frozen=True)
@@ -25,13 +32,16 @@ class Recipe:
         scratch: Whether all weights begin at random. Else the backbone has
             those of ImageNet.
         weights: A checkpoint to start from, as far as it fits; or None.
+        published: Name of a config of the zoo whose model it is, instead of
+            ``method`` and ``backbone``; or None.
         crop: Side of the training crops, in pixels. The pictures are scaled
             so that their shorter side is as long.
         stride: Output stride of a ResNet, 8 or 16: 8 sees more, and costs
-            some three times as much.
-        amp: Whether products are in 16 bits.
+            some three times as much. That of a published model stays.
+        amp: Precision of products, a key of :data:`WRAPPERS`.
         batch: Pictures in a step.
         iters: Training steps.
+        validations: How often it validates.
         balance: Whether crops show rare classes more often.
         patience: Validations without a better mIoU after which the training
             stops; None: never.
@@ -42,17 +52,19 @@ class Recipe:
     backbone: str = 'r50'
     scratch: bool = False
     weights: str | None = None
+    published: str | None = None
     crop: int = 512
     stride: int = 8
-    amp: bool = False
+    amp: str | None = None
     batch: int = 8
     iters: int = 2000
+    validations: int = VALIDATIONS
     balance: bool = False
     patience: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ('crop', 'batch', 'iters', 'patience'):
+        for name in ('crop', 'batch', 'iters', 'validations', 'patience'):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(
@@ -64,7 +76,7 @@ class Recipe:
     @property
     def interval(self) -> int:
         """Steps from one validation to the next."""
-        return max(1, self.iters // VALIDATIONS)
+        return -(-self.iters // self.validations)
 
 
 def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
@@ -79,9 +91,7 @@ def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
     Returns:
         A whole config, which ``mim train`` takes when it is dumped.
     """
-    start = OWN_METHODS[recipe.method]
-    name = f'{start}_{OWN_BACKBONES[recipe.backbone]}'
-    cfg = load_config(f'{name}_4xb4-80k_ade20k-512x512.py')
+    cfg = load_config(recipe.published or _name(recipe))
     kept = {
         key: cfg[key]
         for key in ('default_scope', 'env_cfg', 'visualizer', 'log_level')
@@ -96,15 +106,15 @@ def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
             crop_size=(recipe.crop, recipe.crop),
             train_dataloader=dict(
                 batch_size=recipe.batch,
-                num_workers=2,
+                num_workers=_workers(),
                 persistent_workers=True,
                 sampler=dict(type='InfiniteSampler', shuffle=True),
                 dataset=_dataset(data, folder, 'train', train),
             ),
             val_dataloader=loader,
             test_dataloader=loader,
-            val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
-            test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+            val_evaluator=dict(type='mmseg_attn.ClassIoUMetric'),
+            test_evaluator=dict(type='mmseg_attn.ClassIoUMetric'),
             train_cfg=dict(
                 type='IterBasedTrainLoop',
                 max_iters=recipe.iters,
@@ -138,20 +148,34 @@ def own_config(data: OwnData, folder: Path, recipe: Recipe) -> Config:
     )
 
 
+def _name(recipe: Recipe) -> str:
+    """The config whose model is taken."""
+    method = OWN_METHODS[recipe.method]
+    backbone = OWN_BACKBONES[recipe.backbone]
+    return f'{method}_{backbone}_4xb4-80k_ade20k-512x512.py'
+
+
 def _set_model(model: ConfigDict, classes: int, recipe: Recipe) -> None:
     model.data_preprocessor.size = (recipe.crop, recipe.crop)
     model.data_preprocessor.pop('test_cfg', None)
-    heads = [model.decode_head, model.get('auxiliary_head')]
-    for head in filter(None, heads):
+    heads = _heads(model)
+    for head in heads:
         head.num_classes = classes
     replace_type(model, 'SyncBN', 'BN')  # one process
+    model.test_cfg = dict(mode='whole')
     backbone = model.backbone
+    if recipe.scratch or recipe.weights:
+        model.pretrained = None
+        backbone.pop('init_cfg', None)
+    if recipe.published:
+        return
     if recipe.stride == 16 and 'dilations' in backbone:
         backbone.update(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
     if recipe.backbone == 'r18':
         backbone.depth = 18
-        model.pretrained = 'open-mmlab://resnet18_v1c'
-        for head in filter(None, heads):
+        if model.pretrained:
+            model.pretrained = 'open-mmlab://resnet18_v1c'
+        for head in heads:
             widths = head.in_channels
             head.in_channels = (
                 [width // 4 for width in widths]
@@ -159,10 +183,15 @@ def _set_model(model: ConfigDict, classes: int, recipe: Recipe) -> None:
                 else widths // 4
             )
             head.channels //= 4
-    if recipe.scratch or recipe.weights:
-        model.pretrained = None
-        backbone.pop('init_cfg', None)
-    model.test_cfg = dict(mode='whole')
+
+
+def _heads(model: ConfigDict) -> list[ConfigDict]:
+    """Of a segmentor, one after the other."""
+    heads = []
+    for name in ('decode_head', 'auxiliary_head'):
+        found = model.get(name) or []
+        heads += found if isinstance(found, list) else [found]
+    return heads
 
 
 def _pipelines(recipe: Recipe) -> tuple[list[dict], list[dict]]:
@@ -213,11 +242,15 @@ def _loader(
 ) -> dict:
     return dict(
         batch_size=1,
-        num_workers=2,
+        num_workers=_workers(),
         persistent_workers=True,
         sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=_dataset(data, folder, split, pipeline),
     )
+
+
+def _workers() -> int:
+    return max(1, min(WORKERS, os.cpu_count() or 1))
 
 
 def _schedule(recipe: Recipe) -> dict:
@@ -228,7 +261,7 @@ def _schedule(recipe: Recipe) -> dict:
         type='AdamW', lr=3e-4 if known else 1e-3, weight_decay=0.05
     )
     wrapper = dict(
-        type='AmpOptimWrapper' if recipe.amp else 'OptimWrapper',
+        type=WRAPPERS[recipe.amp],
         optimizer=optimizer,
         paramwise_cfg=dict(norm_decay_mult=0.0),
         clip_grad=dict(max_norm=5.0, norm_type=2),

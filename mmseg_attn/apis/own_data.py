@@ -21,6 +21,9 @@ from ..files import whole
 from ..progress import make_progress
 from ..visualization.overlay import make_palette, save_mask
 
+# A class with a smaller share of the pixels is a rare one.
+RARE = 0.02
+
 
 @dataclass
 class OwnData:
@@ -71,6 +74,16 @@ class OwnData:
                     'cannot be measured'
                 )
         return found
+
+    def rare(self) -> list[str]:
+        """Names of the classes that few of the training pixels show."""
+        pixels = self.pixels['train']
+        least = RARE * pixels.sum()
+        return [
+            name
+            for name, count in zip(self.classes.names, pixels, strict=True)
+            if 0 < count < least
+        ]
 
 
 def read_own_data(

@@ -17,6 +17,10 @@ from .rehearsal import Cost, rehearse
 STEP, LARGEST = 32, {'cuda': 512, 'cpu': 256}
 # Of the memory that is there, what a training may plan with.
 SHARE = 0.8
+# Of the time, what validations may take, and how many there are at least.
+VALIDATING, FEWEST = 0.15, 2
+# So much less time must 16 bits take on a CPU to be worth their rounding.
+FASTER = 0.9
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Plan:
     def seconds(self) -> float:
         """Tell how long all of it takes."""
         pictures = len(self.data.splits['val'])
-        validations = self.recipe.iters // self.recipe.interval
+        validations = -(-self.recipe.iters // self.recipe.interval)
         return self.cost.seconds(self.recipe.iters, validations, pictures)
 
     def lines(self) -> list[str]:
@@ -49,17 +53,19 @@ class Plan:
             start = 'random weights'
         elif recipe.weights:
             start = recipe.weights
+        what = recipe.published or f'{recipe.method} on {recipe.backbone}'
         train, val = (len(data.splits[s]) for s in ('train', 'val'))
         epochs = recipe.iters * recipe.batch / train
         return [
-            f'{recipe.method} on {recipe.backbone}, from {start}',
+            f'{what}, from {start}',
+            *filter(None, [self.cost.note]),
             f'{train} pictures to train on, {val} to validate with',
-            f'output stride {recipe.stride}, '
-            + ('mixed precision' if recipe.amp else 'single precision'),
+            ('' if recipe.published else f'output stride {recipe.stride}, ')
+            + (f'products in {recipe.amp or "float32"}'),
             f'crops of {recipe.crop} x {recipe.crop}, {recipe.batch} in a '
             f'step; pictures scaled to a shorter side of {recipe.crop}',
             f'{recipe.iters} steps ({epochs:.0f} times each picture), '
-            f'{VALIDATIONS} validations',
+            f'{recipe.validations} validations',
             f'{self.seconds() / 60:.1f} minutes at {self.cost.step:.2f} s a '
             f'step, {self.cost.memory / 2**30:.1f} GiB of memory',
             f'config: {self.config}',
@@ -114,31 +120,48 @@ def plan_training(
     """
     folder = out / 'data'
     write_own_data(data, folder)
-    cost = None
-    while cost is None or (recipe.batch > 2 and _too_large(cost)):
-        if cost is not None:
-            recipe = replace(recipe, batch=recipe.batch // 2)
-        cost = rehearse(own_config(data, folder, recipe))
+    recipe, cost = _measured(data, folder, recipe)
+    pictures = len(data.splits['val'])
     if epochs is not None:
         steps = round(epochs * len(data.splits['train']) / recipe.batch)
         recipe = replace(recipe, iters=max(1, steps))
     elif minutes is not None:
-        beside = cost.seconds(0, VALIDATIONS, len(data.splits['val']))
+        each = cost.seconds(0, 1, pictures) - cost.start
+        count = int(VALIDATING * 60 * minutes / max(each, 1e-6))
+        count = min(VALIDATIONS, max(FEWEST, count))
+        beside = cost.seconds(0, count, pictures)
         left = 60 * minutes - beside
         if left < 20 * cost.step:
             raise UserError(
                 f'{minutes:g} minutes leave no time to train: starting and '
-                f'{VALIDATIONS} validations take '
-                f'{beside / 60:.1f}. Give more, a smaller '
-                '--crop or another --backbone.'
+                f'{count} validations take {beside / 60:.1f}. Give more, a '
+                'smaller --crop or another --backbone.'
             )
-        recipe = replace(recipe, iters=int(left / cost.step))
+        recipe = replace(
+            recipe, iters=int(left / cost.step), validations=count
+        )
     cfg = own_config(data, folder, recipe)
     cfg.work_dir = str(out / 'run')
     path = out / 'config.py'
     with whole(path) as partial:
         cfg.dump(partial)
     return Plan(path, recipe, cost, data)
+
+
+def _measured(
+    data: OwnData, folder: Path, recipe: Recipe
+) -> tuple[Recipe, Cost]:
+    """A recipe whose batch fits, in the faster precision, and its cost."""
+    cost = rehearse(own_config(data, folder, recipe))
+    while recipe.batch > 2 and _too_large(cost):
+        recipe = replace(recipe, batch=recipe.batch // 2)
+        cost = rehearse(own_config(data, folder, recipe))
+    if not torch.cuda.is_available() and recipe.amp is None:
+        narrow = replace(recipe, amp='bfloat16')
+        other = rehearse(own_config(data, folder, narrow))
+        if other.step < FASTER * cost.step:
+            return narrow, other
+    return recipe, cost
 
 
 def fitting_crop(data: OwnData) -> int:
@@ -160,11 +183,13 @@ def of_device() -> dict:
 
     Returns:
         Arguments of :class:`~mmseg_attn.apis.own_config.Recipe`: on a GPU an
-        output stride of 8 and mixed precision; on a CPU neither, which would
-        take some three times as long.
+        output stride of 8, which takes some three times as long as 16 does,
+        and products of 16 bits.
     """
-    cuda = torch.cuda.is_available()
-    return dict(stride=8 if cuda else 16, amp=cuda)
+    if not torch.cuda.is_available():
+        return dict(stride=16)
+    wide = torch.cuda.is_bf16_supported(including_emulation=False)
+    return dict(stride=8, amp='bfloat16' if wide else 'float16')
 
 
 def _too_large(cost: Cost) -> bool:

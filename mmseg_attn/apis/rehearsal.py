@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -41,12 +42,15 @@ class Cost:
         picture: Seconds of a validation picture.
         start: Seconds until the first step.
         memory: Most memory held, in bytes: on the GPU if one is used.
+        note: Which weights the file that it starts from does not give; or
+            nothing.
     """
 
     step: float
     picture: float
     start: float
     memory: float
+    note: str = ''
 
     def seconds(self, iters: int, validations: int, pictures: int) -> float:
         """Time of a whole training.
@@ -140,7 +144,10 @@ def main() -> None:
     cfg.val_dataloader.dataset.indices = PICTURES
     cfg.default_hooks.checkpoint.update(save_best=None, interval=10**9)
     cfg.log_level = 'ERROR'
-    runner = build_runner(cfg)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        runner = build_runner(cfg)
+    notes = [str(w.message) for w in said]
     clock = _Clock()
     runner.register_hook(clock)
     started = time.perf_counter()
@@ -150,6 +157,7 @@ def main() -> None:
         picture=_median(clock.pictures),
         start=started - begun,
         memory=peak_memory(),
+        note=next((n for n in notes if n.startswith(f'{cfg.load_from} ')), ''),
     )
     print(json.dumps(cost))
 

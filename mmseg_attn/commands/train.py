@@ -71,6 +71,13 @@ def _add_own_data(group: argparse._ArgumentGroup) -> None:
     )
     start = group.add_mutually_exclusive_group()
     start.add_argument(
+        '--from',
+        dest='published',
+        metavar='NAME',
+        help='a model of "zoo list", with all its weights that fit, instead '
+        'of --method and --backbone',
+    )
+    start.add_argument(
         '--pretrained',
         action='store_true',
         help='begin with weights of ImageNet (the default)',
@@ -163,6 +170,7 @@ def _train_own(args: argparse.Namespace) -> None:
             of_device,
             plan_training,
         )
+        from ..apis.zoo import download, find_row
         from ..datasets.mask_classes import read_class_names
         from ..datasets.pairs import check_outside
         from ..engine.runner import build_runner
@@ -174,6 +182,7 @@ def _train_own(args: argparse.Namespace) -> None:
             f'{path} exists. Go on with: python -m mmseg_attn train {path} '
             '--resume; or give another --out.'
         )
+    row = find_row(args.published) if args.published else None
     classes = read_class_names(args.classes) if args.classes else None
     with quiet_hosts():
         data = read_own_data(
@@ -184,11 +193,22 @@ def _train_own(args: argparse.Namespace) -> None:
         print(class_table(data))
         for line in data.warnings():
             print(f'WARNING: {line}.')
+        if not args.balance and (rare := data.rare()):
+            print(
+                f'WARNING: {", ".join(rare)}: few of the pixels. --balance '
+                'crops more often around rare classes.'
+            )
+        weights = args.weights
+        if row:
+            path, found = download(row, args.out / 'start')
+            print(f'{path}: {found}')
+            weights = str(path)
         recipe = Recipe(
             method=args.method,
             backbone=args.backbone,
             scratch=args.scratch,
-            weights=args.weights,
+            weights=weights,
+            published=row and row.name,
             crop=fitting_crop(data) if args.crop is None else args.crop,
             **of_device(),
             batch=args.batch_size,

@@ -12,6 +12,9 @@ from torch import nn
 from ..errors import UserError
 from .pretrained import read_checkpoint
 
+# Modules that a message names.
+NAMED = 6
+
 
 def load_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict:
     """Load a checkpoint with ``weights_only`` and explain what fails.
@@ -125,9 +128,11 @@ def match_weights(
     fitting = len(own) - len(own.intersection(missing)) - len(wrong)
     if fitting > 0 and not (strict and (missing or wrong)):
         if missing or wrong:
+            fresh = own.intersection(missing)
+            fresh.update(map(_key_of, wrong))
             warnings.warn(
                 f'{name} gives {fitting} of the {len(own)} weights of the '
-                'model; the others start anew.',
+                f'model; the others start anew: {_modules(fresh)}.',
                 stacklevel=2,
             )
         return unexpected
@@ -167,6 +172,19 @@ def _describe(value: object) -> str:
         keys = ', '.join(map(str, list(value)[:5]))
         return f'a dict with keys {keys}' if keys else 'an empty dict'
     return f'a {type(value).__name__}'
+
+
+def _key_of(message: str) -> str:
+    """The weight that torch's message about a shape is of."""
+    return re.search(r'size mismatch for (\S+):', message)[1]
+
+
+def _modules(keys: set[str]) -> str:
+    """Name the modules of some weights, not all where they are many."""
+    names = sorted({key.rpartition('.')[0] or key for key in keys})
+    text = ', '.join(names[:NAMED])
+    more = len(names) - NAMED
+    return f'{text} and {more} more' if more > 0 else text
 
 
 def _shape_note(message: str) -> str:

@@ -12,9 +12,15 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_attn.__main__ import main
+from mmseg_attn.apis import own_training
 from mmseg_attn.apis.own_config import Recipe, own_config
 from mmseg_attn.apis.own_data import read_own_data, write_own_data
-from mmseg_attn.apis.own_training import class_table, fitting_crop
+from mmseg_attn.apis.own_training import (
+    class_table,
+    fitting_crop,
+    plan_training,
+)
+from mmseg_attn.apis.rehearsal import Cost
 from mmseg_attn.configs import OWN_BACKBONES, OWN_METHODS
 from mmseg_attn.datasets.mask_classes import read_class_names
 from mmseg_attn.errors import UserError
@@ -146,6 +152,51 @@ def test_configs_of_all_methods_and_backbones(folder, method, backbone):
         init_default_scope('mmseg')
         model = MODELS.build(cfg.model)
         assert model.backbone.depth == 18
+
+
+def test_a_published_model_keeps_its_form(folder):
+    name = 'isanet_r101-d8_4xb2-80k_cityscapes-769x769'
+    recipe = Recipe(published=name, weights='w.pth', stride=16, crop=64)
+    cfg = own_config(read(folder), folder, recipe)
+    assert cfg.load_from == 'w.pth' and cfg.model.pretrained is None
+    model = cfg.model
+    assert model.backbone.depth == 101 and model.decode_head.num_classes == 2
+    assert model.auxiliary_head.num_classes == 2
+    assert model.backbone.strides == (1, 2, 1, 1)
+    assert model.test_cfg == dict(mode='whole')
+
+
+# (seconds of a step and of a validation picture in fp32, the same in bf16)
+COSTS = {'narrow': ((1.0, 0.1), (0.5, 0.1)), 'wide': ((1.0, 9.0), (0.95, 9))}
+
+
+@pytest.mark.parametrize('kind', COSTS)
+def test_plan_of_minutes(folder, monkeypatch, kind):
+    tried = []
+
+    def rehearse(cfg):
+        tried.append(cfg.optim_wrapper.type)
+        step, picture = COSTS[kind][len(tried) - 1]
+        return Cost(step, picture, start=10, memory=1e6, note='half fits')
+
+    monkeypatch.setattr(own_training, 'rehearse', rehearse)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    recipe = Recipe(scratch=True, crop=64)
+    plan = plan_training(read(folder), folder / 'out', recipe, minutes=10)
+    assert tried == ['OptimWrapper', 'mmseg_attn.BFloat16OptimWrapper']
+    narrow = kind == 'narrow'
+    cfg = Config.fromfile(plan.config)
+    assert cfg.optim_wrapper.type == tried[narrow]
+    # Ten validations of 3 pictures, or as many as 15 % of the time allow.
+    validations = 10 if narrow else 3
+    each, step = COSTS[kind][narrow][1] * 3, COSTS[kind][narrow][0]
+    steps = int((600 - 10 - validations * each) / step)
+    assert cfg.train_cfg.max_iters == steps
+    assert -(-steps // cfg.train_cfg.val_interval) == validations
+    assert abs(plan.seconds() - 600) <= step
+    text = '\n'.join(plan.lines())
+    assert 'half fits' in text and f'{steps} steps' in text
+    assert f'products in {"bfloat16" if narrow else "float32"}' in text
 
 
 @pytest.mark.parametrize(
