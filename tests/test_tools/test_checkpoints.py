@@ -156,9 +156,12 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
     assert 'of 10 weights 8 fit' in text
     assert 'head.weight, (19, 8, 1, 1) in the file' in text
     # Fine-tuning takes what fits ...
-    target = Model(classes=3)
+    target = Model(classes=3, auxiliary=True)
     head = target.head.weight.clone()
-    load_weights(target, path, strict=False)
+    with pytest.warns(
+        UserWarning, match=r'gives 8 of the 12 .* anew: auxiliary_head, head\.'
+    ):
+        load_weights(target, path, strict=False)
     loaded = torch.load(path)['backbone.0.weight']
     assert torch.equal(target.backbone[0].weight, loaded)
     assert torch.equal(target.head.weight, head)
