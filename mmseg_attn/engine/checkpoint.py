@@ -132,7 +132,7 @@ def match_weights(
             fresh.update(map(_key_of, wrong))
             warnings.warn(
                 f'{name} gives {fitting} of the {len(own)} weights of the '
-                f'model; the others start anew: {_modules(fresh)}.',
+                f'model; the others start anew: {_named_modules(fresh)}.',
                 stacklevel=2,
             )
         return unexpected
@@ -179,7 +179,7 @@ def _key_of(message: str) -> str:
     return re.search(r'size mismatch for (\S+):', message)[1]
 
 
-def _modules(keys: set[str]) -> str:
+def _named_modules(keys: set[str]) -> str:
     """Name the modules of some weights, not all where they are many."""
     names = sorted({key.rpartition('.')[0] or key for key in keys})
     text = ', '.join(names[:NAMED])
