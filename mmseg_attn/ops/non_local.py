@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import device
+from .core import device, fused
 from .core.autograd import is_traced, no_autocast
 from .core.axis import axis_attention
 from .core.checks import check_qkv
@@ -105,7 +105,7 @@ def _torch(query, key, value, scale):
         maps = [F.pad(x, (0, wide - x.shape[-1])) for x in (query, key, value)]
     q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in maps)
     with no_autocast(query):
-        out = F.scaled_dot_product_attention(q, k, v, scale=scale)
+        out = fused.attend(q, k, v, scale=scale)
     out = out[..., :width].transpose(1, 2)
     return out.reshape(*query.shape[:-1], width)
 
@@ -132,8 +132,7 @@ register(
     function=non_local_attention,
     paper='Non-local Neural Networks, https://arxiv.org/abs/1711.07971',
     backends=dict(
-        # By count torch's kernel is ahead, which need not compute the scores
-        # once more for each part of the channels.
+        # Flash attention of parts of the channels was ahead, on an H100.
         triton=triton_backend(_backend, _limits, by_default=False),
         torch=Backend(_torch),
         reference=Backend(_reference),

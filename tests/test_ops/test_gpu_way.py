@@ -341,7 +341,7 @@ def test_launches_do_not_grow_with_the_map(name):
     benchmark = OPERATORS[name].benchmark
     few, many = (
         on_meta(name, benchmark(2, side, side, 512)).names
-        for side in (32, 192)
+        for side in (32, 160)  # from 512 positions of a group on by other ones
     )
     assert few == many
 
@@ -389,42 +389,32 @@ def test_dots(rows, dtype, gpu):
 
 
 @pytest.mark.parametrize(
-    'widths, change, expected',
+    'widths, heads, expected',
     [
-        ((64, 512), lambda x: x, (64, 512)),
-        ((12, 512), lambda x: x, (16, 512)),
-        ((64, 510), lambda x: x, (64, 512)),
-        (
-            (64, 512),
-            lambda x: torch.cat([x, x], -1)[..., 8:][..., : x.shape[-1]],
-            (64, 512),
-        ),
-        (
-            (64, 512),
-            lambda x: torch.cat([x, x], -1)[..., 3:][..., : x.shape[-1]],
-            (64, 512),
-        ),
-        (
-            (64, 512),
-            lambda x: x.movedim(-1, 1).contiguous().movedim(1, -1),
-            (64, 512),
-        ),
-        ((64, 512), lambda x: x.repeat_interleave(8, -1)[..., ::8], (64, 512)),
+        ((64, 512), 1, (4, 128)),
+        ((12, 510), 1, (4, 128)),
+        ((256, 512), 1, (2, 256)),
+        ((36, 200), 2, (4, 104)),
+        ((40, 40), 2, (2, 40)),
     ],
 )
-def test_fused_attention_is_given_what_it_takes(
-    widths, change, expected, gpu, monkeypatch
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda x: x,
+        lambda x: torch.cat([x, x], -1)[..., 8:][..., : x.shape[-1]],
+        lambda x: torch.cat([x, x], -1)[..., 3:][..., : x.shape[-1]],
+        lambda x: x.movedim(-1, 1).contiguous().movedim(1, -1),
+        lambda x: x.repeat_interleave(8, -1)[..., ::8],
+    ],
+    ids=['whole', 'aligned', 'odd', 'permuted', 'spread'],
+)
+def test_flash_attention_is_given_what_it_takes(
+    widths, heads, expected, change, gpu, monkeypatch
 ):
-    """Rows of whole 16 bytes that begin on such, of their own widths."""
-    given = []
-    real = F.scaled_dot_product_attention
-
-    def spy(*maps, **kwargs):
-        given.extend(maps)
-        return real(*maps, **kwargs)
-
-    monkeypatch.setattr(F, 'scaled_dot_product_attention', spy)
-    case = Case((4, 5), 2, *widths)
+    """Heads of one width, of 16 bytes as their rows' beginnings are."""
+    given = spied_attention(monkeypatch)
+    case = Case((4, 5), heads, *widths)
     inputs = [
         x.detach() for x in make('non_local_attention', case, torch.bfloat16)
     ]
@@ -435,11 +425,67 @@ def test_fused_attention_is_given_what_it_takes(
         rtol=0.02,
         atol=0.02,
     )
-    assert [x.shape[-1] for x in given] == [expected[0], *expected]
     for x in given:
+        assert (x.shape[1], x.shape[-1]) == expected
         assert x.stride(-1) == 1
         assert x.storage_offset() % 8 == 0
         assert all(stride % 8 == 0 for stride in x.stride()[:-1])
+
+
+def spied_attention(monkeypatch):
+    """What torch's fused attention is given, and that cuDNN is off."""
+    given = []
+    real = F.scaled_dot_product_attention
+
+    def spy(*maps, **kwargs):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+        given.extend(maps)
+        return real(*maps, **kwargs)
+
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', spy)
+    return given
+
+
+@pytest.mark.parametrize(
+    'dtype, heads, widths',
+    [
+        (torch.float32, 1, (64, 512)),
+        (torch.bfloat16, 1, (264, 64)),  # wider than flash attention takes
+    ],
+)
+def test_other_attention_keeps_its_widths(
+    dtype, heads, widths, gpu, monkeypatch
+):
+    given = spied_attention(monkeypatch)
+    case = Case((4, 5), heads, *widths)
+    call('non_local_attention', make('non_local_attention', case, dtype), case)
+    assert [x.shape[-1] for x in given] == [widths[0], *widths]
+
+
+@pytest.mark.parametrize(
+    'members, padding, dtype, backend, expected',
+    [
+        (512, 'attend', torch.bfloat16, None, (4, 2, 512, 256)),
+        (512, 'attend', torch.float16, 'torch', (4, 2, 512, 256)),
+        (256, 'attend', torch.bfloat16, 'torch', None),
+        (512, 'mask', torch.bfloat16, 'torch', None),
+    ],
+)
+def test_large_groups_go_to_flash_attention(
+    members, padding, dtype, backend, expected, gpu, monkeypatch
+):
+    """In parts of the value as wide as the keys."""
+    given = spied_attention(monkeypatch)
+    options = dict(partition=(2, 2), span='long', padding=padding)
+    spatial = (2 * members // 16, 32 - (padding == 'mask'))
+    case = Case(spatial, 1, 256, 512, 1, options=options)
+    name = 'interlaced_sparse_attention'
+    inputs = [x.detach() / 4 for x in make(name, case, dtype)]
+    out = call(name, inputs, case, backend)
+    assert [tuple(x.shape) for x in given] == [expected] * 3 * bool(expected)
+    want = call(name, inputs, case, 'reference')
+    torch.testing.assert_close(out, want, rtol=0.02, atol=0.02)
 
 
 @EACH
