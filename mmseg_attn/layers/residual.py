@@ -24,7 +24,7 @@ def _by_kernel(name, x, *args):
     if not kernels.can_run(x):
         return None
     run = partial(getattr(kernels, name), x, *args)
-    return attempt((x.device, x.dtype), f'{x.dtype}', run)[1]
+    return attempt((x.device, x.dtype), lambda: f'{x.dtype}', run)[1]
 
 
 def add_residual(x: Tensor, gamma: Tensor, rows: Tensor) -> Tensor:

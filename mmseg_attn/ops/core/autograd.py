@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -35,15 +36,30 @@ class Engine(NamedTuple):
     widens: bool = True
 
 
+def row_step(x: Tensor) -> int | None:
+    """Elements from row to row of channels, if all are so far apart.
+
+    None if they are not, or if the channels do not lie side by side.
+    """
+    return _step_of(x.shape, x.stride())
+
+
+@lru_cache(maxsize=1024)
+def _step_of(shape, strides):
+    step, further = shape[-1], None
+    for n, stride in zip(shape[-2::-1], strides[-2::-1], strict=True):
+        if n > 1:
+            if further is None:
+                step = further = stride
+            if stride != further:
+                return None
+            further = stride * n
+    return step if strides[-1] == 1 else None
+
+
 def pixel_rows(x: Tensor) -> Tensor:
     """The tensor itself if its pixels are rows of a matrix, else a copy."""
-    if x.stride(-1) == 1:
-        try:
-            x.view(-1, x.shape[-1])
-            return x
-        except RuntimeError:  # torch's only way to tell
-            pass
-    return x.contiguous()
+    return x.contiguous() if row_step(x) is None else x
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:

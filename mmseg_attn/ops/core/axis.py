@@ -9,7 +9,7 @@ to autograd, to torch.compile as an operator, and to exporters as plain steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 
 import torch
 from torch import Tensor, library
@@ -108,20 +108,28 @@ def attend_backward(
 
 
 def axis_engine(axes: Sequence[int], scale: float, backend: str) -> Engine:
-    """Attention along axes without autograd.
+    """Attention along axes without autograd, made once for like options.
 
     Args:
         axes, scale: As in :func:`attend`.
         backend: As in :func:`.engines.engine_of`.
     """
+    return _axis_engine(tuple(axes), scale, backend)
 
-    def patterns(query):
+
+@lru_cache(maxsize=256)
+def _axis_engine(axes, scale, backend):
+    @lru_cache(maxsize=256)
+    def lines_of(shape):
         from ..kernels import lines
 
         return [
-            lines.along(query.shape, axis, again)
-            for axis, again in used_axes(axes, query.shape)
+            lines.along(shape, axis, again)
+            for axis, again in used_axes(axes, shape)
         ]
+
+    def patterns(query):
+        return lines_of(query.shape)
 
     torchs = Engine(
         partial(attend, axes=axes, scale=scale),

@@ -61,8 +61,10 @@ def first_that_runs(kernels: Engine, other: Engine) -> Engine:
             query, _, value = tensors[query_at : query_at + 3]
             ran, result = attempt(
                 _kind(query, value),
-                f'{query.dtype} with keys of {query.shape[-1]} and values of '
-                f'{value.shape[-1]} channels',
+                lambda: (
+                    f'{query.dtype} with keys of {query.shape[-1]} and values '
+                    f'of {value.shape[-1]} channels'
+                ),
                 partial(getattr(kernels, name), *tensors, **out),
             )
             return result if ran else getattr(other, name)(*tensors, **out)

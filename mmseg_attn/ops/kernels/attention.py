@@ -9,10 +9,12 @@ copied, and no affinity is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from ..core.autograd import row_step
 from . import tiles
 from .backward import (
     line_gradients,
@@ -20,7 +22,7 @@ from .backward import (
     value_gradients,
 )
 from .forward import attend_crossing_lines, attend_lines
-from .launch import DTYPES, launch, triton
+from .launch import DTYPES, cdiv, launch
 from .lines import Lines
 
 try:
@@ -46,29 +48,27 @@ def limits(query: Tensor, key: Tensor, value: Tensor) -> str | None:
 
 
 def _step(x):
-    """Stride between the rows of channels."""
-    return 0 if x is None else x.view(-1, x.shape[-1]).stride(0)
+    return 0 if x is None else row_step(x)
 
 
 class Problem:
     """What all kernels are told of a line, and how it is divided.
 
     Args:
-        family: Family of kernels.
         lines: Where the groups of positions lie.
-        query, value: Tensors of the problem.
+        found: The tile.
+        widths: Channels of keys and of values.
+        precision: Precision of the products.
     """
 
     def __init__(
-        self, family: str, lines: Lines, query: Tensor, value: Tensor
+        self,
+        lines: Lines,
+        found: tiles.Tile,
+        widths: tuple[int, int],
+        precision: str,
     ):
-        widths = query.shape[-1], value.shape[-1]
-        found = tiles.tile_of(
-            family, query.device, query.element_size(), *widths, lines.length
-        )
         self.lines, self.tile = lines, found
-        narrow = query.dtype != torch.float32
-        precision = 'ieee' if narrow else tiles.precision_of_fp32()
         self.options = dict(
             WIDTH=widths[0],
             VALUE_WIDTH=widths[1],
@@ -81,9 +81,9 @@ class Problem:
             PRECISION=precision,
             num_warps=found.warps,
         )
-        self.launch = dict(on=query, precision=precision, **self.options)
-        self.programs = lines.count * triton.cdiv(lines.length, found.M)
-        self.parts = triton.cdiv(widths[1], found.C)
+        self.launch = dict(precision=precision, **self.options)
+        self.programs = lines.count * cdiv(lines.length, found.M)
+        self.parts = cdiv(widths[1], found.C)
         # Pairs of a query and a key, twice: a product has so many operations
         # for each channel.
         self.pairs = 2 * lines.count * lines.length**2
@@ -98,25 +98,50 @@ class Problem:
             tensors: Each with the rows and the channels of a tile.
         """
         lines = self.lines
-        fits = TensorDescriptor and self.tile.tma and not lines.nested
-        if not fits or any(
-            x.data_ptr() % 16
-            or _step(x) * x.element_size() % 16
-            or not _step(x)
-            for x, _, _ in tensors
-        ):
+        if not (TensorDescriptor and self.tile.tma) or lines.nested:
             return None
-        outer = lines.count // lines.n2
-        return [
-            TensorDescriptor(
-                x,
-                [outer, lines.length, lines.n2, x.shape[-1]],
-                [lines.a0 * s, lines.near * s, s, 1],
-                [1, rows, 1, channels],
+        found = []
+        for x, *sides in tensors:
+            given = row_step(x), x.shape[-1], x.dtype
+            fields = (
+                None if x.data_ptr() % 16 else _fields(lines, *given, *sides)
             )
-            for x, rows, channels in tensors
-            for s in [_step(x)]
-        ]
+            if fields is None:
+                return None
+            # What Triton has found right for the fields is not asked again.
+            found.append(object.__new__(TensorDescriptor))
+            vars(found[-1]).update(fields, base=x)
+        return found
+
+
+@lru_cache(maxsize=1024)
+def _fields(lines, step, width, dtype, rows, channels):
+    """Those of a descriptor but for its tensor; None if it cannot be one."""
+    if not step or step * dtype.itemsize % 16:
+        return None
+    outer = lines.count // lines.n2
+    return vars(
+        TensorDescriptor(
+            torch.empty(0, dtype=dtype, device='meta'),
+            [outer, lines.length, lines.n2, width],
+            [lines.a0 * step, lines.near * step, step, 1],
+            [1, rows, 1, channels],
+        )
+    )
+
+
+def _problem(family, lines, query, value):
+    """The :class:`Problem` of tensors, made once for like ones."""
+    widths = query.shape[-1], value.shape[-1]
+    found = tiles.tile_of(
+        family, query.device, query.element_size(), *widths, lines.length
+    )
+    narrow = query.dtype != torch.float32
+    precision = 'ieee' if narrow else tiles.precision_of_fp32()
+    return _made(lines, found, widths, precision)
+
+
+_made = lru_cache(maxsize=1024)(Problem)
 
 
 def attend(
@@ -146,13 +171,13 @@ def attend(
     out = torch.empty(value.shape, dtype=value.dtype, device=value.device)
     lse = None
     if len(patterns) == 2:
-        p = Problem('forward', max(patterns, key=_length), query, value)
+        p = _problem('forward', max(patterns, key=_length), query, value)
         if p.tile.together and not any(x.nested for x in patterns):
             return out, _attend_crossing(
                 p, query, key, value, out, patterns, scale
             )
     for lines in patterns:
-        p = Problem('forward', lines, query, value)
+        p = _problem('forward', lines, query, value)
         joint = torch.empty(
             (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
         )
@@ -168,7 +193,7 @@ def attend(
             reads=(query, key, value, bias, lse, None if lse is None else out),
             writes=(out, joint),
             flops=p.pairs * (p.parts * query.shape[-1] + value.shape[-1]),
-            TMA=bool(described), STAGES=p.tile.stages, **p.launch,
+            TMA=bool(described), STAGES=p.tile.stages, on=query, **p.launch,
         )  # fmt: skip
         lse = joint
     return out, lse
@@ -190,7 +215,7 @@ def _attend_crossing(p, query, key, value, out, patterns, scale):
     groups = pictures * p.parts
     queue = torch.zeros(1 + groups, dtype=torch.int32, device=out.device)
     tensors = query, key, value, out
-    tiles_of = [x.count * triton.cdiv(x.length, p.tile.M) for x in patterns]
+    tiles_of = [x.count * cdiv(x.length, p.tile.M) for x in patterns]
     pairs = sum(2 * x.count * x.length**2 for x in patterns)
     options = {
         name: option
@@ -209,7 +234,7 @@ def _attend_crossing(p, query, key, value, out, patterns, scale):
         reads=(query, key, value, out, before, queue),
         writes=(out, before, joint, queue),
         flops=pairs * (p.parts * query.shape[-1] + value.shape[-1]),
-        STAGES=p.tile.stages, **options,
+        STAGES=p.tile.stages, on=query, **options,
     )  # fmt: skip
     return joint
 
@@ -268,7 +293,7 @@ def _wide(x):
 def _at_once(
     grad, query, key, value, bias, delta, lse, lines, scale, dq, dk, dv
 ):
-    p = Problem('backward', lines, query, value)
+    p = _problem('backward', lines, query, value)
     width, m, n, c = p.options['D'], p.tile.M, p.tile.N, p.tile.C
     rows = grad, query, key, value
     tiled = [(grad, n, c), (query, n, width), (key, m, width), (value, m, c)]
@@ -291,7 +316,7 @@ def _at_once(
         ),
         writes=(*for_scores, dv),
         flops=p.pairs * products,
-        TMA=bool(described), STAGES=p.tile.stages, **p.launch,
+        TMA=bool(described), STAGES=p.tile.stages, on=query, **p.launch,
     )  # fmt: skip
 
 
@@ -305,7 +330,7 @@ def _in_fixed_order(
         (True, dk, key, query, value, grad),
     ):
         if dx is not None:
-            p = Problem('scores', lines, query, value)
+            p = _problem('scores', lines, query, value)
             launch(
                 score_gradients, [p.programs],
                 *rows, bias, delta, lse, dx, *map(_step, (*rows, dx)),
@@ -313,10 +338,10 @@ def _in_fixed_order(
                 reads=(*rows, bias, delta, lse, dx if later else None),
                 writes=(dx,),
                 flops=p.pairs * (2 * width + value_width),
-                KEYS=keys, num_stages=p.tile.stages, **p.launch,
+                KEYS=keys, num_stages=p.tile.stages, on=query, **p.launch,
             )  # fmt: skip
     if dv is not None:
-        p = Problem('values', lines, query, value)
+        p = _problem('values', lines, query, value)
         rows = grad, query, key
         launch(
             value_gradients, [p.programs * p.parts],
@@ -325,5 +350,5 @@ def _in_fixed_order(
             reads=(*rows, bias, lse, dv if later else None),
             writes=(dv,),
             flops=p.pairs * (p.parts * width + value_width),
-            num_stages=p.tile.stages, **p.launch,
+            num_stages=p.tile.stages, on=query, **p.launch,
         )  # fmt: skip

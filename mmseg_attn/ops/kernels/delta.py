@@ -6,9 +6,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .launch import DTYPES, attempt, jit, launch, reason, tl, triton
+from ..core.autograd import row_step
+from .launch import DTYPES, attempt, cdiv, jit, launch, power, reason, tl
 from .lines import load_rows
 
+_DTYPES = frozenset(DTYPES)
 _ROWS = 16
 _CHANNELS = 256
 
@@ -41,13 +43,10 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
         without Triton, or where it fails: then one warning says why.
     """
     kind = out.device, grad.dtype, out.dtype
-    if reason(out.device) or not set(kind[1:]) <= set(DTYPES):
+    if reason(out.device) or not {*kind[1:]} <= _DTYPES:
         return None
-    try:
-        steps = [x.view(-1, x.shape[-1]).stride() for x in (grad, out)]
-    except RuntimeError:  # torch's only way to tell
-        return None
-    if any(channel != 1 for _, channel in steps):
+    steps = row_step(grad), row_step(out)
+    if None in steps:
         return None
     delta = torch.empty(
         (*out.shape[:-1], 1), dtype=torch.float32, device=out.device
@@ -56,13 +55,13 @@ def row_products_of(grad: Tensor, out: Tensor) -> Tensor | None:
 
     def run():
         launch(
-            row_products, [triton.cdiv(count, _ROWS)],
-            grad, out, delta, steps[0][0], steps[1][0], count,
+            row_products, [cdiv(count, _ROWS)],
+            grad, out, delta, *steps, count,
             on=out, reads=(grad, out), writes=(delta,),
-            WIDTH=width, C=min(triton.next_power_of_2(width), _CHANNELS),
+            WIDTH=width, C=min(power(width), _CHANNELS),
             R=_ROWS, num_warps=4,
         )  # fmt: skip
 
     # It may fail as without a C compiler.
-    ran, _ = attempt(kind, f'{grad.dtype}', run)
+    ran, _ = attempt(kind, lambda: f'{grad.dtype}', run)
     return delta if ran else None

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +76,17 @@ def recorded() -> Iterator[list[Launch]]:
         _record = before
 
 
+# Those of triton are wrapped for kernels: 5 to 10 us a call.
+def cdiv(a: int, b: int) -> int:
+    """How many times b fits into a, rounded up."""
+    return -(-a // b)
+
+
+def power(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << (n - 1).bit_length()
+
+
 def nbytes(*tensors: Tensor | None) -> int:
     """Bytes of the elements of tensors; one that is None has none."""
     return sum(x.numel() * x.element_size() for x in tensors if x is not None)
@@ -120,7 +132,7 @@ def launch(
         )
     if on.is_meta:
         return
-    with torch.cuda.device_of(on):  # Triton takes the current one
+    with _on_device_of(on):
         try:
             kernel[tuple(grid)](*arguments, **options)
         except Exception as error:
@@ -133,16 +145,25 @@ def launch(
             ) from error
 
 
+def _on_device_of(x):
+    """Triton takes the current device."""
+    if x.is_cuda and x.get_device() != torch.cuda.current_device():
+        return torch.cuda.device_of(x)
+    return nullcontext()
+
+
 # What a kernel failed for -> why: it is not compiled again each time.
 failures: dict[tuple, str] = {}
 
 
-def attempt(kind: tuple, whose: str, run: Callable) -> tuple[bool, Any]:
+def attempt(
+    kind: tuple, whose: Callable[[], str], run: Callable
+) -> tuple[bool, Any]:
     """Run kernels that torch can stand in for.
 
     Args:
         kind: What their failure is remembered for.
-        whose: The same in words, for the one warning that says why.
+        whose: Says the same in words, for the one warning that says why.
         run: Launches the kernels; it takes nothing.
 
     Returns:
@@ -154,9 +175,15 @@ def attempt(kind: tuple, whose: str, run: Callable) -> tuple[bool, Any]:
         return True, run()
     except KernelFailed as error:
         failures[kind] = str(error)
-        message = f'{error}: torch is used instead for {whose}'
+        message = f'{error}: torch is used instead for {whose()}'
         warnings.warn(message, stacklevel=3)
         return False, None
+
+
+@lru_cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)
 
 
 def reason(device: torch.device) -> str | None:
@@ -171,6 +198,6 @@ def reason(device: torch.device) -> str | None:
         return f'needs a CUDA device, got {device.type}'
     if torch.version.hip:
         return 'needs an NVIDIA GPU'
-    if torch.cuda.get_device_capability(device) < (8, 0):
+    if capability(device) < (8, 0):
         return 'needs a GPU of compute capability 8.0 or more'
     return None

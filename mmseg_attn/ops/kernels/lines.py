@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from .launch import jit, tl
@@ -52,6 +53,7 @@ class Lines(NamedTuple):
         return self[1:9]
 
 
+@lru_cache(maxsize=1024)
 def along(
     shape: Sequence[int], axis: int, exclude_self: bool = False
 ) -> Lines:
@@ -64,6 +66,7 @@ def along(
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
 def strided(shape: Sequence[int], partition: Sequence[int]) -> Lines:
     """Positions of the same place in all cells of a partition.
 
@@ -81,6 +84,7 @@ def strided(shape: Sequence[int], partition: Sequence[int]) -> Lines:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
 def windows(shape: Sequence[int], partition: Sequence[int]) -> Lines:
     """The cells of a partition; arguments as of :func:`strided`."""
     batch, *_, heads, _ = shape

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import launch as launches
-from .launch import jit, launch, tl, triton
+from .launch import cdiv, jit, launch, tl
 
 # Of pixels and of channels: runs of 128 bytes in bf16 on either side.
 _PIXELS = 64
@@ -112,8 +112,8 @@ def add_residual(x: Tensor, gamma: Tensor, rows: Tensor) -> Tensor:
     launch(
         _add_residual,
         (
-            pictures * triton.cdiv(steps[-1], _PIXELS),
-            triton.cdiv(channels, _CHANNELS),
+            pictures * cdiv(steps[-1], _PIXELS),
+            cdiv(channels, _CHANNELS),
         ),
         *(x, gamma, rows, y, *steps),
         on=rows,
@@ -150,7 +150,7 @@ def residual_backward(
     steps = _geometry(grad)
     launch(
         _residual_backward,
-        (pictures * triton.cdiv(steps[-1], _PIXELS),),
+        (pictures * cdiv(steps[-1], _PIXELS),),
         *(grad, gamma, rows, delta, drows, copy, *steps),
         on=rows,
         reads=(grad, gamma, rows),

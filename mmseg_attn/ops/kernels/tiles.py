@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
 from ..core.device import tf32_is_allowed
-from .launch import triton
+from . import launch
 
 FAMILIES = ('forward', 'backward', 'scores', 'values')
 
@@ -63,7 +64,7 @@ def chosen(family: str, tile: Tile) -> Iterator[None]:
 
 def power(n: int) -> int:
     """The next power of two that is a size of a product."""
-    return max(16, triton.next_power_of_2(n))
+    return max(16, launch.power(n))
 
 
 def precision_of_fp32() -> str:
@@ -71,6 +72,7 @@ def precision_of_fp32() -> str:
     return 'tf32' if tf32_is_allowed() else 'tf32x3'
 
 
+@lru_cache
 def card_of(device: torch.device) -> tuple[int, int]:
     """(compute capability times 10, KiB of shared memory of a program).
 
@@ -78,7 +80,7 @@ def card_of(device: torch.device) -> tuple[int, int]:
     """
     if device.type != 'cuda':
         return 90, 227
-    capability = torch.cuda.get_device_capability(device)
+    capability = launch.capability(device)
     properties = torch.cuda.get_device_properties(device)
     # An older torch does not tell the memory.
     kib = getattr(properties, 'shared_memory_per_block_optin', 99 * 2**10)
@@ -161,11 +163,17 @@ def tile_of(
         width, value_width: Widths of keys and values.
         length: Positions of a line.
     """
-    capability, kib = card_of(device)
+    card, given = card_of(device), _chosen.get(family)
+    return _cut(family, card, given, itemsize, width, value_width, length)
+
+
+@lru_cache(maxsize=1024)
+def _cut(family, card, given, itemsize, width, value_width, length):
+    capability, kib = card
     widest = max(64, power(width))
     found = TABLE[family, itemsize, widest]
     generation = capability // 10 if kib >= 160 else 0
-    tile = _chosen.get(family) or found.get(generation, found[0])
+    tile = given or found.get(generation, found[0])
     most = power(length)
     return tile._replace(
         M=min(tile.M, most),
