@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from statistics import median
 
 import cases
 import torch
@@ -38,15 +37,15 @@ CASES = [
 
 
 def microseconds(run, calls: int) -> float:
-    """Of a call: the median of five rounds."""
+    """Of the processor in a call: the least of ten rounds."""
     run()
     rounds = []
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(10):
+        start = time.process_time()
         for _ in range(calls):
             run()
-        rounds.append((time.perf_counter() - start) / calls)
-    return 1e6 * median(rounds)
+        rounds.append((time.process_time() - start) / calls)
+    return 1e6 * min(rounds)
 
 
 def measure(case: str, dtype: torch.dtype, calls: int) -> list[float]:
