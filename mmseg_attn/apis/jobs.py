@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import UserError
-from ..video import VIDEOS
+from ..video import VIDEOS, Stream, is_stream
 
 PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm')
 PICTURES += ('.tif', '.tiff', '.webp')
@@ -21,7 +21,7 @@ class Job:
     """One input with where its results go.
 
     Attributes:
-        source: Picture or video; of a pair the left picture.
+        source: Picture, video, camera or address; of a pair the left picture.
         name: Its path below the folder it was found in, without ending.
         overlay: Picture or video to be written.
         data: The prediction itself, kind -> file, or for a video the folder of
@@ -29,7 +29,7 @@ class Job:
         right: The right picture of a pair.
     """
 
-    source: Path
+    source: Path | Stream
     name: Path
     overlay: Path | None
     data: dict[str, Path]
@@ -56,7 +56,7 @@ def find_jobs(
     """Find all pictures and videos and say where their results go.
 
     Args:
-        inputs: Files, folders and globs.
+        inputs: Files, folders, globs, numbers of cameras and URLs.
         out: Folder of the results. Paths below an input folder are kept below
             it.
         save: ``'overlay'`` and kinds of predictions. None means all of a
@@ -168,14 +168,18 @@ def _pair(job: Job, right: Path) -> Job:
     return replace(job, right=right)
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
+def _is_video(source: Path | Stream) -> bool:
+    return isinstance(source, Stream) or source.suffix.lower() in VIDEOS
 
 
-def _expand(text: str, skip: list[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield each file with its path below the given folder or glob."""
+def _expand(
+    text: str, skip: list[Path]
+) -> Iterator[tuple[Path | Stream, Path]]:
+    """Yield each source with its path below the given folder or glob."""
     path = Path(text)
-    if path.is_file():
+    if is_stream(text):
+        yield Stream(text), Path(Stream(text).name)
+    elif path.is_file():
         yield path, Path(path.name)
     elif path.is_dir():
         files = [f for f in _walk(path, skip) if _is_media(f)]
@@ -225,7 +229,9 @@ def _refuse_collisions(jobs: list[Job]) -> None:
                     'predict them into different folders (--out).'
                 )
             owners[output] = job.source
-    sources = {job.source.resolve() for job in jobs}
+    sources = {
+        job.source.resolve() for job in jobs if isinstance(job.source, Path)
+    }
     for output, source in owners.items():
         if output.resolve() in sources:
             raise UserError(

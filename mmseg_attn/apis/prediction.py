@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ..errors import UserError
-from .predictors import check_batch_size, input_size
+from .batches import batches, check_batch_size
 from .tasks import check_model, make_predictor, task_of
 
 Picture = str | Path | np.ndarray
@@ -33,7 +33,7 @@ def predict(
             ``tta_pipeline``.
         depth: Bits that 16-bit pictures use, as of
             :func:`~mmseg_attn.datasets.pictures.read_picture`.
-        batch_size: Pictures of one size at a time.
+        batch_size: Pictures at a time; those of one size are gathered.
 
     Returns:
         What the model's predictor gives of a picture, or a list of it: of a
@@ -59,13 +59,10 @@ def predict(
                 f'{expected}, or a list of them.'
             )
     predictor = make_predictor(model, tta, depth)
-    found, batch = [], []
-    for sample in map(predictor.prepare, images):
-        full = len(batch) == batch_size
-        if batch and (full or input_size(sample) != input_size(batch[0])):
-            found += predictor(batch)
-            batch = []
-        batch.append(sample)
-    if batch:
-        found += predictor(batch)
+    found = [None] * len(images)
+    samples = enumerate(map(predictor.prepare, images))
+    for batch in batches(samples, batch_size):
+        places, samples = zip(*batch, strict=True)
+        for place, item in zip(places, predictor(samples), strict=True):
+            found[place] = item
     return found[0] if single else found

@@ -286,35 +286,6 @@ class StereoMatcher(Predictor):
         ]
 
 
-def input_size(sample: Sample) -> tuple:
-    """Size of what the network sees; samples that share it make a batch.
-
-    Args:
-        sample: A prepared picture.
-
-    Returns:
-        The shape, or the shapes of all augmented views.
-    """
-    inputs = sample.data['inputs']
-    views = inputs if isinstance(inputs, list) else [inputs]
-    return tuple(tuple(view.shape) for view in views)
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse what is no number of pictures.
-
-    Args:
-        batch_size: What was given for it.
-
-    Raises:
-        UserError: It is no whole number of at least 1.
-    """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(
-            f'batch_size (--batch-size) must be 1+, got {batch_size!r}.'
-        )
-
-
 def _drop_label_loading(step) -> None:
     """Take the loading of labels out of a TestTimeAug transform."""
     for chain in step.subroutines:

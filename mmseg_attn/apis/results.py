@@ -32,6 +32,7 @@ def open_folder(
         UserError: The folder holds results of other settings, or what was
             not written so.
     """
+    content = json.loads(json.dumps(content))  # tuples become lists
     note = out / 'predict.json'
     earlier = {}
     if note.is_file():

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'inputs',
         nargs='+',
         metavar='INPUT',
-        help='picture, video, folder (searched with its subfolders) or glob',
+        help='picture, video, folder (searched with its subfolders), glob, '
+        'number of a camera (0) or URL of a video (http, rtsp)',
     )
     options.add_out(
         parser, 'predictions', 'folder for overlay/ and mask/ or instances/'
@@ -79,7 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--batch-size',
         type=int,
         default=1,
-        help='pictures at a time (default: %(default)s)',
+        help='pictures at a time, those of one size gathered (default: '
+        '%(default)s)',
+    )
+    add(
+        '--frames',
+        type=int,
+        metavar='N',
+        help='of each video, camera or URL, at most so many frames (default: '
+        'to its end; of a camera or URL to Ctrl-C)',
     )
     add(
         '--tta',
@@ -129,6 +138,7 @@ def main(args: argparse.Namespace) -> int:
         tta=args.tta,
         depth=args.depth,
         batch_size=args.batch_size,
+        frames=args.frames,
         overwrite=args.overwrite,
         stop_on_error=args.stop_on_error,
     )

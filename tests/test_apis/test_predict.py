@@ -19,9 +19,11 @@ from tiny_segmentor import CLASSES, PALETTE, picture
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import outputs as outputs_module
+from mmseg_attn.apis import predict as predict_in_memory
+from mmseg_attn.apis.batches import batches
 from mmseg_attn.apis.jobs import find_jobs
 from mmseg_attn.apis.loading import load_model
-from mmseg_attn.apis.predictors import Segmenter
+from mmseg_attn.apis.predictors import Sample, Segmenter
 from mmseg_attn.apis.results import check_frames
 from mmseg_attn.apis.tasks import make_predictor
 from mmseg_attn.engine.runner import build_runner
@@ -189,18 +191,52 @@ def test_overlay(predict, tmp_path):
     assert Image.open(out / 'overlay/a.jpg').size == (64, 64)
 
 
-def test_batches_give_the_same(predict, tmp_path):
+def test_batches_give_the_same(predict, tmp_path, monkeypatch):
     for seed in range(7):
         size = dict(width=64 if seed in (2, 3, 5, 6) else 80)
         write(tmp_path / 'in' / f'{seed}.png', seed, **size)
     assert predict(tmp_path / 'in') == 0
     shutil.move(tmp_path / 'out', tmp_path / 'single')
+    counts, segment = [], Segmenter.__call__
+
+    def counted(self, samples):
+        counts.append(len(samples))
+        return segment(self, samples)
+
+    monkeypatch.setattr(Segmenter, '__call__', counted)
     assert predict(tmp_path / 'in', '--batch-size', '3') == 0
+    assert counts == [3, 3, 1]  # where each size follows another
     names = files(tmp_path / 'single')
     assert len(names) == 14 and files(tmp_path / 'out') == names
     for name in names:
         single = (tmp_path / 'single' / name).read_bytes()
         assert (tmp_path / 'out' / name).read_bytes() == single, name
+
+
+def test_order_of_a_list(trained):
+    model = load_model(trained.config, trained.checkpoint, device='cpu')
+    shapes = [(64, 64), (64, 80), (64, 64), (80, 64), (64, 80)]
+    pictures = [picture(seed, *shape)[0] for seed, shape in enumerate(shapes)]
+    found = predict_in_memory(model, pictures, batch_size=2)
+    for image, mask in zip(pictures, found, strict=True):
+        np.testing.assert_array_equal(mask, predict_in_memory(model, image))
+
+
+def test_many_sizes_wait_in_bounded_memory():
+    """The size that waits longest goes first, and nothing is lost."""
+    alive = weakref.WeakSet()
+
+    def samples():
+        for number in range(100):
+            sample = Sample(None, {'inputs': torch.zeros(number % 50, 1)})
+            alive.add(sample)
+            assert len(alive) <= 2 * 8 + 2
+            yield number, sample
+            del sample
+
+    numbers = [[key for key, _ in batch] for batch in batches(samples(), 2)]
+    assert numbers[0] == [0]
+    assert sorted(sum(numbers, [])) == list(range(100))
 
 
 def test_kinds_of_pictures(predict, tmp_path):
