@@ -56,6 +56,8 @@ OWN_METHODS = {
     'ea': 'eanet',
     'la': 'lanet',
 }
+# Of those, what detectors have -> what their configs call it.
+OWN_DETECTORS = {'ccnet': 'rcca', 'isa': 'isa', 'ea': 'ea5'}
 # The same for a backbone -> that of the config from which it is made.
 OWN_BACKBONES = {
     'r18': 'r50-d8',

@@ -3,6 +3,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,28 +53,14 @@ class OwnData:
         """Colours of the classes, RGB: the masks' own where they have some."""
         return self.classes.palette or make_palette(len(self.classes.names))
 
-    def short_side(self) -> int:
+    def side(self) -> int:
         """The median of the pictures' shorter sides, in pixels."""
         return int(np.median([min(s) for s in self.sizes.elements()]))
 
     def warnings(self) -> list[str]:
         """What may spoil a training, a line each."""
-        found = []
-        for index, name in enumerate(self.classes.names):
-            train, val = (self.pixels[s][index] for s in ('train', 'val'))
-            if not train and val:
-                found.append(
-                    f'class {name} occurs in validation pictures only, so '
-                    'it cannot be learnt'
-                )
-            elif not train:
-                found.append(f'class {name} never occurs')
-            elif not val:
-                found.append(
-                    f'class {name} is in no validation picture, so its IoU '
-                    'cannot be measured'
-                )
-        return found
+        train, val = (self.pixels[split] for split in ('train', 'val'))
+        return class_warnings(self.classes.names, train, val, 'IoU')
 
     def rare(self) -> list[str]:
         """Names of the classes that few of the training pixels show."""
@@ -84,6 +71,37 @@ class OwnData:
             for name, count in zip(self.classes.names, pixels, strict=True)
             if 0 < count < least
         ]
+
+
+def class_warnings(
+    names: Sequence[str], train: Sequence, val: Sequence, measure: str
+) -> list[str]:
+    """Say which classes cannot be learnt or measured.
+
+    Args:
+        names: Names of the classes.
+        train: How often each occurs in what is trained on.
+        val: The same of what it is validated with.
+        measure: What is measured of a class.
+
+    Returns:
+        A line each.
+    """
+    found = []
+    for name, learnt, seen in zip(names, train, val, strict=True):
+        if not learnt and seen:
+            found.append(
+                f'class {name} occurs in validation pictures only, so it '
+                'cannot be learnt'
+            )
+        elif not learnt:
+            found.append(f'class {name} never occurs')
+        elif not seen:
+            found.append(
+                f'class {name} is in no validation picture, so its '
+                f'{measure} cannot be measured'
+            )
+    return found
 
 
 def read_own_data(

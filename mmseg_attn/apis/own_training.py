@@ -1,26 +1,83 @@
 # Copyright (c) mmseg_attn contributors.
 """Plan a training on somebody's own pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from ..errors import UserError
 from ..files import whole
 from ..markdown import markdown_table
-from .own_config import VALIDATIONS, Recipe, own_config
+from .own_coco import OwnInstances, instance_table, write_own_instances
+from .own_config import own_config
 from .own_data import OwnData, write_own_data
+from .own_detector import own_detector
+from .own_recipe import VALIDATIONS, Recipe
 from .rehearsal import Cost, rehearse
 
-# Sides of crops: what a backbone of stride 32 divides, and what fits.
-STEP, LARGEST = 32, {'cuda': 512, 'cpu': 256}
+# What divides the sides of crops: the stride of a backbone.
+STEP = 32
 # Of the memory that is there, what a training may plan with.
 SHARE = 0.8
 # Of the time, what validations may take, and how many there are at least.
 VALIDATING, FEWEST = 0.15, 2
 # So much less time must 16 bits take on a CPU to be worth their rounding.
 FASTER = 0.9
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a training on one's own pictures learns to predict.
+
+    Attributes:
+        write: Writes what a dataset needs beside the pictures to a folder.
+        config: Makes the config of data, that folder and a recipe.
+        table: Shows the classes of data.
+        largest: Side of crops at most, by the device, in pixels.
+        batch: Pictures in a step by default.
+        precision: Precision of products on a GPU with bfloat16, on another
+            one, and on a CPU where it is faster.
+        strides: Whether the output stride is chosen.
+        scaling: How pictures are scaled: words with a place for the side.
+    """
+
+    write: Callable[[OwnData | OwnInstances, Path], None]
+    config: Callable[[OwnData | OwnInstances, Path, Recipe], Config]
+    table: Callable[[OwnData | OwnInstances], str]
+    largest: dict[str, int]
+    batch: int
+    precision: tuple[str | None, str | None, str | None]
+    strides: bool
+    scaling: str
+
+    def of_device(self) -> dict:
+        """Choose what depends on the device.
+
+        Returns:
+            Arguments of :class:`~mmseg_attn.apis.own_recipe.Recipe`: on a
+            GPU an output stride of 8, which takes some three times as long
+            as 16 does, and products of 16 bits.
+        """
+        if not torch.cuda.is_available():
+            return dict(stride=16)
+        new = torch.cuda.is_bf16_supported(including_emulation=False)
+        return dict(stride=8, amp=self.precision[0 if new else 1])
+
+    def fitting_crop(self, data: OwnData | OwnInstances) -> int:
+        """Choose the side of crops by the pictures and the device.
+
+        Args:
+            data: What was read.
+
+        Returns:
+            Pixels, a multiple of 32.
+        """
+        largest = self.largest['cuda' if torch.cuda.is_available() else 'cpu']
+        side = min(data.side(), largest)
+        return max(2 * STEP, side // STEP * STEP)
 
 
 @dataclass(frozen=True)
@@ -32,12 +89,14 @@ class Plan:
         recipe: What is trained, and how.
         cost: What its first steps cost.
         data: What it is trained on.
+        target: What it learns.
     """
 
     config: Path
     recipe: Recipe
     cost: Cost
-    data: OwnData
+    data: OwnData | OwnInstances
+    target: Target
 
     def seconds(self) -> float:
         """Tell how long all of it takes."""
@@ -55,15 +114,16 @@ class Plan:
             start = recipe.weights
         what = recipe.published or f'{recipe.method} on {recipe.backbone}'
         train, val = (len(data.splits[s]) for s in ('train', 'val'))
+        strides = self.target.strides and not recipe.published
         epochs = recipe.iters * recipe.batch / train
         return [
             f'{what}, from {start}',
             *filter(None, [self.cost.note]),
             f'{train} pictures to train on, {val} to validate with',
-            ('' if recipe.published else f'output stride {recipe.stride}, ')
-            + (f'products in {recipe.amp or "float32"}'),
-            f'crops of {recipe.crop} x {recipe.crop}, {recipe.batch} in a '
-            f'step; pictures scaled to a shorter side of {recipe.crop}',
+            (f'output stride {recipe.stride}, ' if strides else '')
+            + f'products in {recipe.amp or "float32"}',
+            f'{self.target.scaling.format(recipe.crop)}, {recipe.batch} in a '
+            'step',
             f'{recipe.iters} steps ({epochs:.0f} times each picture), '
             f'{recipe.validations} validations',
             f'{self.seconds() / 60:.1f} minutes at {self.cost.step:.2f} s a '
@@ -94,11 +154,35 @@ def class_table(data: OwnData) -> str:
     return markdown_table(header, rows)
 
 
+MASKS = Target(
+    write=write_own_data,
+    config=own_config,
+    table=class_table,
+    largest={'cuda': 512, 'cpu': 256},
+    batch=8,
+    precision=('bfloat16', 'float16', 'bfloat16'),
+    strides=True,
+    scaling='crops of {0} x {0} of pictures scaled to a shorter side of {0}',
+)
+INSTANCES = Target(
+    write=write_own_instances,
+    config=own_detector,
+    table=instance_table,
+    largest={'cuda': 1024, 'cpu': 320},
+    batch=4,
+    # mmcv's RoIAlign has no bfloat16.
+    precision=('float16', 'float16', None),
+    strides=False,
+    scaling='pictures scaled to a longer side of {0}',
+)
+
+
 def plan_training(
-    data: OwnData,
+    data: OwnData | OwnInstances,
     out: Path,
     recipe: Recipe,
     *,
+    target: Target = MASKS,
     minutes: float | None = None,
     epochs: float | None = None,
 ) -> Plan:
@@ -109,6 +193,7 @@ def plan_training(
         out: Folder of the training. It gets ``data`` and ``config.py``.
         recipe: What is trained, and how. Its batch is made smaller where the
             memory does not suffice.
+        target: What is learnt, as the data have it.
         minutes: Time to fit the number of steps to.
         epochs: How often each picture is to be seen, instead of it.
 
@@ -119,8 +204,12 @@ def plan_training(
         UserError: The time is too short, or the first steps fail.
     """
     folder = out / 'data'
-    write_own_data(data, folder)
-    recipe, cost = _measured(data, folder, recipe)
+    target.write(data, folder)
+
+    def config(recipe: Recipe) -> Config:
+        return target.config(data, folder, recipe)
+
+    recipe, cost = _measured(config, recipe, target.precision[-1])
     pictures = len(data.splits['val'])
     if epochs is not None:
         steps = round(epochs * len(data.splits['train']) / recipe.batch)
@@ -140,56 +229,27 @@ def plan_training(
         recipe = replace(
             recipe, iters=int(left / cost.step), validations=count
         )
-    cfg = own_config(data, folder, recipe)
+    cfg = config(recipe)
     cfg.work_dir = str(out / 'run')
     path = out / 'config.py'
     with whole(path) as partial:
         cfg.dump(partial)
-    return Plan(path, recipe, cost, data)
+    return Plan(path, recipe, cost, data, target)
 
 
 def _measured(
-    data: OwnData, folder: Path, recipe: Recipe
+    config: Callable[[Recipe], Config], recipe: Recipe, narrow: str | None
 ) -> tuple[Recipe, Cost]:
     """A recipe whose batch fits, in the faster precision, and its cost."""
-    cost = rehearse(own_config(data, folder, recipe))
+    cost = rehearse(config(recipe))
     while recipe.batch > 2 and _too_large(cost):
         recipe = replace(recipe, batch=recipe.batch // 2)
-        cost = rehearse(own_config(data, folder, recipe))
-    if not torch.cuda.is_available() and recipe.amp is None:
-        narrow = replace(recipe, amp='bfloat16')
-        other = rehearse(own_config(data, folder, narrow))
+        cost = rehearse(config(recipe))
+    if narrow and recipe.amp is None and not torch.cuda.is_available():
+        other = rehearse(config(replace(recipe, amp=narrow)))
         if other.step < FASTER * cost.step:
-            return narrow, other
+            return replace(recipe, amp=narrow), other
     return recipe, cost
-
-
-def fitting_crop(data: OwnData) -> int:
-    """Choose the side of crops by the pictures and the device.
-
-    Args:
-        data: What was read.
-
-    Returns:
-        Pixels, a multiple of 32.
-    """
-    largest = LARGEST['cuda' if torch.cuda.is_available() else 'cpu']
-    side = min(data.short_side(), largest)
-    return max(2 * STEP, side // STEP * STEP)
-
-
-def of_device() -> dict:
-    """Choose what depends on the device.
-
-    Returns:
-        Arguments of :class:`~mmseg_attn.apis.own_config.Recipe`: on a GPU an
-        output stride of 8, which takes some three times as long as 16 does,
-        and products of 16 bits.
-    """
-    if not torch.cuda.is_available():
-        return dict(stride=16)
-    wide = torch.cuda.is_bf16_supported(including_emulation=False)
-    return dict(stride=8, amp='bfloat16' if wide else 'float16')
 
 
 def _too_large(cost: Cost) -> bool:

@@ -6,12 +6,13 @@ from .check_setup import CheckSetupHook
 from .clip_visualization import ClipVisualizationHook
 from .replay import ReplayHook, ReplaySampler
 from .safe_checkpoint import SafeCheckpointHook
-from .validation_sheet import ValidationSheetHook
+from .validation_sheet import InstanceSheetHook, ValidationSheetHook
 
 __all__ = [
     'BFloat16OptimWrapper',
     'CheckSetupHook',
     'ClipVisualizationHook',
+    'InstanceSheetHook',
     'ReplayHook',
     'ReplaySampler',
     'SafeCheckpointHook',

@@ -13,11 +13,12 @@ from PIL import Image
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import own_training
-from mmseg_attn.apis.own_config import Recipe, own_config
+from mmseg_attn.apis.own_config import own_config
 from mmseg_attn.apis.own_data import read_own_data, write_own_data
+from mmseg_attn.apis.own_recipe import Recipe
 from mmseg_attn.apis.own_training import (
+    MASKS,
     class_table,
-    fitting_crop,
     plan_training,
 )
 from mmseg_attn.apis.rehearsal import Cost
@@ -69,7 +70,7 @@ def test_what_is_read_is_what_is_there(folder):
         (2 * 90 + 80) * 40,
     ]
     assert data.pictures['train'].tolist() == [3, 3]
-    assert data.warnings() == [] and fitting_crop(data) == 64
+    assert data.warnings() == [] and MASKS.fitting_crop(data) == 64
     assert '| foreground | 57.1 % | 3 |' in class_table(data)
 
 
@@ -204,7 +205,7 @@ def test_plan_of_minutes(folder, monkeypatch, kind):
     [
         ((), 'expected a config, or --images'),
         (('x.py', '--images', 'a', '--masks', 'b'), 'expected a config, or'),
-        (('--images', 'a'), '--images needs --masks'),
+        (('--images', 'a'), '--images needs either --masks'),
         (('--images', 'a', '--masks', 'b'), 'pictures does not exist: a'),
         (
             ('--images', 'images', '--masks', 'masks', '--out', 'masks/mine'),
