@@ -23,7 +23,7 @@ COMMANDS = {
     'test': 'measure a model on the test data of a config',
     'browse': 'draw samples of a dataset with their labels',
     'flops': 'count the parameters and operations of a segmentor',
-    'labels': 'count the labels of a config, find bad ones',
+    'labels': 'count the labels of data, find bad ones',
     'zoo': 'list, download and check trained models',
     'predict': 'segment pictures or videos, detect, match pairs',
     'worst': 'find the pictures that a model does worst',

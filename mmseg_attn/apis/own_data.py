@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets.class_info import read_class_info
 from ..datasets.mask_classes import (
     IGNORED,
     MaskClasses,
     MaskSurvey,
-    find_class_file,
+    find_class_list,
 )
 from ..datasets.masks import read_mask
 from ..datasets.pairs import Pair, find_pairs, read_pair, split_pairs
@@ -135,9 +134,7 @@ def read_own_data(
     """
     pairs, notes = find_pairs(images, masks)
     splits, more = split_pairs(pairs, np.random.RandomState(seed), {})
-    where = '--classes'
-    if classes is None and (path := find_class_file(masks)):
-        classes, where = read_class_info(path), str(path)
+    classes, where = find_class_list(masks, classes)
     survey = MaskSurvey()
     sizes, counted = Counter(), {}
     with make_progress() as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,12 +178,61 @@ def add_pictures(parser: argparse._ActionsContainer) -> None:
     add('--masks', type=Path, help='their masks, of the same names')
 
 
+def add_classes(parser: argparse._ActionsContainer) -> None:
+    """Add ``--classes``, to be read by :func:`read_classes`."""
+    parser.add_argument(
+        '--classes',
+        metavar='FILE|A,B',
+        help='names of the classes: with commas, or a file with one in each '
+        "line or with a dataset.json's content (default: those of a "
+        'dataset.json in or beside the masks, else the values found)',
+    )
+
+
+def read_classes(args: argparse.Namespace) -> dict | None:
+    """Read what ``--classes`` says, None where it is not given.
+
+    Raises:
+        UserError: Fewer than two names.
+    """
+    from ..datasets.mask_classes import read_class_names
+
+    return read_class_names(args.classes) if args.classes else None
+
+
+def check_folders(args: argparse.Namespace) -> None:
+    """Refuse ``--images`` beside a config, and either without its other.
+
+    Args:
+        args: With ``config`` and what :func:`add_pictures` adds.
+
+    Raises:
+        UserError: Neither a config nor pictures are given, or both, or one
+            folder alone.
+    """
+    given = args.images is not None, args.masks is not None
+    if given != (args.config is None,) * 2:
+        raise UserError(
+            'expected a config, or --images and --masks of your own.'
+        )
+
+
 def add_trials(parser: argparse.ArgumentParser) -> None:
     """Add the options of what runs trials, without ``--device``."""
     add = parser.add_argument
     add_pictures(parser)
     add('--iters', type=int, help='training iterations of each model')
     add_depth(parser)
+
+
+def print_next(*words: object) -> None:
+    """Print the command that comes next, to be typed where the user stands.
+
+    Args:
+        *words: The command and its arguments; None is left out.
+    """
+    given = [str(word) for word in words if word is not None]
+    print(f'Next: python -m mmseg_attn {shlex.join(given)}')
 
 
 def conversion_parser(doc: str) -> argparse.ArgumentParser:

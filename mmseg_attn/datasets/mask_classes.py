@@ -69,8 +69,33 @@ class MaskClasses:
         Raises:
             UserError: A mask has a value that is none of them.
         """
-        check_class_info(about, where)
+        values = self.values_of(about, where)
         names = [str(name) for name in about['classes']]
+        for value in self.values:
+            if value not in values:
+                raise UserError(
+                    _no_class('the masks hold', value, names, where)
+                )
+        palette = [list(c)[:3] for c in about.get('palette') or []]
+        own = self.palette if len(self.values) == len(names) else None
+        return replace(
+            self, values=values, names=names, palette=palette or own
+        )
+
+    def values_of(self, about: dict, where: str) -> list[int]:
+        """Tell what stands for each class of a list in masks like these.
+
+        Args:
+            about: The list, as of :meth:`named`.
+            where: What to call it.
+
+        Returns:
+            A value for each class, in the list's order.
+
+        Raises:
+            UserError: The list cannot be used, or says no colours.
+        """
+        check_class_info(about, where)
         palette = [list(c)[:3] for c in about.get('palette') or []]
         if self.values[0] < 0:
             if not palette:
@@ -80,24 +105,11 @@ class MaskClasses:
                     'with {"classes": [...], "palette": [[r, g, b], ...]}.'
                 )
             codes = np.array(palette) @ np.array([1 << 16, 1 << 8, 1])
-            values = (-1 - codes).tolist()
-        elif self.values == [0, IGNORED] and len(names) == 2:
-            values = self.values  # black and white
-        else:
-            values = list(range(len(names)))
-        unknown = [v for v in self.values if v not in values]
-        if unknown:
-            value = unknown[0]
-            shown = f'the colour {_rgb([value])[0].tolist()}'
-            raise UserError(
-                f'the masks hold {shown if value < 0 else value}, which is '
-                f'none of the {len(names)} classes of {where}: '
-                f'{", ".join(names)}.'
-            )
-        own = self.palette if len(self.values) == len(names) else None
-        return replace(
-            self, values=values, names=names, palette=palette or own
-        )
+            return (-1 - codes).tolist()
+        count = len(about['classes'])
+        if self.values == [0, IGNORED] and count == 2:
+            return self.values  # black and white
+        return list(range(count))
 
 
 class MaskSurvey:
@@ -169,6 +181,28 @@ class MaskSurvey:
         palette = _palette(values, self._found[0][0])
         return MaskClasses(values, _names(values), palette, ignored, grey)
 
+    def strangers(self, about: dict, where: str) -> list[str]:
+        """Name each mask with a value that is no class of a list.
+
+        Args:
+            about: The list, as of :meth:`MaskClasses.named`.
+            where: What to call it.
+
+        Returns:
+            A line each.
+
+        Raises:
+            UserError: The masks or the list cannot be understood.
+        """
+        found = self.classes()
+        known = found.values_of(about, where) + [IGNORED] * found.ignored
+        names = [str(name) for name in about['classes']]
+        return [
+            _no_class(f'{path} holds', value, names, where)
+            for path, values in self._found
+            for value in values[~np.isin(values, known)][:1].tolist()
+        ]
+
     def _refuse_two_kinds(self) -> None:
         """Refuse masks of which some draw the object with 1, some with 255."""
         survey = LabelSurvey(('background', 'foreground'), IGNORED)
@@ -178,19 +212,29 @@ class MaskSurvey:
             raise UserError(line)
 
 
-def find_class_file(masks: Path) -> Path | None:
-    """Find the ``dataset.json`` that says what masks show.
+def find_class_list(
+    masks: Path, given: dict | None
+) -> tuple[dict | None, str]:
+    """Find the list that says what masks show.
 
     Args:
-        masks: Folder of masks. The file is in it, or beside it.
+        masks: Folder of masks. A ``dataset.json`` is in it, or beside it.
+        given: The content of such a file, from the user, instead.
 
     Returns:
-        The file, None where there is none.
+        ``classes`` and what else is said, None where nothing is; and what to
+        call it.
+
+    Raises:
+        UserError: The file names no classes.
     """
+    if given is not None:
+        return given, '--classes'
     for folder in (masks, masks.parent):
-        if (folder / 'dataset.json').is_file():
-            return folder / 'dataset.json'
-    return None
+        path = folder / 'dataset.json'
+        if path.is_file():
+            return read_class_info(path), str(path)
+    return None, ''
 
 
 def read_class_names(text: str) -> dict:
@@ -221,6 +265,14 @@ def read_class_names(text: str) -> dict:
             'between them, or a file with a name in each line.'
         )
     return {'classes': names}
+
+
+def _no_class(who: str, value: int, names: Sequence[str], where: str) -> str:
+    shown = f'the colour {_rgb([value])[0].tolist()}' if value < 0 else value
+    return (
+        f'{who} {shown}, which is none of the {len(names)} classes of '
+        f'{where}: {", ".join(names)}.'
+    )
 
 
 def _rgb(labels: Sequence[int]) -> np.ndarray:

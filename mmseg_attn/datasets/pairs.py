@@ -50,20 +50,41 @@ def find_pairs(images: Path, masks: Path) -> tuple[list[Pair], list[str]]:
         UserError: A folder is missing or empty, a picture has no mask, or
             two files have one name.
     """
-    pictures = _find_files(images, PICTURE_SUFFIXES, 'pictures')
-    labels = _find_files(masks, MASK_SUFFIXES, 'masks')
-    missing = [key for key in pictures if key not in labels]
+    pairs, missing, notes = match_files(images, masks)
     if missing:
         more = f' ({len(missing)} pictures lack one)' * (len(missing) > 1)
-        raise UserError(
-            f'no mask for {pictures[missing[0]]}: expected '
-            f'{masks / missing[0]}.png{more}'
-        )
-    notes = []
-    unused = len(labels) - len(pictures)
+        raise UserError(f'{missing[0]}{more}')
+    return pairs, notes
+
+
+def match_files(
+    images: Path, masks: Path
+) -> tuple[list[Pair], list[str], list[str]]:
+    """Match pictures and masks by their names.
+
+    Args:
+        images: Folder of pictures, searched to any depth.
+        masks: Folder of masks.
+
+    Returns:
+        The pairs in the order of their names, a line for each picture that
+        has no mask, and remarks to be shown.
+
+    Raises:
+        UserError: A folder is missing or empty, or two files have one name.
+    """
+    pictures = _find_files(images, PICTURE_SUFFIXES, 'pictures')
+    labels = _find_files(masks, MASK_SUFFIXES, 'masks')
+    pairs, missing, notes = [], [], []
+    for key, path in pictures.items():
+        if key in labels:
+            pairs.append(Pair(key, path, labels[key]))
+        else:
+            missing.append(f'no mask for {path}: expected {masks / key}.png')
+    unused = len(labels) - len(pairs)
     if unused:
         notes.append(f'Note: {unused} masks have no picture and are not used.')
-    return [Pair(key, pictures[key], labels[key]) for key in pictures], notes
+    return pairs, missing, notes
 
 
 def _find_files(

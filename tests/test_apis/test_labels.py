@@ -168,3 +168,66 @@ def test_of_a_detector(tmp_path, capsys):
         main(['labels', name, *options])
     with pytest.raises(SystemExit, match='is of a detector'):
         main(['worst', name, 'none.pth'])
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """Folders of their own, named as the command is to name them."""
+    write_dataset(tmp_path, 5)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path, ['labels', '--images', 'images', '--masks', 'masks']
+
+
+def test_raw_folders_need_no_config(raw, capsys):
+    folder, call = raw
+    (folder / 'dataset.json').write_text('{"classes": ["sand", "ship"]}')
+    assert main(call) == 0
+    out = capsys.readouterr().out
+    assert re.search(r'\| ship +\| +\d+\.\d % +\| 4 ', out)
+    assert 'Good.' in out
+    assert out.endswith(
+        'Next: python -m mmseg_attn train --images images --masks masks\n'
+    )
+    assert main([*call, '--classes', 'a,b,un seen']) == 0
+    out = capsys.readouterr().out
+    assert 'Warning: class un seen never occurs.' in out
+    assert 'No problem, but see above.' in out and 'sand' not in out
+    assert out.endswith("masks --classes 'a,b,un seen'\n")
+
+
+def test_every_fault_of_raw_folders_is_found(raw, capsys):
+    folder, call = raw
+    wrong = np.zeros((64, 64), np.uint8)
+    for name, value in (('0', 7), ('1', 9)):
+        wrong[3, :5] = value
+        cv2.imwrite(f'masks/{name}.png', wrong)
+    cv2.imwrite('masks/2.png', np.zeros((64, 60), np.uint8))
+    (folder / 'images/3.png').write_bytes(b'no picture')
+    (folder / 'masks/4.png').unlink()
+    assert main([*call, '--classes', 'sand,ship']) == 1
+    out = capsys.readouterr().out
+    for expected in (
+        'masks/0.png holds 7, which is none of the 2 classes of --classes',
+        'masks/1.png holds 9, which is none',
+        'images/2.png has 64 x 64 pixels, but its mask masks/2.png has 60',
+        'images/3.png',
+        'no mask for images/4.png: expected masks/4.png',
+        '5 problems.',
+    ):
+        assert expected in out
+    assert 'Next:' not in out
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ([], 'expected a config, or --images and --masks'),
+        (['tiny.py', '--images', 'a', '--masks', 'b'], 'expected a config'),
+        (['--images', 'a'], 'expected a config, or --images and --masks'),
+        (['tiny.py', '--classes', 'a,b'], '--classes is for --images'),
+        (['--images', 'a', '--masks', 'b'], 'folder of pictures does not'),
+    ],
+)
+def test_labels_takes_a_config_or_folders(args, message):
+    with pytest.raises(SystemExit, match=message):
+        main(['labels', *args])
