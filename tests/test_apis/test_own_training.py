@@ -2,6 +2,7 @@
 """From folders of pictures and masks to a trained model."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -165,6 +166,26 @@ def test_a_published_model_keeps_its_form(folder):
     assert model.auxiliary_head.num_classes == 2
     assert model.backbone.strides == (1, 2, 1, 1)
     assert model.test_cfg == dict(mode='whole')
+
+
+def test_from_names_the_config_and_not_the_weights(
+    folder, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    name = 'isanet_r50-d8_4xb4-80k_ade20k-512x512'
+    row = SimpleNamespace(name=name)
+    monkeypatch.setattr('mmseg_attn.apis.zoo.find_row', lambda _: row)
+    found = (folder / 'w.pth', 'as published')
+    monkeypatch.setattr('mmseg_attn.apis.zoo.download', lambda *_: found)
+    cost = Cost(step=1, picture=1, start=1, memory=1)
+    monkeypatch.setattr(own_training, 'rehearse', lambda _: cost)
+    call = ['train', '--images', 'images', '--masks', 'masks', '--dry-run']
+    main([*call, '--from', name])
+    said = capsys.readouterr().out
+    assert f'{name}, from {folder / "w.pth"}' in said
+    assert said.endswith('mmseg_attn train work_dirs/mine/config.py\n')
+    cfg = Config.fromfile('work_dirs/mine/config.py')
+    assert cfg.load_from == str(folder / 'w.pth')
 
 
 # (seconds of a step and of a validation picture in fp32, the same in bf16)
