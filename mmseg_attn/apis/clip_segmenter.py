@@ -14,7 +14,7 @@ from torch import nn
 from ..datasets.clips import clip_paths
 from ..errors import UserError
 from ..models.decode_heads.cc_head_3d import middle
-from .predictors import Sample, Segmenter
+from .predictors import Sample, ScoredMap, Segmenter
 from .test_pipelines import test_dataset
 
 
@@ -99,7 +99,7 @@ class ClipSegmenter(Segmenter):
     @torch.inference_mode()
     def stream(
         self, frames: Iterable[np.ndarray], batch_size: int = 1
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | ScoredMap]]:
         """Segment a video of any length in bounded memory.
 
         The backbone sees each frame once: what it makes of those in reach of
@@ -150,7 +150,7 @@ class ClipSegmenter(Segmenter):
 
     def _segment(
         self, kept: dict, number: int, last: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray | ScoredMap]:
         """A frame and its class map, from what is kept of its clip."""
         numbers = [
             min(max(number + self.step * (i - self.label_frame), 0), last)
@@ -169,4 +169,4 @@ class ClipSegmenter(Segmenter):
         reduced = [item[3] for item in clip]
         logits = self.model.decode_frames(x, reduced, metas)
         (result,) = self.model.postprocess_result(logits, data_samples)
-        return frame, self.class_map(sample, result)
+        return frame, self.take(sample, result)

@@ -19,6 +19,7 @@ from .batches import batches
 from .jobs import Job
 from .outputs import Output
 from .predictors import Predictor, Sample
+from .region_files import Origin
 from .results import check_frames
 
 # What one bad picture may raise; anything else is a bug and stops the run.
@@ -100,7 +101,8 @@ class FileRun:
     ) -> None:
         for kind, file in job.data.items():
             with whole(file) as path:
-                self.output.save(kind, path, found)
+                origin = Origin(job.file_name, job.source)
+                self.output.save(kind, path, found, origin)
         if job.overlay:
             listed = self.output.classes_in(found)
             shown = self.output.draw(picture, found, listed)
@@ -131,8 +133,12 @@ class FileRun:
                 frames, self.batch_size
             ):
                 for kind, folder in folders.items():
-                    name = f'{count:06d}{endings[kind]}'
-                    self.output.save(kind, folder / name, item)
+                    path = folder / f'{count:06d}{endings[kind]}'
+                    # As a program that takes videos apart names them.
+                    picture = path.with_suffix('.png')
+                    name = f'{job.name.as_posix()}/{picture.name}'
+                    origin = Origin(name, picture)
+                    self.output.save(kind, path, item, origin)
                 if writer:
                     listed |= self.output.classes_in(item)
                     shown = self.output.draw(picture, item, listed)

@@ -41,6 +41,13 @@ class Job:
         return _is_video(self.source)
 
     @property
+    def file_name(self) -> str:
+        """The source's path below the folder it was found in."""
+        if isinstance(self.source, Stream):
+            return self.source.name
+        return f'{self.name.as_posix()}{self.source.suffix}'
+
+    @property
     def outputs(self) -> list[Path]:
         """All files that the job writes."""
         return [*([self.overlay] if self.overlay else []), *self.data.values()]
@@ -52,6 +59,7 @@ def find_jobs(
     save: Sequence[str] | None = None,
     overlay_format: str = 'jpg',
     endings: Mapping[str, str] = MappingProxyType({'mask': '.png'}),
+    on_request: Sequence[str] = (),
 ) -> list[Job]:
     """Find all pictures and videos and say where their results go.
 
@@ -60,10 +68,11 @@ def find_jobs(
         out: Folder of the results. Paths below an input folder are kept below
             it.
         save: ``'overlay'`` and kinds of predictions. None means all of a
-            picture and the overlay of a video.
+            picture but those on request, and the overlay of a video.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
         endings: What the predictions themselves are called, and their folder
             -> the ending of their files.
+        on_request: Those of them that must be named.
 
     Returns:
         In the order of the inputs, sorted within a folder.
@@ -86,6 +95,7 @@ def find_jobs(
         for source, name in _expand(text, list(folders.values())):
             found[source, name] = None
 
+    common = [kind for kind in kinds if kind not in on_request]
     stems = Counter((name.with_suffix(''), _is_video(s)) for s, name in found)
     jobs = []
     for source, name in found:
@@ -97,7 +107,7 @@ def find_jobs(
         ends['overlay'] = '.mp4' if video else f'.{overlay_format}'
         outputs = {
             kind: folders[kind] / f'{stem}{ends[kind]}'
-            for kind in save or (['overlay'] if video else kinds)
+            for kind in save or (['overlay'] if video else common)
         }
         plain = name.with_suffix('')
         jobs.append(Job(source, plain, outputs.pop('overlay', None), outputs))

@@ -3,7 +3,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,24 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from ..datasets.disparity_files import write_pfm, write_png
+from ..errors import UserError, near
 from ..visualization import draw_disparity
 from ..visualization.instances import InstancePainter
 from ..visualization.overlay import Legend, overlay, save_mask
+from ..visualization.region_names import write_names
 from .calibration import Calibration
+from .predictors import ScoredMap
+from .region_files import (
+    Origin,
+    areas,
+    coco,
+    labelme,
+    place_from,
+    write_json,
+)
+
+# Types of a file of scores.
+SCORE_TYPES = ('uint8', 'float16')
 
 
 @dataclass(frozen=True)
@@ -27,12 +41,23 @@ class Look:
         legend: Whether classes are named, or a scale stands, beside a picture.
         calibration: Calibration of the pair of a stereo network, to give
             depth.
+        names: Whether a segmentor's regions bear the names of their classes.
+        clear: Names of a segmentor's classes that are left as they are: no
+            colour, no name, no polygon. ``''`` is the class called background,
+            else the first one.
+        tolerance: How far polygons may leave the regions' outlines, in pixels.
+        score_type: Type of a segmentor's soft scores, ``'uint8'`` or
+            ``'float16'``.
     """
 
     opacity: float = 0.5
     score: float = 0.3
     legend: bool = True
     calibration: Calibration | None = None
+    names: bool = False
+    clear: tuple[str, ...] = ()
+    tolerance: float = 1.0
+    score_type: str = 'uint8'
 
 
 class Output(ABC):
@@ -41,7 +66,12 @@ class Output(ABC):
     Args:
         meta: ``classes`` and ``palette`` of the model.
         look: How results are to look.
+
+    Attributes:
+        on_request: Kinds of results that are saved when they are named alone.
     """
+
+    on_request: Sequence[str] = ()
 
     def __init__(self, meta: dict, look: Look) -> None:
         self.meta, self.look = meta, look
@@ -56,8 +86,17 @@ class Output(ABC):
         """Find the indices of the classes that occur in a prediction."""
 
     @abstractmethod
-    def save(self, kind: str, path: Path, found: object) -> None:
-        """Write one kind of result of a prediction."""
+    def save(
+        self, kind: str, path: Path, found: object, origin: Origin
+    ) -> None:
+        """Write one kind of result of a prediction.
+
+        Args:
+            kind: One of :meth:`endings`.
+            path: The file.
+            found: The prediction.
+            origin: The picture that it is of.
+        """
 
     @abstractmethod
     def draw(
@@ -76,32 +115,96 @@ class Output(ABC):
 
 
 class MaskOutput(Output):
-    """Class maps of a segmentor: (H, W) class indices."""
+    """Class maps of a segmentor: (H, W) class indices, perhaps with scores."""
+
+    on_request = ('scores', 'areas', 'coco', 'labelme')
 
     def __init__(self, meta: dict, look: Look) -> None:
         super().__init__(meta, look)
         self.legend = look.legend and Legend(meta['classes'], meta['palette'])
+        self.clear = sorted({self._index(name) for name in look.clear})
+
+    def _index(self, name: str) -> int:
+        names = list(map(str, self.meta['classes']))
+        if not name:
+            lower = [text.lower() for text in names]
+            return lower.index('background') if 'background' in lower else 0
+        if name not in names:
+            raise UserError(
+                f'the class to be left clear (--clear), {name!r}, is none of '
+                f'{", ".join(names)}.{near(name, names)}'
+            )
+        return names.index(name)
 
     @staticmethod
     def endings(look: Look) -> dict[str, str]:
         """Kinds of files beside the overlay, and their endings."""
-        return {'mask': '.png'}
+        json_files = dict.fromkeys(('areas', 'coco', 'labelme'), '.json')
+        return {'mask': '.png', 'scores': '.npz'} | json_files
 
-    def classes_in(self, found: np.ndarray) -> set[int]:
-        """Numbers of the classes that were found."""
-        return set(np.unique(found).tolist())
+    def classes_in(self, found: np.ndarray | ScoredMap) -> set[int]:
+        """Numbers of the classes that were found, but for clear ones."""
+        labels = np.unique(_mask_of(found)).tolist()
+        return set(labels) - set(self.clear)
 
-    def save(self, kind: str, path: Path, found: np.ndarray) -> None:
-        """Write an index picture."""
-        save_mask(path, found, self.meta['palette'])
+    def save(
+        self,
+        kind: str,
+        path: Path,
+        found: np.ndarray | ScoredMap,
+        origin: Origin,
+    ) -> None:
+        """Write an index picture, scores, areas or polygons."""
+        mask, classes = _mask_of(found), self.meta['classes']
+        shapes = sorted(self.classes_in(found)), self.look.tolerance
+        if kind == 'mask':
+            save_mask(path, mask, self.meta['palette'])
+        elif kind == 'scores':
+            save_scores(path, found.scores, self.look.score_type, classes)
+        elif kind == 'areas':
+            write_json(path, areas(mask, classes))
+        elif kind == 'coco':
+            write_json(path, coco(mask, classes, *shapes, origin.name))
+        else:
+            picture = place_from(path.parent, origin.path)
+            write_json(path, labelme(mask, classes, *shapes, picture))
 
     def draw(
-        self, picture: np.ndarray, found: np.ndarray, listed: Iterable[int]
+        self,
+        picture: np.ndarray,
+        found: np.ndarray | ScoredMap,
+        listed: Iterable[int],
     ) -> np.ndarray:
-        """Draw the classes, with the legend if one is wanted."""
-        palette, opacity = self.meta['palette'], self.look.opacity
-        shown = overlay(picture, found, palette, opacity)
+        """Draw the classes, with names or the legend if they are wanted."""
+        mask, look = _mask_of(found), self.look
+        shown = overlay(
+            picture, mask, self.meta['palette'], look.opacity, self.clear
+        )
+        if look.names:
+            labels = self.classes_in(found)
+            shown = write_names(shown, mask, self.meta['classes'], labels)
         return self.legend.add(shown, sorted(listed)) if self.legend else shown
+
+
+def save_scores(
+    path: str | Path, scores: np.ndarray, dtype: str, classes: Sequence[str]
+) -> None:
+    """Save the scores of all classes.
+
+    Args:
+        path: Where to, ending in ``.npz``.
+        scores: (classes, H, W) of 0 to 1.
+        dtype: ``'uint8'``, of which 255 is a score of 1, or ``'float16'``.
+        classes: Names of the classes.
+    """
+    if dtype == 'uint8':
+        scores = np.rint(255 * scores)
+    names = np.array(list(map(str, classes)))
+    np.savez_compressed(path, scores=scores.astype(dtype), classes=names)
+
+
+def _mask_of(found: np.ndarray | ScoredMap) -> np.ndarray:
+    return found.mask if isinstance(found, ScoredMap) else found
 
 
 class InstanceOutput(Output):
@@ -123,7 +226,9 @@ class InstanceOutput(Output):
         """Numbers of the classes that were found."""
         return set(self._kept(found).labels.tolist())
 
-    def save(self, kind: str, path: Path, found: InstanceData) -> None:
+    def save(
+        self, kind: str, path: Path, found: InstanceData, origin: Origin
+    ) -> None:
         """Write the instances as JSON, best first.
 
         Each has ``class``, ``score``, ``bbox`` (x, y, width, height in
@@ -166,7 +271,9 @@ class DisparityOutput(Output):
         """Numbers of the classes that were found."""
         return set()
 
-    def save(self, kind: str, path: Path, found: np.ndarray) -> None:
+    def save(
+        self, kind: str, path: Path, found: np.ndarray, origin: Origin
+    ) -> None:
         """Write disparities in pixels, or depth in the baseline's unit."""
         if kind == 'png':
             write_png(path, found)

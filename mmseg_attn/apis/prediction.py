@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import UserError
 from .batches import batches, check_batch_size
+from .predictors import Segmenter
 from .tasks import check_model, make_predictor, task_of
 
 Picture = str | Path | np.ndarray
@@ -21,6 +22,7 @@ def predict(
     tta: bool = False,
     depth: int | None = None,
     batch_size: int = 1,
+    scores: bool = False,
 ) -> object:
     """Predict one picture, or several.
 
@@ -34,6 +36,8 @@ def predict(
         depth: Bits that 16-bit pictures use, as of
             :func:`~mmseg_attn.datasets.pictures.read_picture`.
         batch_size: Pictures at a time; those of one size are gathered.
+        scores: Give what a segmentor finds with the probability of each
+            class: ``mask`` and ``scores``, (classes, H, W) float32.
 
     Returns:
         What the model's predictor gives of a picture, or a list of it: of a
@@ -59,6 +63,10 @@ def predict(
                 f'{expected}, or a list of them.'
             )
     predictor = make_predictor(model, tta, depth)
+    if scores:
+        if not isinstance(predictor, Segmenter):
+            raise UserError('scores=True is for segmentors.')
+        predictor.keep_scores()
     found = [None] * len(images)
     samples = enumerate(map(predictor.prepare, images))
     for batch in batches(samples, batch_size):

@@ -2,6 +2,7 @@
 """Predict pictures, folders, videos and pairs into files."""
 
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from .calibration import read_calibration
 from .file_run import FileRun
 from .jobs import find_jobs, pair_up
 from .loading import load_model
-from .outputs import Look
+from .outputs import SCORE_TYPES, Look, MaskOutput
+from .region_files import join_coco
 from .results import open_folder
 from .tasks import Task, make_predictor, task_of
 
@@ -78,10 +80,12 @@ def predict_files(
             and a URL (``http``, ``rtsp``) is a video: Ctrl-C ends either.
         out: Folder for ``overlay/`` and ``mask/``, ``instances/`` or the
             disparities, and for ``predict.json``, which says what made them.
+            ``coco.json`` has the polygons of all pictures.
         look: How results are to look; by default as :class:`Look` says.
-        save: ``'overlay'`` and kinds of predictions (``'mask'``;
-            ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``). By default all
-            that there are; of videos the overlay.
+        save: ``'overlay'`` and kinds of predictions (``'mask'``, and on
+            request alone ``'scores'``, ``'areas'``, ``'coco'``,
+            ``'labelme'``; ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``).
+            By default all that there are; of videos the overlay.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
         right: Right picture for a stereo network, or the folder of the right
             pictures, which have the left ones' names.
@@ -114,6 +118,16 @@ def predict_files(
             raise UserError(
                 f'{name} (--{name}) must be 0 to 1, got {value:g}.'
             )
+    if not look.tolerance >= 0:
+        raise UserError(
+            'tolerance (--tolerance) must be 0 or more pixels, got '
+            f'{look.tolerance:g}.'
+        )
+    if look.score_type not in SCORE_TYPES:
+        raise UserError(
+            f'score_type (--score-type) is {look.score_type!r}, expected '
+            f'{" or ".join(SCORE_TYPES)}.'
+        )
     check_batch_size(batch_size)
     if frames is not None and frames < 1:
         raise UserError(f'frames (--frames) must be 1 or more, got {frames}.')
@@ -142,17 +156,26 @@ def predict_files(
             '--right and --calibration are for stereo networks, and '
             f'{config.filename} is none.'
         )
+    if task.output is not MaskOutput and (look.names or look.clear):
+        raise UserError(
+            '--names and --clear are for segmentors, and '
+            f'{config.filename} is none.'
+        )
     if calibration:
         look = replace(look, calibration=read_calibration(calibration))
     endings = task.output.endings(look)
     inputs = [str(item) for item in inputs]
-    jobs = find_jobs(inputs, out, save, overlay_format, endings)
+    on_request = task.output.on_request
+    jobs = find_jobs(inputs, out, save, overlay_format, endings, on_request)
     if task.takes_pairs:
         jobs = pair_up(jobs, right)
     model = load_model(
         config, checkpoint, device=device, classes=classes, slide=slide
     )
     predictor = make_predictor(model, tta, depth)
+    if 'scores' in (save or ()):
+        predictor.keep_scores()
+    output = task.output(model.dataset_meta, look)
     content = {
         'config': str(config.filename),
         'config_sha256': _sha256(config.pretty_text.encode()),
@@ -168,14 +191,23 @@ def predict_files(
     }
     if task.takes_pairs:
         content['right'] = str(Path(right).resolve())
+    joined = out / 'coco.json'
+    if joined.exists() and not (overwrite or (out / 'predict.json').exists()):
+        raise UserError(
+            f'{joined} exists and was not written by this command; choose '
+            'another --out, or replace it with --overwrite.'
+        )
     todo = open_folder(out, jobs, content, overwrite)
-    output = task.output(model.dataset_meta, look)
     run = FileRun(
         predictor, output, batch_size, stop_on_error, len(todo), frames
     )
     started = time.monotonic()
     with run.progress:
         run(todo)
+    if 'coco' in (save or ()):
+        found = [job.data['coco'] for job in jobs if job.data['coco'].exists()]
+        parts = [sorted(p.iterdir()) if p.is_dir() else [p] for p in found]
+        join_coco(itertools.chain(*parts), joined)
     return Summary(
         inputs=len(jobs),
         done=run.done,

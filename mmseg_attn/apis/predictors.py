@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from ..datasets.pictures import check_depth
 from ..datasets.stereo_transforms import LoadDisparity
 from ..engine.data_checks import use_own_loader
 from ..errors import UserError
+from ..models.segmentors import SegTTAModel
 from ..visualization.overlay import as_bgr8
 from .test_pipelines import (
     add_detection_views,
@@ -52,6 +54,8 @@ class Predictor:
     Attributes:
         load: The test pipeline's first step, which reads files.
         steps: The other steps.
+        model: The model.
+        tta: Whether views are averaged.
 
     Args:
         model: With ``cfg`` set, as from :func:`~mmseg_attn.apis.load_model`.
@@ -85,7 +89,7 @@ class Predictor:
         self._take = LoadImageFromNDArray(
             to_float32=getattr(self.load, 'to_float32', False)
         )
-        self.model = model
+        self.model, self.tta = model, tta
         self._runs = model
         if tta:
             self._runs = MODELS.build({**tta_model(cfg), 'module': model})
@@ -195,13 +199,46 @@ class Predictor:
         return self._runs.test_step(batch)
 
 
+class ScoredMap(NamedTuple):
+    """What a segmentor finds in a picture.
+
+    Attributes:
+        mask: (H, W) class indices; uint8, or uint16 beyond 256 classes.
+        scores: (classes, H, W) float32, the probability of each class: of all
+            classes 1.
+    """
+
+    mask: np.ndarray
+    scores: np.ndarray
+
+
 class Segmenter(Predictor):
     """Segment pictures as the model's config says for testing.
 
     Arguments as of :class:`Predictor`.
+
+    Attributes:
+        soft: Whether results are with the scores of all classes.
     """
 
-    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    soft: bool = False
+
+    def keep_scores(self) -> None:
+        """Give results with scores from now on.
+
+        Raises:
+            UserError: Views are averaged by a model that does not keep them.
+        """
+        if self.tta and not isinstance(self._runs, SegTTAModel):
+            raise UserError(
+                f'{type(self._runs).__name__} (tta_model) does not keep '
+                'scores: leave out --tta, or take SegTTAModel.'
+            )
+        self.soft = True
+
+    def __call__(
+        self, samples: Sequence[Sample]
+    ) -> list[np.ndarray] | list[ScoredMap]:
         """Predict the class of every pixel.
 
         Args:
@@ -209,19 +246,30 @@ class Segmenter(Predictor):
 
         Returns:
             One (H, W) map of class indices for each picture, at the picture's
-            size; uint8, or uint16 beyond 256 classes.
+            size; uint8, or uint16 beyond 256 classes. If ``soft``, it is with
+            scores.
         """
         return [
-            self.class_map(sample, result)
+            self.take(sample, result)
             for sample, result in zip(samples, self._run(samples), strict=True)
         ]
 
-    def class_map(self, sample: Sample, result: SegDataSample) -> np.ndarray:
-        """Take the class map (H, W) out of a model's result."""
+    def take(
+        self, sample: Sample, result: SegDataSample
+    ) -> np.ndarray | ScoredMap:
+        """Take the class map (H, W), perhaps with scores, out of a result."""
         wide = len(self.model.dataset_meta['classes']) > 256
         mask = result.pred_sem_seg.data.cpu().numpy()
         mask = mask.reshape(sample.picture.shape[:2])
-        return mask.astype(np.uint16 if wide else np.uint8)
+        mask = mask.astype(np.uint16 if wide else np.uint8)
+        if not self.soft:
+            return mask
+        scores = result.seg_logits.data
+        if len(scores) == 1:  # the host's sigmoid has been there
+            scores = torch.cat([1 - scores, scores])
+        elif not self.tta:  # whose mean is of probabilities
+            scores = scores.softmax(0)
+        return ScoredMap(mask, scores.float().cpu().numpy())
 
 
 class Detector(Predictor):

@@ -110,6 +110,15 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def comma_separated(text: str) -> list[str]:
+    """Read names that stand between commas.
+
+    Args:
+        text: Such as ``'sky, road'``.
+    """
+    return [name.strip() for name in text.split(',')]
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, to be read by :func:`read_options`."""
     parser.add_argument(

@@ -29,11 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--save',
         nargs='+',
-        choices=['overlay', 'mask', 'instances', 'pfm', 'png', 'depth'],
-        help='what to write: pictures, and class maps of a segmentor, boxes '
-        'and masks of a detector as JSON, or disparities of a stereo network '
-        'as PFM and as 16-bit PNG, and depth (default: all there are; of '
-        'videos the overlay)',
+        choices=[
+            *('overlay', 'mask', 'scores', 'areas', 'coco', 'labelme'),
+            *('instances', 'pfm', 'png', 'depth'),
+        ],
+        help='what to write: pictures (overlay); of a segmentor class maps '
+        '(mask), the probabilities of all classes, areas of the classes as '
+        "JSON, and polygons in COCO's or LabelMe's format; boxes and masks of "
+        'a detector as JSON (instances); disparities of a stereo network as '
+        'PFM and as 16-bit PNG, and depth (default: overlay and mask, or all '
+        'of another model; of videos the overlay)',
     )
     add('--overlay-format', choices=['jpg', 'png'], default='jpg')
     add(
@@ -56,8 +61,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='class names beside the overlay',
     )
     add(
+        '--names',
+        action='store_true',
+        help='names of the classes on the regions of a segmentor',
+    )
+    add(
+        '--clear',
+        type=options.comma_separated,
+        nargs='?',
+        const=('',),
+        default=(),
+        metavar='A,B,...',
+        help='classes of a segmentor to be left as they are, without colour '
+        'and polygons (without a name: background, else the first class)',
+    )
+    add(
+        '--score-type',
+        choices=['uint8', 'float16'],
+        default='uint8',
+        help='type of the probabilities (default: %(default)s)',
+    )
+    add(
+        '--tolerance',
+        type=float,
+        default=1.0,
+        metavar='PIXELS',
+        help='how far polygons may leave the outlines of regions to have '
+        'fewer points (default: %(default)s)',
+    )
+    add(
         '--classes',
-        type=lambda text: [name.strip() for name in text.split(',')],
+        type=options.comma_separated,
         metavar='A,B,...',
         help="class names (default: the checkpoint's, else the config's)",
     )
@@ -127,7 +161,15 @@ def main(args: argparse.Namespace) -> int:
         args.checkpoint,
         args.inputs,
         args.out,
-        look=Look(args.opacity, args.score, args.legend),
+        look=Look(
+            opacity=args.opacity,
+            score=args.score,
+            legend=args.legend,
+            names=args.names,
+            clear=args.clear,
+            tolerance=args.tolerance,
+            score_type=args.score_type,
+        ),
         save=args.save,
         overlay_format=args.overlay_format,
         right=args.right,

@@ -16,6 +16,7 @@ def overlay(
     mask: np.ndarray,
     palette: Sequence[Sequence[int]],
     opacity: float = 0.5,
+    clear: Sequence[int] = (),
 ) -> np.ndarray:
     """Blend the colours of the classes into a picture.
 
@@ -24,12 +25,17 @@ def overlay(
         mask: (H, W) class indices.
         palette: (red, green, blue) of each class.
         opacity: 0 shows the picture alone, 1 the colours alone.
+        clear: Indices of classes whose pixels stay as they are.
 
     Returns:
         (H, W, 3) uint8, BGR.
     """
     colours = np.array(palette, np.uint8)[:, ::-1][mask]
-    return cv2.addWeighted(picture, 1 - opacity, colours, opacity, 0)
+    shown = cv2.addWeighted(picture, 1 - opacity, colours, opacity, 0)
+    if clear:
+        kept = np.isin(mask, clear)
+        shown[kept] = picture[kept]
+    return shown
 
 
 def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
@@ -50,6 +56,20 @@ def _all_colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
     colours = np.full((max(len(palette), 256), 3), 255, np.uint8)
     colours[: len(palette)] = palette
     return colours
+
+
+def text_font(height: int) -> tuple[ImageFont.FreeTypeFont, int]:
+    """Choose letters that suit a picture.
+
+    Args:
+        height: Height of the picture, in pixels.
+
+    Returns:
+        The font, and its size in pixels.
+    """
+    size = min(max(height // 28, 11), 30)
+    folder = Path(matplotlib.get_data_path(), 'fonts/ttf')
+    return ImageFont.truetype(folder / 'DejaVuSans.ttf', size), size
 
 
 class Legend:
@@ -80,10 +100,7 @@ class Legend:
             (H, W + panel, 3) uint8, BGR.
         """
         height = len(picture)
-        size = min(max(height // 28, 11), 30)
-        font = ImageFont.truetype(
-            Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), size
-        )
+        font, size = text_font(height)
         line = round(1.5 * size)
         text = max(font.getlength(str(name)) for name in self.classes)
         panel = Image.new('RGB', (round(text) + 3 * line, height), 'white')

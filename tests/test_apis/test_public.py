@@ -91,7 +91,7 @@ def test_predict_takes_files_and_arrays(trained, tmp_path):
     model.backbone.register_forward_pre_hook(
         lambda module, args: batches.append(len(args[0]))
     )
-    for size, expected in ((1, [1, 1, 1, 1]), (2, [2, 1, 1]), (3, [2, 1, 1])):
+    for size, expected in ((1, [1, 1, 1, 1]), (2, [2, 1, 1]), (3, [3, 1])):
         batches.clear()
         found = mmseg_attn.predict(model, mixed, batch_size=size)
         assert batches == expected

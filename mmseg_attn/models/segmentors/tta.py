@@ -4,7 +4,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel as HostTTAModel
 from mmseg.structures import SegDataSample
@@ -14,11 +13,12 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class SegTTAModel(HostTTAModel):
-    """Test-time augmentation that is right for one logit, too.
+    """Test-time augmentation that is right for one logit, and keeps scores.
 
     The host takes the sigmoid of what it has made probabilities of already,
-    so that with ``out_channels=1`` every pixel is above the threshold. The
-    arguments are those of ``mmseg.models.SegTTAModel``.
+    so that with ``out_channels=1`` every pixel is above the threshold, and
+    leaves the logits of one view beside the prediction. The arguments are
+    those of ``mmseg.models.SegTTAModel``.
     """
 
     def merge_preds(
@@ -33,16 +33,21 @@ class SegTTAModel(HostTTAModel):
 
         Returns:
             One sample per picture, with ``pred_sem_seg`` (H, W), or (1, H, W)
-            where there is one logit.
+            where there is one logit, and the mean probabilities as
+            ``seg_logits``.
         """
-        if self.module.out_channels > 1:
-            return super().merge_preds(data_samples_list)
         merged = []
         for views in data_samples_list:
-            maps = torch.stack([view.seg_logits.data for view in views])
-            found = maps.mean(0) > self.module.decode_head.threshold
+            maps = [view.seg_logits.data for view in views]
+            if self.module.out_channels > 1:
+                mean = sum(x.softmax(0) for x in maps) / len(maps)
+                found = mean.argmax(0)
+            else:
+                mean = sum(maps) / len(maps)
+                found = (mean > self.module.decode_head.threshold).to(mean)
             sample = views[0]
-            sample.set_data({'pred_sem_seg': PixelData(data=found.to(maps))})
+            data = dict(pred_sem_seg=found, seg_logits=mean)
+            sample.set_data({k: PixelData(data=v) for k, v in data.items()})
             merged.append(sample)
         return merged
 
