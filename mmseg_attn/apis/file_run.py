@@ -135,9 +135,9 @@ class FileRun:
                 for kind, folder in folders.items():
                     path = folder / f'{count:06d}{endings[kind]}'
                     # As a program that takes videos apart names them.
-                    picture = path.with_suffix('.png')
-                    name = f'{job.name.as_posix()}/{picture.name}'
-                    origin = Origin(name, picture)
+                    source = path.with_suffix('.png')
+                    name = f'{job.name.as_posix()}/{source.name}'
+                    origin = Origin(name, source)
                     self.output.save(kind, path, item, origin)
                 if writer:
                     listed |= self.output.classes_in(item)
