@@ -58,7 +58,8 @@ def attention_maps(
                 f'Pixel ({x}, {y}) lies outside the picture: x must be '
                 f'0 to {width - 1} and y 0 to {height - 1}.'
             )
-    calls, size, meta = _record(model, sample, layers)
+    found = _layers(model, layers)
+    calls, size, meta = _record(model, sample, found)
     align = model.align_corners
 
     def grid(shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +84,14 @@ def attention_maps(
             "with normalization='scaling': they are no shares to be shown."
         )
     cells = cells.clamp(min=0).float().cpu().numpy()
-    return AttentionMaps(cells, *grid(cells.shape[2:]))
+    shown = _shown(found)
+    notes = (getattr(module, 'trace_note', '') for module, _ in calls)
+    return AttentionMaps(
+        cells,
+        *grid(cells.shape[2:]),
+        layers=tuple(shown[module] for module, _ in calls),
+        notes=tuple(filter(None, dict.fromkeys(notes))),
+    )
 
 
 def _whole_pairs(pixels: Sequence) -> list[tuple[int, int]]:
@@ -127,10 +135,8 @@ def trace(
     return weight[0]
 
 
-def _record(
-    model: nn.Module, sample: Sample, layers: str
-) -> tuple[list[tuple[nn.Module, Tensor]], tuple[int, int], dict]:
-    """Run the model on the whole picture and keep the layers' inputs."""
+def _layers(model: nn.Module, layers: str) -> dict[nn.Module, str]:
+    """The layers that can be traced, with their names in the model."""
     found = {
         module: name
         for name, module in model.named_modules()
@@ -144,6 +150,27 @@ def _record(
             'CrissCrossAttention in CCHead, in '
             f'{", ".join(n for n, _ in model.named_children())}.'
         )
+    return found
+
+
+def _shown(layers: dict[nn.Module, str]) -> dict[nn.Module, str]:
+    """Call a layer put into a block of the backbone like the block."""
+    short = {}
+    for module, name in layers.items():
+        first, *middle, _ = name.split('.')
+        inside = first == 'backbone' and middle
+        short[module] = '.'.join(middle) if inside else name
+    names = list(short.values())
+    return {
+        module: layers[module] if names.count(name) > 1 else name
+        for module, name in short.items()
+    }
+
+
+def _record(
+    model: nn.Module, sample: Sample, found: dict[nn.Module, str]
+) -> tuple[list[tuple[nn.Module, Tensor]], tuple[int, int], dict]:
+    """Run the model on the whole picture and keep the layers' inputs."""
     calls, marks = [], []
 
     def keep(module, args):

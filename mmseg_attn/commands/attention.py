@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
         from ..apis import attention_maps, draw_attention, load_model
         from ..apis.predictors import Segmenter
         from ..apis.tasks import SEGMENTOR, check_task
-        from ..visualization.attention import after_loops, reach
+        from ..visualization.attention import reach
 
     cfg = load_config(args.config, options.read_options(args.cfg_options))
     check_task(cfg, SEGMENTOR)
@@ -70,12 +70,14 @@ def main(args: argparse.Namespace) -> None:
         figure.savefig(path)
     found = zip(args.pixels, names, maps.cells, strict=True)
     for (x, y), name, cells in found:
-        for loop, weights in enumerate(cells, start=1):
+        for title, weights in zip(maps.titles(), cells, strict=True):
             print(
-                f'pixel ({x}, {y}), {name}, {after_loops(loop, len(cells))}: '
+                f'pixel ({x}, {y}), {name}, {title}: '
                 f'90 % of the weight on {reach(weights)} of {weights.size} '
                 f'cells, sum {weights.sum():.4f}'
             )
+    for note in maps.notes:
+        print(note)
     print(f'Figure: {args.out}')
 
 

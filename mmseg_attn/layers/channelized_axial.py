@@ -221,6 +221,16 @@ class ChannelizedAxialAttention(BaseModule):
                 out = axial_attention(guide, guide, out, **given)
         return channels_first(out.squeeze(-2), value)
 
+    @property
+    def trace_note(self) -> str:
+        """What one has to know to read a map of :meth:`trace_attention`."""
+        if not self.channel_attention:
+            return ''
+        return (
+            f'{type(self).__name__}: the gates of channels are left out; they '
+            'weigh what is gathered and not where.'
+        )
+
     def trace_attention(self, x: Tensor, weight: Tensor) -> Tensor:
         """Where positions look, through the rows and then the columns.
 

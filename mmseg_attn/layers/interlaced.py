@@ -284,6 +284,27 @@ class InterlacedSparseAttention(BaseModule):
         check_weight(x, weight)
         return self._in_bins(self._trace, x, weight)
 
+    @property
+    def trace_note(self) -> str:
+        """What one has to know to read a map of :meth:`trace_attention`."""
+        note = f'{type(self).__name__}:'
+        if len(self.spans) > 1:
+            ways = dict(
+                long='far ones, one in each window', short='its own window'
+            )
+            first, second = (ways[span] for span in self.spans[::-1])
+            note += (
+                ' a map goes through both halves of the attention. From the '
+                f'pixel it reaches {first}, from each cell of these {second}.'
+            )
+        if self.options['padding'] == 'attend':
+            rows, columns = self.partition
+            note += (
+                f' Where {rows} x {columns} windows do not divide the map, '
+                'zeros beside it take part and have what a sum lacks to 100 %.'
+            )
+        return note if note[-1] != ':' else ''
+
     def _in_bins(self, run, *maps):
         """Call with the parts of maps as a batch; join what it returns."""
         if self.bins == 1:

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Where pixels look, drawn over their picture."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ import cv2
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+
+# Panels beside each other.
+PER_LINE = 4
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,39 @@ class AttentionMaps:
             part. An attention that runs once is one loop.
         rows: (H,) The row of cells of each row of the picture.
         columns: (W,) The same for columns.
+        layers: What each loop's layer is called, such as ``'layer3.2'``.
+        notes: What one has to know of the layers to read their maps.
     """
 
     cells: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    layers: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def titles(self) -> list[str]:
+        """Say in words through which loops or layers each map goes.
+
+        Returns:
+            A title for each loop.
+        """
+        if len(self.layers) == 1:
+            return [f'attention of {self.layers[0]}']
+        if len(set(self.layers)) == 1:
+            numbers = range(1, len(self.layers) + 1)
+            return [f'after {n} loop{"s" if n > 1 else ""}' for n in numbers]
+        titles = []
+        for index, layer in enumerate(self.layers):
+            title = layer
+            if self.layers.count(layer) > 1:
+                loop = self.layers[: index + 1].count(layer)
+                title = f'{layer}, loop {loop}'
+            if index == 1:
+                title += f' through {self.layers[0]}'
+            elif index > 1:
+                title += f' through the {index} before'
+            titles.append(title)
+        return titles
 
     def on_picture(self) -> np.ndarray:
         """Spread the cells over the picture.
@@ -43,10 +75,11 @@ def draw_attention(
     maps: AttentionMaps,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw a row for each pixel: the picture, then one map for each loop.
+    """Draw for each pixel the picture, then one map for each loop.
 
     Every map has its own scale, since a second loop spreads the same sum of
-    weights over far more cells than the first.
+    weights over far more cells than the first. What is to be known of the
+    layers stands below.
 
     Args:
         picture: (H, W, 3) uint8, BGR.
@@ -57,17 +90,25 @@ def draw_attention(
     Returns:
         A figure, to be saved.
     """
-    shown = maps.on_picture()
-    loops = shown.shape[1]
+    shown, titles = maps.on_picture(), maps.titles()
     height, width = picture.shape[:2]
-    side = 3.4 * min(height / width, 2)
-    size = (3.9 * (loops + 1), (side + 0.9) * len(pixels))
+    columns = min(len(titles) + 1, PER_LINE)
+    lines = -(-(len(titles) + 1) // columns)
+    side = 3.2 * min(height / width, 2)
+    titles = [title.replace(' through ', '\nthrough ') for title in titles]
+    above = 0.55 + 0.2 * max(title.count('\n') + 1 for title in titles)
+    notes = [textwrap.fill(note, 52 * columns) for note in maps.notes]
+    below = 0.2 * sum(note.count('\n') + 2 for note in notes)
+    rows = lines * len(pixels)
+    size = (3.9 * columns, (side + above) * rows + below)
     figure = Figure(size, dpi=150, layout='constrained')
-    axes = figure.subplots(len(pixels), loops + 1, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = axes.reshape(len(pixels), -1)
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     for row, (x, y) in enumerate(pixels):
-        for column, axis in enumerate(axes[row]):
+        for axis in axes[row]:
             axis.set_axis_off()
+        for column, axis in enumerate(axes[row, : len(titles) + 1]):
             axis.plot(x, y, 'o', ms=9, mec='black', mfc='none', mew=3.5)
             axis.plot(x, y, 'o', ms=9, mec='white', mfc='none', mew=1.8)
             if column == 0:
@@ -86,11 +127,13 @@ def draw_attention(
                 interpolation='nearest',
             )
             held = f'{reach(cells)} of {cells.size} cells hold 90 %'
-            after = after_loops(column, loops)
-            axis.set_title(f'{after}: {held}', fontsize=11)
+            title = f'{titles[column - 1]}\n{held}'
+            axis.set_title(title, fontsize=11)
             bar = figure.colorbar(heat, ax=axis, fraction=0.04, pad=0.02)
             bar.set_label(f'% per cell (sum {100 * cells.sum():.4g} %)')
             bar.solids.set_alpha(1)
+    if notes:
+        figure.supxlabel('\n'.join(notes), x=0.01, ha='left', fontsize=10)
     return figure
 
 
@@ -102,10 +145,3 @@ def reach(cells: np.ndarray) -> int:
     """
     held = np.cumsum(np.sort(cells, axis=None)[::-1])
     return int(np.searchsorted(held, 0.9 * held[-1])) + 1
-
-
-def after_loops(loop: int, loops: int) -> str:
-    """Say in words after which of how many loops."""
-    if loops == 1:
-        return 'attention'
-    return f'after {loop} loop{"s" if loop > 1 else ""}'

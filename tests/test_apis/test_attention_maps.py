@@ -14,6 +14,7 @@ from mmseg_attn.apis import attention_maps, draw_attention, load_model
 from mmseg_attn.apis.tracing import cells_of, trace
 from mmseg_attn.errors import UserError
 from mmseg_attn.layers import CrissCrossAttention
+from mmseg_attn.visualization.attention import AttentionMaps
 
 
 def dense_attention(layer, x):
@@ -205,7 +206,73 @@ def test_every_head_with_an_attention_that_has_a_map(trained, name):
     expected = layer.trace_attention(x, weight)[0]
     np.testing.assert_allclose(maps.cells[0, 0], expected, atol=1e-6)
     figure = draw_attention(image, [(70, 11), (3, 40)], maps)
-    assert 'attention: ' in figure.axes[1].get_title()
+    assert figure.axes[1].get_title().startswith('attention of decode_head.')
+    # ISANet's map is of two attentions, some of it beside the map.
+    told = ''.join(maps.notes)
+    assert ('both halves' in told) == (name == 'ISAHead')
+    assert ('Where 4 x 3 windows do not divide' in told) == (name == 'ISAHead')
+    below = figure.get_supxlabel().replace('\n', ' ')
+    assert below == ' '.join(maps.notes)
+
+
+@pytest.mark.parametrize(
+    ('layers', 'titles'),
+    [
+        (['layer4.2'], ['attention of layer4.2']),
+        (['a'] * 3, ['after 1 loop', 'after 2 loops', 'after 3 loops']),
+        (
+            ['layer3.2', 'layer4.0', 'head', 'head'],
+            [
+                'layer3.2',
+                'layer4.0 through layer3.2',
+                'head, loop 1 through the 2 before',
+                'head, loop 2 through the 3 before',
+            ],
+        ),
+    ],
+)
+def test_titles(layers, titles):
+    """On the sheet, four panels in a line; those left over are empty."""
+    count = len(layers)
+    cells = np.full((1, count, 2, 3), 1 / 6, np.float32)
+    half = np.arange(4) // 2, np.arange(6) // 2
+    maps = AttentionMaps(cells, *half, layers=tuple(layers))
+    assert maps.titles() == titles
+    image = np.zeros((4, 6, 3), np.uint8)
+    figure = draw_attention(image, [(0, 0)], maps)
+    _, *panels = [axis for axis in figure.axes if axis.get_title()]
+    shown = [axis.get_title().rpartition('\n')[0] for axis in panels]
+    assert [text.replace('\n', ' ') for text in shown] == titles
+    lines = {axis.get_subplotspec().rowspan.start for axis in panels}
+    assert len(lines) == (2 if count > 3 else 1)
+
+
+def test_layers_of_a_backbone_by_their_blocks(trained):
+    config = Config.fromfile(trained.config)
+    config.model.backbone.update(
+        STAGES,
+        plugins=[
+            dict(
+                cfg=dict(type='mmseg_attn.CrissCrossAttention'),
+                stages=(False, False, True, True),
+                position='after_conv2',
+            )
+        ],
+    )
+    config.model.backbone.depth = 50
+    config.model.decode_head.update(in_channels=256, in_index=3)
+    config.model.auxiliary_head.in_channels = 32
+    model = load_model(config, None, device='cpu')
+    blocks = [f'layer3.{n}' for n in range(6)] + [
+        f'layer4.{n}' for n in range(3)
+    ]
+    image, _ = picture(0, 64, 128)
+    maps = attention_maps(model, image, [(70, 30)], 'backbone')
+    assert list(maps.layers) == blocks
+    assert maps.titles()[1] == 'layer3.1 through layer3.0'
+    maps = attention_maps(model, image, [(70, 30)], 'backbone.layer4.2')
+    assert maps.titles() == ['attention of layer4.2']
+    assert maps.layers == ('layer4.2',)
 
 
 @pytest.mark.parametrize(
