@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from . import __version__
+from .commands import options
 from .errors import one_line_errors
 
 # Command -> what it does. Each is a module of :mod:`mmseg_attn.commands` with
@@ -19,6 +20,7 @@ COMMANDS = {
     'scenes': 'write a demo dataset of scenes',
     'demo': 'train and compare FCN and CCNet, make a sheet',
     'compare': 'train all methods under one budget',
+    'config': 'write a packaged config in one piece, to be changed',
     'train': 'train the model of a config',
     'test': 'measure a model on the test data of a config',
     'browse': 'draw samples of a dataset with their labels',
@@ -58,11 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             with one_line_errors():
                 module = importlib.import_module(f'mmseg_attn.commands.{name}')
             module.add_arguments(command)
-            command.add_argument(
-                '--debug',
-                action='store_true',
-                help='print the traceback of an error, too',
-            )
+            options.add_debug(command)
     args = parser.parse_args(argv)
     stopped = getattr(module, 'STOPPED', 'Stopped.')
     with one_line_errors(stopped, args.debug):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from .errors import UserError, near
+from .files import whole
 from .hosts import missing_host
 from .markdown import markdown_table
 
@@ -149,6 +150,37 @@ def load_config(
                 f'(--cfg-options): {error.args[0]}'
             ) from error
     return config
+
+
+def write_config(
+    config: str | Path, folder: Path, options: dict | None = None
+) -> Path:
+    """Write a config without bases, so that it works alone.
+
+    Args:
+        config: Path or name as of :func:`find_config`.
+        folder: Where to, made where it is not there.
+        options: Entries to change, by their dotted names.
+
+    Returns:
+        The file, of the config's name.
+
+    Raises:
+        UserError: The config cannot be read, or a file with another content
+            has its name, which is left as it is.
+    """
+    text = load_config(config, options).pretty_text
+    path = folder / f'{Path(find_config(str(config))).stem}.py'
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with whole(path) as partial:
+            partial.write_text(text, 'utf-8')
+    elif path.read_text('utf-8') != text:
+        raise UserError(
+            f'{path} is there already with another content and is left as '
+            'it is: remove it or choose another --dest.'
+        )
+    return path
 
 
 def explain_reading(path: str | Path, error: Exception) -> str:

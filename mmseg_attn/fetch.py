@@ -30,6 +30,10 @@ NETWORK_ERRORS = (
 PASSING = {408, 416, 429, 500, 502, 503, 504}
 
 
+class NotFetched(UserError):
+    """A file that the web does not give here: the user may bring it."""
+
+
 def fetch(
     url: str, part: Path, retries: int = 4, timeout: float = 30.0
 ) -> None:
@@ -46,8 +50,9 @@ def fetch(
         timeout: Seconds to wait for an answer.
 
     Raises:
-        UserError: There is no such file, no connection, no room, or a web page
-            in the file's place; or a number cannot be meant.
+        NotFetched: There is no such file, no connection, or a web page in the
+            file's place.
+        UserError: There is no room, or a number cannot be meant.
     """
     if retries < 0 or not 0 < timeout < threading.TIMEOUT_MAX:
         raise UserError(
@@ -64,7 +69,7 @@ def fetch(
             except NETWORK_ERRORS as error:
                 refused = getattr(error, 'code', None) not in {None, *PASSING}
                 if refused or trial == retries or url.startswith('file:'):
-                    raise UserError(_explain(url, part, error)) from error
+                    raise NotFetched(_explain(url, part, error)) from error
                 if getattr(error, 'code', None) == 416:  # part is too long
                     discard(part)
                 reason = getattr(error, 'reason', error)
@@ -101,9 +106,9 @@ def _receive(
     with urlopen(Request(url, headers=headers), timeout=timeout) as response:
         answer = response.headers
         if answer.get_content_type() == 'text/html':
-            raise UserError(
+            raise NotFetched(
                 f'{url} is a web page, not a checkpoint: the server shows an '
-                'error or wants a login.'
+                f'error or wants a login. {_bring(url, part)}'
             )
         version = _version(answer)
         if response.status != 206:
@@ -169,16 +174,25 @@ def _check_room(part: Path, needed: int) -> None:
         )
 
 
+def _bring(url: str, part: Path) -> str:
+    return (
+        f'Where there is no way to it, download {url} elsewhere and put it '
+        f'into {part.parent.resolve()}.'
+    )
+
+
 def _explain(url: str, part: Path, error: Exception) -> str:
     if isinstance(error, HTTPError):
-        return f'{url} cannot be had: HTTP {error.code} {error.reason}.'
+        return (
+            f'{url} cannot be had: HTTP {error.code} {error.reason}. '
+            + _bring(url, part)
+        )
     if isinstance(error, URLError) and url.startswith('file:'):
         return f'{url} cannot be read: {error.reason}.'
     if isinstance(error, URLError):
         return (
             f'{urlsplit(url).netloc} cannot be reached ({error.reason}). '
-            f'Without a network here, download {url} elsewhere and '
-            f'put it into {part.parent}.'
+            + _bring(url, part)
         )
     ending = 'goes on from there' if _read_note(part, url) else 'tries again'
     return (

@@ -36,6 +36,8 @@ class HostError(Enum):
 
     # mmengine's Registry.build: KeyError.
     UNKNOWN_TYPE = r'([\w.]+) is not in the \S+ registry'
+    # Python's, of a class that is built with an argument too many: TypeError.
+    UNEXPECTED_ARGUMENT = r"unexpected keyword argument '(\w+)'"
     # mmengine's Registry.get, of a module that fails while it is imported:
     # RuntimeError, whose context says why.
     BROKEN_MODULE = r'^Failed to get ([\w.]+)$'
@@ -146,14 +148,17 @@ def missing_host(error: ModuleNotFoundError) -> str | None:
 
     Args:
         error: Error of an import, or of a config whose bases are a
-            host's.
+            host's. Without a host, one of what hosts bring counts, too.
     """
-    if error.name not in ONEDL:
-        return None
-    if error.name == 'mmdet':
+    name = error.name
+    if name == 'mmdet':
         return _without_mmdet()
+    if name not in ONEDL:
+        if importlib.util.find_spec('mmengine'):
+            return None
+        name = 'mmengine'
     return (
-        f'{error.name} is not installed, which all but the operators '
+        f'{name} is not installed, which all but the operators '
         'needs: pip install "mmseg_attn[onedl]"'
     )
 

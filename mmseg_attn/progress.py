@@ -1,23 +1,19 @@
 # Copyright (c) mmseg_attn contributors.
 """Progress of long work, on a terminal and in a log."""
 
+from __future__ import annotations
+
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:  # `info` runs where no host has brought rich
+    from rich.console import Console
+    from rich.progress import Progress
 
 
 @contextmanager
@@ -59,6 +55,8 @@ def make_console(width: int) -> Console:
     Returns:
         Without rich's markup and highlights.
     """
+    from rich.console import Console
+
     width = None if sys.stdout.isatty() else width
     return Console(width=width, markup=False, highlight=False)
 
@@ -73,49 +71,6 @@ def make_progress(every: float = 10.0) -> Progress:
     Returns:
         To be used as a context manager.
     """
-    return _Lines(
-        TextColumn('{task.description}', markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn('left'),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        every=every,
-    )
+    from .progress_lines import ProgressLines
 
-
-class _Lines(Progress):
-    """Bars on a terminal, a line now and then in a log."""
-
-    def __init__(self, *columns: object, every: float, **kwargs) -> None:
-        self._every, self._last = every, time.monotonic()
-        super().__init__(*columns, **kwargs)
-        # Without a terminal rich draws nothing until the end.
-        self.live.auto_refresh &= self.console.is_terminal
-
-    def refresh(self) -> None:
-        if self.console.is_terminal:
-            super().refresh()
-
-    def advance(self, task_id: int, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        self._line(task_id)
-
-    def update(self, task_id: int, **fields) -> None:
-        super().update(task_id, **fields)
-        self._line(task_id)
-
-    def _line(self, task_id: int) -> None:
-        now = time.monotonic()
-        if self.console.is_terminal or now - self._last < self._every:
-            return
-        self._last = now
-        task = self._tasks[task_id]
-        left = task.time_remaining
-        left = '' if left is None else f', {left:.0f} s left'
-        self.console.print(
-            f'{task.description}: {task.completed:.0f} of '
-            f'{task.total or 0:.0f}{left}',
-            highlight=False,
-        )
+    return ProgressLines(every)

@@ -36,7 +36,7 @@ ORDER = (
 # The ground: small modules that import each other alone.
 GROUND = {
     *('configs', 'errors', 'fetch', 'files', 'hosts', 'markdown'),
-    *('progress', 'registry', 'video'),
+    *('progress', 'progress_lines', 'registry', 'video'),
 }
 # All that a room may import beside Python's own modules. Layers are mmengine
 # modules made of mmcv's convolutions, and register themselves.

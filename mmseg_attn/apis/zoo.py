@@ -17,7 +17,6 @@ import yaml
 from .. import configs
 from ..errors import UserError, near
 from ..fetch import discard, fetch
-from ..files import whole
 from ..progress import quiet_imports
 
 # A published file's name ends in the first 8 digits of its sha256. Not so
@@ -129,8 +128,8 @@ def download(
         UserError: It cannot be had or is not good, or another file has its
             name, which is left as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_config(row, folder)
+    with quiet_imports():
+        configs.write_config(row.config, folder)
     path = folder / row.file
     if path.exists():
         try:
@@ -249,21 +248,6 @@ def _check_hash(path: Path, row: Row | None) -> str:
         f'the sha256 of {path} is {digest}, but its name ends in {named[1]}: '
         'it is damaged, another file, or was changed after it got its name.'
     )
-
-
-def _write_config(row: Row, folder: Path) -> None:
-    """Write a config without bases, so that it works alone."""
-    with quiet_imports():
-        text = configs.load_config(row.config).pretty_text
-    path = folder / f'{row.name}.py'
-    if not path.exists():
-        with whole(path) as partial:
-            partial.write_text(text, 'utf-8')
-    elif path.read_text('utf-8') != text:
-        raise UserError(
-            f'{path} is there already with another content and is left as '
-            'it is: remove it or choose another --dest.'
-        )
 
 
 def list_checkpoints(method: str = '', dataset: str = '') -> list[Row]:

@@ -3,7 +3,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..configs import SPLITS, load_config
 from ..errors import UserError
@@ -15,14 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     options.add_config(parser)
     add = parser.add_argument
-    add(
-        '-o',
-        '--out',
-        type=Path,
-        required=True,
-        metavar='PATH',
-        help='folder for the pictures',
-    )
+    options.add_out(parser, 'samples', 'folder for the pictures')
     add(
         '--split',
         choices=SPLITS,

@@ -50,21 +50,41 @@ def add_depth(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
+def add_debug(
+    parser: argparse.ArgumentParser, default: bool | str = False
+) -> None:
+    """Add ``--debug``.
+
+    Args:
+        parser: The parser.
+        default: ``argparse.SUPPRESS`` behind a subcommand, so that it leaves
+            what was said before it.
+    """
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        default=default,
+        help='print the traceback of an error, too',
+    )
+
+
+def add_out(
+    parser: argparse.ArgumentParser, default: str | None, what: str
+) -> None:
     """Add ``--out``.
 
     Args:
         parser: The parser.
-        default: File or folder.
+        default: File or folder; None: nothing is written.
         what: What is written there.
     """
     parser.add_argument(
         '-o',
         '--out',
         type=Path,
-        default=Path(default),
+        default=default and Path(default),
         metavar='PATH',
-        help=f'{what} (default: %(default)s)',
+        help=what if default is None else f'{what} (default: %(default)s)',
     )
 
 

@@ -31,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='predict in overlapping windows, e.g. 769 512 or 512x1024 '
         '340x680 (height x width)',
     )
-    add(
-        '--out',
-        help='save the predictions: a folder for masks (MMSegmentation), a '
-        '.pkl file (MMDetection)',
+    options.add_out(
+        parser,
+        None,
+        'save the predictions: a folder for masks (MMSegmentation), a .pkl '
+        'file (MMDetection)',
     )
     add('--show-dir', help='folder for painted pictures')
     add('--show', action='store_true', help='show painted pictures')
@@ -86,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
         use_windows(cfg, *args.slide)
     if args.tta:
         merge_views(cfg, task.add_views)
-    saving = task.save_tests(cfg, args.out) if args.out else nullcontext()
+    saving = task.save_tests(cfg, str(args.out)) if args.out else nullcontext()
     with saving:
         runner = build_runner(cfg, train=False)
         runner.test()

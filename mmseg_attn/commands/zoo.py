@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..progress import make_console, quiet_imports
+from . import options
 
 STOPPED = 'Stopped. The same command goes on from here.'
 
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser('verify', help='check a file').add_argument
     add('file', type=Path, help='checkpoint')
     add('--config', help='what it is of, if its name does not tell')
+    for action in actions.choices.values():
+        options.add_debug(action, argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 """Words for mistakes in a config."""
 
 import importlib
+import inspect
 import os
 import textwrap
 import traceback
@@ -100,13 +101,33 @@ def config_mistakes(what: str) -> Iterator[None]:
             place = traceback.extract_tb(error.__traceback__)[-1]
             file = os.path.basename(place.filename)
             reason = f'"{place.line}" does not hold in {file}'
-        if 'unexpected keyword argument' in reason:
+        unexpected = HostError.UNEXPECTED_ARGUMENT.found_in(error)
+        if unexpected:
+            asked = near(unexpected[1], _arguments_asked_for(error))
             reason += (
-                '. If it is meant for the type that stood there in a base '
-                '(_base_), put _delete_=True beside the new type, and all '
-                'that this needs'
+                f'.{asked} If it is meant for the type that stood there in a '
+                'base (_base_), put _delete_=True beside the new type, and '
+                'all that this needs'
             )
         raise UserError(f'{what} cannot be built: {reason}') from error
+
+
+def _arguments_asked_for(error: Exception) -> set[str]:
+    """Names of the arguments of what could not be built."""
+    while isinstance(error.__context__, TypeError):
+        error = error.__context__  # mmengine may raise it anew
+    kinds = [
+        frame.f_locals['obj_cls']  # of mmengine's build_from_cfg
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if 'obj_cls' in frame.f_locals
+    ]
+    return {
+        name
+        for kind in kinds[-1:]
+        for parent in getattr(kind, '__mro__', ())
+        if '__init__' in parent.__dict__
+        for name in inspect.signature(parent.__init__).parameters
+    }
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import UserError, near
-from ..fetch import discard, fetch
+from ..fetch import NotFetched, discard, fetch
 from .checkpoint_files import read_file
 from .finite import check_finite
 
@@ -174,7 +174,15 @@ def load_from_anywhere(
     Raises:
         UserError: As of :func:`read_checkpoint`.
     """
-    return read_checkpoint(filename, map_location)
+    try:
+        return read_checkpoint(filename, map_location)
+    except NotFetched as error:
+        raise UserError(
+            f'{error} Or begin without these weights: --scratch (train '
+            '--images), for a config --cfg-options with '
+            'model.pretrained=None, model.backbone.init_cfg=None or '
+            'load_from=None, whichever names them.'
+        ) from error
 
 
 CheckpointLoader.register_scheme(

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from mmseg_attn import configs
-from mmseg_attn.configs import find_config
+from mmseg_attn.__main__ import main
+from mmseg_attn.configs import find_config, load_config
 from mmseg_attn.errors import UserError
 
 NAME = 'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024'
@@ -85,3 +86,23 @@ def test_what_has_no_title_is_named(one_method, name, message):
     write_method(one_method, f'strip_{name}')
     with pytest.raises(UserError, match=message):
         configs.benchmark_table()
+
+
+def test_a_copy_in_one_piece(tmp_path, monkeypatch, capsys):
+    """It says the same without the package's folder, and is not replaced."""
+    monkeypatch.chdir(tmp_path)
+    words = ['config', NAME, '--dest', 'own']
+    main(words)
+    expected = load_config(NAME).to_dict()
+    said = capsys.readouterr().out
+    assert said.endswith(f'Next: python -m mmseg_attn train own/{NAME}.py\n')
+    text = Path(f'own/{NAME}.py').read_text()
+    assert '_base_' not in text
+    monkeypatch.setattr(configs, 'list_configs', lambda: [])
+    assert load_config(f'own/{NAME}.py').to_dict() == expected
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    main(words)  # the same again is no harm
+    with pytest.raises(SystemExit, match='another content'):
+        main([*words, '--cfg-options', 'train_cfg.max_iters=3'])
+    assert Path(f'own/{NAME}.py').read_text() == text

@@ -4,6 +4,7 @@
 import argparse
 import errno
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ from mmseg_attn import __main__, commands
 from mmseg_attn.commands import options
 from mmseg_attn.errors import UserError, run_command
 
+ROOT = Path(__file__).parents[2]
 FILES = {
     path.stem
     for path in Path(commands.__file__).parent.glob('*.py')
-    if path.stem not in ('__init__', 'options')
+    if 'def main(' in path.read_text()
 }
 # Arguments that parse, of each command.
 ARGUMENTS = {
@@ -25,6 +27,7 @@ ARGUMENTS = {
     'scenes': ['out'],
     'demo': [],
     'compare': [],
+    'config': ['a.py'],
     'train': ['a.py'],
     'test': ['a.py', 'b.pth'],
     'browse': ['a.py', '--out', 'c'],
@@ -106,6 +109,56 @@ def test_tools_have_the_same_frame(capsys):
     with pytest.raises(SystemExit) as end:
         run_command(lambda: 3)
     assert end.value.code == 3
+
+
+@pytest.mark.parametrize(
+    'words',
+    [['zoo', '--debug', 'verify', 'x'], ['zoo', 'verify', 'x', '--debug']],
+)
+def test_debug_behind_a_subcommand_too(words, monkeypatch, capsys):
+    def fail(args):
+        raise UserError('a is b.') from ZeroDivisionError('why')
+
+    monkeypatch.setattr('mmseg_attn.commands.zoo.main', fail)
+    with pytest.raises(SystemExit, match='Error: a is b.'):
+        __main__.main(words)
+    assert 'ZeroDivisionError: why' in capsys.readouterr().err
+
+
+def test_without_what_hosts_bring_commands_say_what_to_install(tmp_path):
+    """In one process, where torch alone is installed."""
+    code = (
+        'import sys\n'
+        'hosts = ("mmengine", "mmcv", "mmseg", "mmdet", "rich", "numpy",\n'
+        '         "cv2", "matplotlib", "PIL", "yaml")\n'
+        'class Finder:\n'
+        '    def find_spec(self, name, *rest):\n'
+        '        if name.partition(".")[0] in hosts:\n'
+        '            raise ModuleNotFoundError(name, name=name)\n'
+        'import importlib.util as util\n'
+        'found = util.find_spec\n'
+        'util.find_spec = lambda n, *r: None if n in hosts else found(n, *r)\n'
+        'sys.meta_path.insert(0, Finder())\n'
+        'from mmseg_attn.__main__ import main\n'
+        f'for name, words in {ARGUMENTS}.items():\n'
+        '    try:\n'
+        '        main([name, *words])\n'
+        '    except SystemExit as end:\n'
+        '        assert name != "info", end\n'
+        '        line = "pip install \\"mmseg_attn[onedl]\\""\n'
+        '        assert line in str(end.code), (name, end.code)\n'
+        '    else:\n'
+        '        assert name == "info"\n'
+    )
+    (tmp_path / 'c.png').touch()
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_options_have_one_wording():

@@ -14,6 +14,7 @@ from mmseg_attn.engine.config_errors import (
     config_mistakes,
     unknown_types,
 )
+from mmseg_attn.engine.pretrained import load_from_anywhere, read_checkpoint
 from mmseg_attn.errors import UserError, near
 
 
@@ -120,3 +121,29 @@ def test_assertions_are_mistakes_with_words_or_without():
         config_mistakes('the model'),
     ):
         raise AssertionError('too wide')
+
+
+def test_a_misspelt_argument_of_a_head_has_a_near_name():
+    """Also one that a parent of the head takes."""
+    head = dict(type='mmseg_attn.CCHead', in_channels=8, chanels=4)
+    head.update(num_classes=2)
+    with (
+        pytest.raises(UserError, match=r'chanels.*Did you mean channels'),
+        config_mistakes('the model'),
+    ):
+        MODELS.build(head)
+
+
+def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch):
+    """The line has where from, where to, and what leaves them out."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    url = 'http://127.0.0.1:9/resnet.pth'
+    with pytest.raises(UserError) as error:
+        load_from_anywhere(url)
+    said = str(error.value)
+    for word in (url, f'{tmp_path}/hub/checkpoints', '--scratch', '=None'):
+        assert word in said
+    with pytest.raises(UserError) as error:  # of a model it is all there is
+        read_checkpoint(url)
+    assert '--scratch' not in str(error.value)

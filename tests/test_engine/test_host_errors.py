@@ -19,6 +19,10 @@ def unknown_type(folder):
     MODELS.build(dict(type='FCNHaed'))
 
 
+def unexpected_argument(folder):
+    MODELS.build(dict(type='FCNHead', in_chanels=3))
+
+
 def broken_module(folder):
     # A name that nothing else has, and that no finder has looked for yet.
     (folder / 'parts_of_hosts').mkdir()
@@ -66,6 +70,7 @@ def out_of_memory(folder):
 # Entry of the table -> what provokes it, and the type that is caught.
 PROVOKED = {
     HostError.UNKNOWN_TYPE: (unknown_type, KeyError),
+    HostError.UNEXPECTED_ARGUMENT: (unexpected_argument, TypeError),
     HostError.BROKEN_MODULE: (broken_module, RuntimeError),
     HostError.NO_SAMPLE: (no_sample, ValueError),
     HostError.NO_PICTURE: (no_picture, AssertionError),
