@@ -2,6 +2,8 @@
 """Find the pictures that a model does worst."""
 
 import csv
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ class Ranking:
         palette: (red, green, blue) of each class.
         ignore_index: The label of pixels that count for nothing.
         pictures: Those of ``worst``, (H, W, 3) uint8 BGR.
+        sequences: How many sequences there are, if one picture of each was
+            asked for.
     """
 
     rows: list[tuple[float, str, np.ndarray, float]]
@@ -46,6 +50,7 @@ class Ranking:
     palette: list[list[int]]
     ignore_index: int
     pictures: list[np.ndarray]
+    sequences: int | None = None
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write a table of all pictures and a sheet of the worst.
@@ -85,6 +90,7 @@ def worst(
     *,
     number: int = 8,
     by_class: str | None = None,
+    one_per_sequence: bool = False,
 ) -> Ranking:
     """Segment the pictures of a config's dataset and put the worst first.
 
@@ -94,6 +100,8 @@ def worst(
         split: ``'test'``, ``'val'`` or ``'train'``.
         number: How many pictures keep their maps.
         by_class: Order by the IoU of this class instead of by the mIoU.
+        one_per_sequence: Keep of each sequence (:func:`sequence_of`) the worst
+            picture alone, since neighbouring frames fail alike.
 
     Returns:
         All pictures with their scores; ``save`` writes a table and a sheet.
@@ -122,16 +130,22 @@ def worst(
     column = None if by_class is None else classes.index(by_class)
     dataset = _build_dataset(cfg, split)
     ignore_index = getattr(model.decode_head, 'ignore_index', 255)
-    rows, kept = [], []
+    suffix = getattr(dataset, 'img_suffix', '')
+    rows, kept, sequences = [], {}, set()
     with make_progress() as progress:
         task = progress.add_task('pictures', total=len(dataset))
         for score in score_pictures(model, dataset, ignore_index):
             value = score.miou if column is None else score.iou[column]
             rows.append((value, score.path, score.iou, score.miou))
-            if not np.isnan(value):
+            key = score.path
+            if one_per_sequence:
+                key = sequence_of(score.path, suffix)
+                sequences.add(key)
+            if not np.isnan(value) and value < kept.get(key, (np.inf,))[0]:
+                kept[key] = value, len(rows), score
                 # Only the maps of the worst so far are kept.
-                kept.append((value, len(rows), score))
-                kept = sorted(kept, key=lambda item: item[:2])[:number]
+                first = sorted(kept.items(), key=lambda item: item[1][:2])
+                kept = dict(first[:number])
             progress.advance(task)
     if not kept:
         raise UserError(
@@ -140,7 +154,7 @@ def worst(
         )
     # NaN last.
     rows.sort(key=lambda item: (np.isnan(item[0]), item[0]))
-    found = [score for *_, score in kept]
+    found = [score for *_, score in kept.values()]
     segmenter = Segmenter(model)
     return Ranking(
         rows=rows,
@@ -149,7 +163,27 @@ def worst(
         palette=model.dataset_meta['palette'],
         ignore_index=ignore_index,
         pictures=[segmenter.prepare(score.path).picture for score in found],
+        sequences=len(sequences) if one_per_sequence else None,
     )
+
+
+def sequence_of(path: str, suffix: str = '') -> str:
+    """Name the sequence that a frame is of.
+
+    Args:
+        path: The frame.
+        suffix: What ends the names of all pictures, such as
+            ``'_leftImg8bit.png'``, and belongs to no number.
+
+    Returns:
+        Its folder and what its name has before the last number:
+        ``0001TP`` of ``0001TP_006690.png``. A name without a number is a
+        sequence of its own.
+    """
+    folder, name = os.path.split(path)
+    stem = name.removesuffix(suffix) if suffix else os.path.splitext(name)[0]
+    frame = re.fullmatch(r'(.*?)[-_. ]*\d+\D*', stem)
+    return os.path.join(folder, frame[1] if frame else name)
 
 
 @torch.inference_mode()

@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='CLASS',
         help='order by the IoU of this class (default: by the mIoU)',
     )
+    add(
+        '--one-per-sequence',
+        action='store_true',
+        help='of each sequence the worst picture alone; pictures are of one '
+        'if their names are the same before the last number, as in '
+        '0001TP_006690.png',
+    )
     options.add_out(parser, 'worst', 'folder for scores.csv and worst.png')
     add(
         '--split',
@@ -69,7 +76,11 @@ def main(args: argparse.Namespace) -> None:
     check_paths(cfg, f'{args.split}_dataloader')
     model = load_model(cfg, args.checkpoint, device=args.device)
     found = worst(
-        model, args.split, number=args.number, by_class=args.by_class
+        model,
+        args.split,
+        number=args.number,
+        by_class=args.by_class,
+        one_per_sequence=args.one_per_sequence,
     )
     table, sheet = found.save(args.out)
     shown = Table('picture', 'mIoU', 'worst class', 'its IoU')
@@ -83,10 +94,13 @@ def main(args: argparse.Namespace) -> None:
         )
     what = f'IoU of {args.by_class}' if args.by_class else 'mIoU'
     median = np.nanmedian([row[0] for row in found.rows])
+    each = ''
+    if found.sequences:
+        each = f', the worst of each of {found.sequences} sequences'
     console = make_console(100)
     console.print(
         f'{len(found.worst)} of {len(found.rows)} pictures with the lowest '
-        f'{what} in per cent; the median is {median:.1f}'
+        f'{what} in per cent{each}; the median is {median:.1f}'
     )
     console.print(shown)
     print(f'All pictures: {table}; the worst: {sheet}')

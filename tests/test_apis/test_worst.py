@@ -2,6 +2,7 @@
 """The worst pictures are those that a count by hand finds."""
 
 import csv
+import os
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from tiny_segmentor import CLASSES, write_dataset
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis.loading import load_model
 from mmseg_attn.apis.predictors import Segmenter
+from mmseg_attn.apis.ranking import sequence_of
 
 
 @pytest.fixture
@@ -105,6 +107,46 @@ def test_by_class(trained, folder):
     assert orders['disc'] != orders['ground']
     with pytest.raises(SystemExit, match=r'exists; replace it'):
         run(trained, folder, '--class', 'disc')
+
+
+def test_one_per_sequence(trained, folder, capsys):
+    """The worst of each; also where one was among the worst for a while."""
+    run(trained, folder)
+    order = [os.path.basename(row['picture']) for row in rows(folder)]
+    names = ['a_01', 'a_02', 'a_3', 'b_04', 'b_11', '0_b_50']
+    ranks = [0, 2, 3, 1, 4, 5]
+    for part in ('images', 'masks'):
+        for name, rank in zip(names, ranks, strict=True):
+            path = folder / 'data' / part / order[rank]
+            path.rename(path.with_name(f'{name}.png'))
+    capsys.readouterr()
+    for number, expected in ((3, ['a_01', 'b_04', '0_b_50']), (1, ['a_01'])):
+        options = ['--one-per-sequence', '--overwrite', '-n', str(number)]
+        assert not run(trained, folder, *options)
+        out = capsys.readouterr().out
+        assert f'{len(expected)} of 6 pictures' in out
+        assert 'the worst of each of 3 sequences' in out
+        shown = [name for name in names if f'{name}.png' in out]
+        assert sorted(shown) == sorted(expected)
+    assert len(rows(folder)) == 6
+
+
+@pytest.mark.parametrize(
+    ('path', 'suffix', 'expected'),
+    [
+        ('x/0001TP_006690.png', '.png', 'x/0001TP'),
+        ('x/Seq05VD_f00030.png', '', 'x/Seq05VD_f'),
+        (
+            'val/frankfurt_000000_000294_leftImg8bit.png',
+            '_leftImg8bit.png',
+            'val/frankfurt_000000',
+        ),
+        ('clip/000012.jpg', '.jpg', 'clip/'),
+        ('x/cat.jpg', '.jpg', 'x/cat.jpg'),
+    ],
+)
+def test_sequences(path, suffix, expected):
+    assert sequence_of(path, suffix) == expected
 
 
 def test_nothing_is_replaced_unasked(trained, folder):
