@@ -52,6 +52,35 @@ def test_products_of_a_gpu(leads, dtype, monkeypatch):
             torch.testing.assert_close(got, times * expected, **close)
 
 
+@pytest.mark.parametrize('heads', [1, 3])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('n', [7, 512, 1031])
+def test_sums_over_positions(n, dtype, heads, monkeypatch):
+    """Whatever is left of parts is counted; fp32 is nearer to the truth."""
+    monkeypatch.setattr(device, 'on_gpu', lambda x: True)
+    torch.manual_seed(0)
+    a, b = (torch.rand(2, n, heads, d).to(dtype) for d in (5, 6))
+    truth = torch.einsum('bnhi,bnhj->bhij', a.double(), b.double())
+    got = matmul.over_positions(a, b)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), truth, rtol=1e-6, atol=0)
+
+
+def test_small_sums_over_positions_are_many_products():
+    """One row of outputs for each part of the positions, on a device."""
+    made = []
+    a, b = (torch.empty(1, 2**14, 8, d, device='meta') for d in (32, 64))
+    with pytest.MonkeyPatch.context() as patch:
+        real = torch.bmm
+        patch.setattr(
+            torch,
+            'bmm',
+            lambda x, y, **k: made.append(len(x)) or real(x, y, **k),
+        )
+        matmul.over_positions(a, b)
+    assert made == [128] * 8
+
+
 @pytest.mark.parametrize('has', [True, False])
 def test_product_of_narrow_floats_is_fp32_on_any_torch(has, monkeypatch):
     monkeypatch.setattr(matmul, '_HAS_WIDE_PRODUCT', has)

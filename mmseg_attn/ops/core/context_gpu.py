@@ -22,11 +22,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import dots, no_autocast, refuse_double_backward
-from .features import MIN_DENOMINATOR
-from .matmul import accumulator, bmm, bmm_into, matrices, rows_times, widen
+from .features import MIN_DENOMINATOR, UNIT_AND_ONE
+from .matmul import (
+    accumulator,
+    bmm_into,
+    matrices,
+    over_positions,
+    rows_times,
+    widen,
+)
 
 
 class _Keys(NamedTuple):
@@ -51,15 +59,17 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def _operand_like(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Empty, with rows that begin on 16 bytes, as fast products want them.
+def _features(feature, x):
+    """Features of a map in fp32 at least, as rows of whole 16 bytes.
 
-    Those with a channel of ones would not.
+    Only then products are fast, and zeros change none. Positive features,
+    which are divided by their peak, stay as they are.
     """
-    unit = 16 // dtype.itemsize
-    missing = -x.shape[-1] % unit
-    whole = x.new_empty(*x.shape[:-1], x.shape[-1] + missing, dtype=dtype)
-    return whole[..., : x.shape[-1]]
+    a = feature.map(widen(x))
+    if feature is not UNIT_AND_ONE:
+        return a
+    missing = -a.shape[-1] % (16 // x.element_size())
+    return F.pad(a, (0, missing)) if missing else a
 
 
 def _narrow_like(x: Tensor, function, *args) -> Tensor:
@@ -79,12 +89,11 @@ def _keys(key, rule):
         return _Keys(b, _rows(1 / total))
     if not rule.normalizes:
         return _Keys(key, _scalar(key, 1 / rule.divisor))
-    b = rule.key.map(widen(key))
+    b = _features(rule.key, key)
     if rule.cancels:
         count = b.shape[1]
         peak, factor = None, _scalar(b, 1 / count)
-        if b.dtype != key.dtype:
-            b = _operand_like(b, key.dtype).copy_(b)
+        b = b.to(key.dtype)
         sums = b.sum(1, keepdim=True, dtype=factor.dtype) / count
         sums[..., : key.shape[-1]] += rule.eps / count
     else:
@@ -108,11 +117,11 @@ def _weights(query, keys, rule):
     """w, in the dtype of query, and the denominator if there is one."""
     if not rule.normalizes:
         return rule.query.map(query), None
-    a = rule.query.map(widen(query))
+    a = _features(rule.query, query)
     terms = a * keys.sums
     total = terms.sum(-1, keepdim=True).clamp_min_(_floor(query, rule))
     terms = a if rule.cancels else terms
-    w = _operand_like(a, query.dtype)
+    w = torch.empty_like(a, dtype=query.dtype)
     return torch.div(terms, total, out=w), total
 
 
@@ -122,7 +131,7 @@ class WholeContext(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, rule):
         keys = _keys(key, rule)
-        context = bmm(matrices(keys.features).mT, matrices(value))
+        context = over_positions(keys.features, value)
         context = context.mul_(keys.factor)
         w, total = _weights(query, keys, rule)
         out = value.new_empty(*query.shape[:-1], value.shape[-1])
@@ -139,7 +148,7 @@ class WholeContext(torch.autograd.Function):
         query, key, value, context, w, total, *keys = ctx.saved_tensors
         rule, keys = ctx.rule, _Keys(*keys)
         with no_autocast(grad):
-            dcontext = bmm(matrices(w).mT, matrices(grad))
+            dcontext = over_positions(w, grad)
             dsum = dcontext.mul_(keys.factor)  # the gradient of b^T v
             dvalue = value.new_empty(value.shape)
             narrow = dsum.to(value.dtype)
@@ -188,8 +197,7 @@ def _query_backward(grad, query, context, w, total, keys, rule):
     # <grad, out>; a denominator at its floor has no gradient.
     delta = (w * dw).sum(-1, keepdim=True)
     delta *= total > _floor(query, rule)
-    query = widen(query)
-    a = rule.query.map(query)
+    a = _features(rule.query, query)
     if rule.cancels:
         dtotal = delta.div_(-total)
         dsums = (dtotal * a).sum(1, keepdim=True)
@@ -198,7 +206,7 @@ def _query_backward(grad, query, context, w, total, keys, rule):
         dterms = dw.sub_(delta).div_(total)
         dsums = (dterms * a).sum(1, keepdim=True)
         da = dterms.mul_(keys.sums)
-    return rule.query.backward(query, a, da).to(grad.dtype), dsums
+    return rule.query.backward(widen(query), a, da).to(grad.dtype), dsums
 
 
 def _plain_key_backward(value, context, dsum, keys, rule):
@@ -221,5 +229,5 @@ def _key_backward(key, value, context, dsum, dsums, keys, rule):
         db.add_(dsums, alpha=1 / key.shape[1])
     else:
         db.add_(dsums * keys.peak - _along(context, dsum)).div_(keys.peak)
-    b = rule.key.map(widen(key))
+    b = _features(rule.key, key)
     return rule.key.backward(widen(key), b, db).to(key.dtype)

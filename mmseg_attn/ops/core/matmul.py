@@ -26,6 +26,10 @@ from . import device
 # the sides of the left matrix.
 _MIN_SIZE = 2**22
 _MIN_SIDE = 112
+# Positions of a part of a sum over them, at least; elements of all parts of a
+# head, which are some hundred tiles of the outputs.
+_MIN_PART = 128
+_SPLIT_SIZE = 2**20
 # Of narrow floats to fp32, in one launch. Since torch 2.8.
 _HAS_WIDE_PRODUCT = hasattr(torch.ops.aten.bmm, 'dtype_out')
 
@@ -162,6 +166,40 @@ def write_product(
 def matrices(x: Tensor) -> Tensor:
     """View (B, n, heads, dim) as (B, heads, n, dim)."""
     return x.transpose(1, 2)
+
+
+def over_positions(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over the positions of products of two maps' rows, on a GPU.
+
+    In parts of the positions: else few small outputs leave most of the
+    device idle, and the rounding of fp32 sums grows with the map. Torch's
+    libraries do so themselves with narrow floats of one head.
+
+    Args:
+        a, b: (B, n, heads, dim or value_dim).
+
+    Returns:
+        (B, heads, dim, value_dim), fp32 of narrow floats.
+    """
+    batch, n, heads, dim = a.shape
+    parts = min(n // _MIN_PART, _SPLIT_SIZE // (dim * b.shape[-1]))
+    narrow = a.dtype != accumulator(a.dtype)
+    if parts < 2 or narrow and heads == 1:
+        return bmm(matrices(a).mT, matrices(b))
+    whole = n - n % parts
+    # (B, parts, heads, positions, dim)
+    left, right = (
+        x[:, :whole].unflatten(1, (parts, -1)).transpose(2, 3) for x in (a, b)
+    )
+    shape = batch, parts, heads, dim, b.shape[-1]
+    sums = a.new_empty(shape, dtype=accumulator(a.dtype))
+    for s, x, y in zip(sums, left, right, strict=True):
+        bmm_into(s, x.mT, y)
+    total = sums.sum(1)
+    if whole < n:
+        left, right = (matrices(x[:, whole:]) for x in (a, b))
+        total += bmm(left.mT, right)
+    return total
 
 
 def rows_times(
