@@ -90,6 +90,36 @@ def test_kernels_of_torch_agree(case):
         assert math_row['total']['median'] > 0
 
 
+def test_ours_by_each_backend():
+    rows = measured(
+        ['--cases', 'criss_cross', '--sizes', '1x5x6', '--peers', 'backends']
+    )
+    assert rows['ours by torch']['total']['median'] > 0
+    assert 'ours by reference' not in rows
+
+
+def test_coarse_scores_are_no_other_formula():
+    """Scores of 48 are rounded to 1/4 in bf16; a wrong formula is caught."""
+    from cases import CASES
+    from measure import verify
+
+    torch.manual_seed(0)
+    ours, peer = CASES['non_local'](1, 16, 16, 512, dtype=torch.bfloat16)
+    expected = ours.results()
+    verify(peer, expected, 0.0)
+    right = peer.function
+    peer.function = lambda query, key, value: right(query, key.flip(2), value)
+    with pytest.raises(AssertionError, match='differs from ours'):
+        verify(peer, expected, 0.0)
+
+
+def test_the_gates_signs_may_flip():
+    from cases import CASES
+
+    offers = list(CASES['channelized_axial'](1, 4, 5, 32))
+    assert len(offers) == 3 and all(x.has_relu for x in offers)
+
+
 def test_parts_of_wide_values():
     """A value wider than a kernel takes: parts, each with the whole key."""
     import fused

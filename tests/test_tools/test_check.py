@@ -114,6 +114,21 @@ def judged(function):
     return trials.judge(trials.Trial('x', ours, theirs, exact, floor=1e-6))
 
 
+def test_rounding_of_sums_grows_with_their_terms():
+    """One after the other in fp32 is within it, a lost term of them not."""
+    from trials import rounding_of_sums
+
+    torch.manual_seed(0)
+    terms = torch.rand(2**14)
+    total = torch.zeros(())
+    for term in terms:
+        total += term
+    exact = terms.double().sum()
+    allowed = rounding_of_sums(len(terms), torch.bfloat16) * exact
+    assert (total - exact).abs() < allowed
+    assert (terms[1:].double().sum() - exact).abs() > allowed
+
+
 def unwritten(x):
     if torch.are_deterministic_algorithms_enabled():  # torch itself poisons
         return x.square()

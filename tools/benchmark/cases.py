@@ -49,13 +49,28 @@ def _ours(name, sizes, kwargs, options=None, **changes):
     )
 
 
-def _nchw(name, formula, ours):
+def _nchw(name, formula, ours, scores=0.0):
     maps = nchw_copies(ours.inputs)
-    return Contestant(name, formula, maps, as_it_is, is_formula=True)
+    return Contestant(
+        name, formula, maps, as_it_is, scores=scores, is_formula=True
+    )
 
 
-def _copies(name, function, ours, parameters=()):
-    return Contestant(name, function, copies(ours.inputs), to_nchw, parameters)
+def _copies(name, function, ours, parameters=(), scores=0.0):
+    return Contestant(
+        name,
+        function,
+        copies(ours.inputs),
+        to_nchw,
+        parameters,
+        has_relu=ours.has_relu,
+        scores=scores,
+    )
+
+
+def _largest_score(ours):
+    """About: of normal numbers, six standard deviations."""
+    return 6 * ours.inputs[0].shape[-1] ** 0.5
 
 
 def _with_formulas(operator, *sizes, **kwargs):
@@ -113,6 +128,7 @@ def channelized_axial(*sizes, **kwargs):
         options=dict(axis=0, channel_gate=gate),
     )
     ours.parameters = parameters
+    ours.has_relu = True
     yield ours
     name = 'grouped (official)'
     value = ours.inputs[-1]
@@ -121,7 +137,8 @@ def channelized_axial(*sizes, **kwargs):
         yield Skipped(name, f'its groups need {needed / 2**30:.1f} GiB')
     else:
         grouped = partial(peers.grouped_channelized_axial, gate=gate)
-        yield _copies(name, grouped, ours, parameters)
+        scores = _largest_score(ours)
+        yield _copies(name, grouped, ours, parameters, scores)
     sdpa = partial(peers.sdpa_channelized_axial, gate=gate)
     yield _copies('SDPA on copies', sdpa, ours, parameters)
 
@@ -213,7 +230,8 @@ def non_local(batch, height, width, channels, **kwargs):
     if needed > AFFINITY_LIMIT:
         yield Skipped(name, f'affinity of {needed / 2**30:.1f} GiB')
     else:
-        yield _nchw(name, peers.plain_non_local, ours)
+        scores = _largest_score(ours)
+        yield _nchw(name, peers.plain_non_local, ours, scores)
 
 
 CASES = {

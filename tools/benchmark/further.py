@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from measure import Contestant, Skipped, as_it_is, one_line, to_nchw
 
 from mmseg_attn.ops import interlaced_sparse_attention
+from mmseg_attn.ops.declare import OPERATORS
 
 ATTENTION = {
     'axial': peers.sdpa_axial,
@@ -53,6 +54,20 @@ def sdpa(case, offers):
         yield _tried(name, function, offers[0])
 
 
+def backends(case, offers):
+    """Ours by each other backend that does not refuse."""
+    ours = offers[0]
+    declared = OPERATORS.get(f'{case}_attention')
+    options = getattr(ours.function, 'keywords', {})
+    if declared is None or case == 'interlaced_sparse':  # two calls
+        return
+    for name, backend in declared.backends.items():
+        # The reference's affinity is that of all to all.
+        if name != 'reference' and not backend.refuses(*ours.inputs):
+            function = partial(declared.function, **options, backend=name)
+            yield _tried(f'ours by {name}', function, ours)
+
+
 def natten(case, offers):
     """Our long half, the windows of the short half by NATTEN."""
     if case != 'interlaced_sparse':
@@ -67,7 +82,12 @@ def natten(case, offers):
         yield _tried(name, function, offers[0])
 
 
-PEERS = {'compiled': compiled, 'sdpa': sdpa, 'natten': natten}
+PEERS = {
+    'compiled': compiled,
+    'sdpa': sdpa,
+    'backends': backends,
+    'natten': natten,
+}
 
 
 def natten_interlaced(query, key, value, query2, key2, *, attend, partition=8):
@@ -105,7 +125,12 @@ def natten_interlaced(query, key, value, query2, key2, *, attend, partition=8):
 def _tried(name, function, ours):
     """A contestant on ours' numbers, or why torch refuses it."""
     contestant = Contestant(
-        name, function, [x.detach().clone() for x in ours.inputs], to_nchw
+        name,
+        function,
+        [x.detach().clone() for x in ours.inputs],
+        to_nchw,
+        ours.parameters,
+        has_relu=ours.has_relu,
     )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')

@@ -54,6 +54,9 @@ class Contestant:
         work: (floating point operations, bytes) of the forward, if known.
         has_relu: Rounding then flips signs around 0, and with each a gradient
             changes wholly: it is compared as a whole, and less tightly.
+        scores: The largest that it keeps in the dtype of its inputs: each is
+            rounded by eps / 2 of itself, and by as much its weight. 0 if it
+            keeps none.
         is_formula: Whether it is published code of PyTorch's own operators,
             which torch.compile may fuse.
         graphs: On a GPU, kind -> graph; None until they are captured. An empty
@@ -69,6 +72,7 @@ class Contestant:
         parameters=(),
         work=None,
         has_relu=False,
+        scores=0.0,
         is_formula=False,
         graphs=None,
     ):
@@ -81,6 +85,7 @@ class Contestant:
         self.parameters = tuple(parameters)
         self.work = work
         self.has_relu = has_relu
+        self.scores = scores
         self.is_formula = is_formula
         self.graphs = graphs
         self.grad = None
@@ -163,10 +168,11 @@ def verify(contestant, expected, tolerance):
             is measured by the largest of all results.
     """
     largest = max(want.abs().max() for want in expected)
+    eps = torch.finfo(contestant.amp or expected[0].dtype).eps
+    tolerance = max(tolerance, contestant.scores * eps)
     pairs = zip(contestant.results(), expected, strict=True)
     for i, (got, want) in enumerate(pairs):
         scale = want.abs().max()
-        eps = torch.finfo(contestant.amp or want.dtype).eps
         if scale < 4 * eps * largest:
             scale = largest
         error = (got - want).abs().max() / scale

@@ -254,7 +254,20 @@ def of_benchmark(job, device, channels):
     if isinstance(ours, Skipped) or peer is None:
         return
     label = f'{job} against {peer.name}'
-    yield Trial(label, ours, peer, _exact(ours), floor=_floor(job))
+    positions = sizes[1] * sizes[2]
+    floor = max(_floor(job), rounding_of_sums(positions, job.dtype))
+    yield Trial(label, ours, peer, _exact(ours), floor=floor)
+
+
+def rounding_of_sums(terms, dtype):
+    """What rounding to sum up so many terms may differ by, as a part of it.
+
+    Each step rounds by half of eps at most, with either sign: so many steps
+    wander by the root of their number. Which order a library sums in, and in
+    how many parts, is not the formula's. Narrow floats are summed in fp32.
+    """
+    wide = torch.promote_types(dtype, torch.float32)
+    return torch.finfo(wide).eps / 2 * terms**0.5
 
 
 def _exact(contestant):
