@@ -120,7 +120,7 @@ print(machine.describe(device))"
     table 70 others_bfloat16 --dtype bfloat16 --peers sdpa natten --cases \
         channelized_axial interlaced_sparse efficient_1_head \
         efficient_8_heads linear linear_softplus channel_linear non_local
-    table 55 float32 --peers sdpa --cases criss_cross axial \
+    table 55 float32 --peers sdpa backends --cases criss_cross axial \
         interlaced_sparse efficient_8_heads linear channel_linear non_local
     tiles 50 "sweep_$narrow" --dtype "$narrow"
     table 25 float16 --dtype float16 --peers sdpa --cases \
