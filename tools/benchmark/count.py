@@ -36,7 +36,9 @@ SIZES = '2x97x97 1x128x256 1x256x512'
 DTYPES = 'bfloat16 float16 float32'
 # What an H100 is taken to reach, which is about 3/4 of what its data sheet
 # says of its memory (3.35 TB/s), 2/3 of 16-bit products (989 TFLOP/s; torch's
-# fused attention half of that) and of fp32 without TF32 (67 TFLOP/s).
+# fused attention half of that) and of fp32 without TF32 (67 TFLOP/s). Flash
+# attention was timed at 314 and, in the backward, 278 TFLOP/s, the wide one as
+# below: results/h100, non-local at 2x97x97.
 MEMORY = 80e9
 BYTES_PER_SECOND = 2.5e12
 FLOPS_PER_SECOND = {
@@ -45,6 +47,10 @@ FLOPS_PER_SECOND = {
     'product float32': 45e12,
     'attention bfloat16': 300e12,
     'attention float16': 300e12,
+    'wide attention bfloat16': 87e12,
+    'wide attention float16': 87e12,
+    'wide attention backward bfloat16': 14e12,
+    'wide attention backward float16': 14e12,
     'attention float32': 45e12,
     'kernel bfloat16': 300e12,
     'kernel float16': 300e12,

@@ -39,7 +39,9 @@ class Call(NamedTuple):
         name: Of the aten call or the kernel.
         read, written: Bytes.
         flops: Of its products, 2 per multiply-add.
-        kind: Of the products: 'product', 'attention' (torch's fused ones) or
+        kind: Of the products: 'product', 'attention' (torch's fused ones; in
+            16 bits 'wide attention' and 'wide attention backward' of values
+            that the mem-efficient kernel does not hold on the chip) or
             'kernel' (ours), with the dtype behind; 'kernel tf32x3' for fp32 by
             three products in TF32.
     """
@@ -272,15 +274,22 @@ def _sums(*tensors):
     return Call('sums kept in memory', size, size)
 
 
+def _kind_of_attention(kind, wide, query):
+    """Wide values in 16 bits have a rate of their own; in fp32 all the same."""
+    if query.dtype not in HALVES:
+        kind, wide = 'attention', False
+    return f'{"wide " if wide else ""}{kind} {_dtype(query)}'
+
+
 def _attention(backend, args, kwargs, out, reads, writes):
     query, key, value = args[:3]
     if backend != 'efficient' and query.dtype not in HALVES:  # as on CUDA
         raise RuntimeError(f'{backend} attention takes no {_dtype(query)}')
     pairs = query.shape[:-1].numel() * key.shape[-2]
     flops = 2 * pairs * (query.shape[-1] + value.shape[-1])
-    kind = f'attention {_dtype(query)}'
-    yield Call('attention', _total(reads), _total(writes), flops, kind)
     wide = backend == 'efficient' and value.shape[-1] > _ON_CHIP
+    kind = _kind_of_attention('attention', wide, query)
+    yield Call('attention', _total(reads), _total(writes), flops, kind)
     if wide and key.shape[-2] > _BLOCK:
         yield _sums(out[0])
 
@@ -290,7 +299,9 @@ def _attention_backward(backend, args, kwargs, out, reads, writes):
     grad, query, key, value = args[:4]
     pairs = query.shape[:-1].numel() * key.shape[-2]
     flops = 2 * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
-    kind = f'attention {_dtype(query)}'
+    wide = backend == 'efficient' and value.shape[-1] > _ON_CHIP
+    kind = 'attention backward' if wide else 'attention'
+    kind = _kind_of_attention(kind, wide, query)
     full = backend == 'efficient' and query.dtype not in HALVES
     if full:  # <gradient, output>, which kernels of 16 bits do themselves
         size = footprint(grad)
@@ -298,7 +309,6 @@ def _attention_backward(backend, args, kwargs, out, reads, writes):
         yield Call('sum', size, size // grad.shape[-1])
     name = 'attention backward'
     yield Call(name, _total(reads), _total(writes), flops, kind)
-    wide = backend == 'efficient' and value.shape[-1] > _ON_CHIP
     if (wide or full) and query.shape[-2] > _BLOCK:
         yield _sums(key, value)
 

@@ -22,11 +22,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import dots, no_autocast, refuse_double_backward
-from .features import MIN_DENOMINATOR, UNIT_AND_ONE
+from .features import MIN_DENOMINATOR
 from .matmul import (
     accumulator,
     bmm_into,
@@ -59,17 +58,15 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def _features(feature, x):
-    """Features of a map in fp32 at least, as rows of whole 16 bytes.
+def _operand_like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Empty, with rows that begin on 16 bytes, as fast products want them.
 
-    Only then products are fast, and zeros change none. Positive features,
-    which are divided by their peak, stay as they are.
+    Those with a channel of ones would not.
     """
-    a = feature.map(widen(x))
-    if feature is not UNIT_AND_ONE:
-        return a
-    missing = -a.shape[-1] % (16 // x.element_size())
-    return F.pad(a, (0, missing)) if missing else a
+    unit = 16 // dtype.itemsize
+    missing = -x.shape[-1] % unit
+    whole = x.new_empty(*x.shape[:-1], x.shape[-1] + missing, dtype=dtype)
+    return whole[..., : x.shape[-1]]
 
 
 def _narrow_like(x: Tensor, function, *args) -> Tensor:
@@ -89,11 +86,12 @@ def _keys(key, rule):
         return _Keys(b, _rows(1 / total))
     if not rule.normalizes:
         return _Keys(key, _scalar(key, 1 / rule.divisor))
-    b = _features(rule.key, key)
+    b = rule.key.map(widen(key))
     if rule.cancels:
         count = b.shape[1]
         peak, factor = None, _scalar(b, 1 / count)
-        b = b.to(key.dtype)
+        if b.dtype != key.dtype:
+            b = _operand_like(b, key.dtype).copy_(b)
         sums = b.sum(1, keepdim=True, dtype=factor.dtype) / count
         sums[..., : key.shape[-1]] += rule.eps / count
     else:
@@ -117,11 +115,11 @@ def _weights(query, keys, rule):
     """w, in the dtype of query, and the denominator if there is one."""
     if not rule.normalizes:
         return rule.query.map(query), None
-    a = _features(rule.query, query)
+    a = rule.query.map(widen(query))
     terms = a * keys.sums
     total = terms.sum(-1, keepdim=True).clamp_min_(_floor(query, rule))
     terms = a if rule.cancels else terms
-    w = torch.empty_like(a, dtype=query.dtype)
+    w = _operand_like(a, query.dtype)
     return torch.div(terms, total, out=w), total
 
 
@@ -197,7 +195,8 @@ def _query_backward(grad, query, context, w, total, keys, rule):
     # <grad, out>; a denominator at its floor has no gradient.
     delta = (w * dw).sum(-1, keepdim=True)
     delta *= total > _floor(query, rule)
-    a = _features(rule.query, query)
+    query = widen(query)
+    a = rule.query.map(query)
     if rule.cancels:
         dtotal = delta.div_(-total)
         dsums = (dtotal * a).sum(1, keepdim=True)
@@ -206,7 +205,7 @@ def _query_backward(grad, query, context, w, total, keys, rule):
         dterms = dw.sub_(delta).div_(total)
         dsums = (dterms * a).sum(1, keepdim=True)
         da = dterms.mul_(keys.sums)
-    return rule.query.backward(widen(query), a, da).to(grad.dtype), dsums
+    return rule.query.backward(query, a, da).to(grad.dtype), dsums
 
 
 def _plain_key_backward(value, context, dsum, keys, rule):
@@ -229,5 +228,5 @@ def _key_backward(key, value, context, dsum, dsums, keys, rule):
         db.add_(dsums, alpha=1 / key.shape[1])
     else:
         db.add_(dsums * keys.peak - _along(context, dsum)).div_(keys.peak)
-    b = _features(rule.key, key)
+    b = rule.key.map(widen(key))
     return rule.key.backward(widen(key), b, db).to(key.dtype)

@@ -34,7 +34,7 @@ def _unit_and_one(x):
 
 
 def _unit_and_one_backward(x, a, g):
-    a, g = a[..., : x.shape[-1]], g[..., : x.shape[-1]]
+    a, g = a[..., :-1], g[..., :-1]
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     along = a * (a * g).sum(-1, keepdim=True) * (norm > MIN_NORM)
     return (g - along) / norm.clamp_min(MIN_NORM)
