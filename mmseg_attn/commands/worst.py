@@ -95,7 +95,9 @@ def main(args: argparse.Namespace) -> None:
     what = f'IoU of {args.by_class}' if args.by_class else 'mIoU'
     median = np.nanmedian([row[0] for row in found.rows])
     each = ''
-    if found.sequences:
+    if found.sequences == 1:
+        each = ', the worst of the only sequence'
+    elif found.sequences:
         each = f', the worst of each of {found.sequences} sequences'
     console = make_console(100)
     console.print(
