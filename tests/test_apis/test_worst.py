@@ -136,6 +136,7 @@ def test_one_per_sequence(trained, folder, capsys):
     [
         ('x/0001TP_006690.png', '.png', 'x/0001TP'),
         ('x/Seq05VD_f00030.png', '', 'x/Seq05VD_f'),
+        ('x/0001TP_006690_L.png', '', 'x/0001TP'),
         (
             'val/frankfurt_000000_000294_leftImg8bit.png',
             '_leftImg8bit.png',
