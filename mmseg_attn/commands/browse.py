@@ -61,4 +61,7 @@ def main(args: argparse.Namespace) -> int:
         f'{drawn} of {browser.size} samples drawn'
         + (f', {failed} could not be (see above)' if failed else '')
     )
+    if drawn and not failed:
+        changed = ['--cfg-options'] * bool(args.cfg_options)
+        options.print_next('train', args.config, *changed, *args.cfg_options)
     return int(failed > 0)

@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from ..configs import OWN_METHODS
 from ..progress import quiet_imports
 from . import options
 
@@ -50,10 +51,18 @@ def main(args: argparse.Namespace) -> None:
         from ..trials.comparison import run_comparison
         from ..trials.trial import Setting
 
-    run_comparison(
-        Setting(args.images, args.masks, args.device, args.iters, args.depth),
+    best = run_comparison(
+        Setting(
+            *(args.images, args.masks, args.device, args.iters, args.depth),
+            options.read_classes(args),
+        ),
         args.work_dir,
         chosen=args.methods,
         seeds=args.seeds,
         jobs=args.jobs,
     )
+    own = {stem: name for name, stem in OWN_METHODS.items()}
+    method = own.get(best.partition('-')[0])
+    if args.images and method:
+        given = options.given_pictures(args)
+        options.print_next('train', *given, '--method', method)

@@ -30,6 +30,11 @@ def main(args: argparse.Namespace) -> None:
         from ..trials.trial import Setting
 
     setting = Setting(
-        args.images, args.masks, args.device, args.iters, args.depth
+        *(args.images, args.masks, args.device, args.iters, args.depth),
+        options.read_classes(args),
     )
-    run_demo(setting, args.work_dir, args.seed)
+    shown = run_demo(setting, args.work_dir, args.seed)
+    if args.images:
+        options.print_next('train', *options.given_pictures(args))
+    else:
+        options.print_next('predict', *shown)

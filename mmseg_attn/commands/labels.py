@@ -103,7 +103,5 @@ def _check_folders(args: argparse.Namespace) -> int:
     for line in remarks:
         console.print(line, style='bold red', soft_wrap=True)
     _print_verdict(console, (), remarks)
-    named = ['--classes', args.classes] if args.classes else []
-    folders = ['--images', args.images, '--masks', args.masks]
-    options.print_next('train', *folders, *named)
+    options.print_next('train', *options.given_pictures(args))
     return 0

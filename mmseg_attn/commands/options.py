@@ -218,6 +218,12 @@ def add_classes(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def given_pictures(args: argparse.Namespace) -> list[object]:
+    """Repeat what :func:`add_pictures` and :func:`add_classes` were given."""
+    named = ['--classes', args.classes] if args.classes else []
+    return ['--images', args.images, '--masks', args.masks, *named]
+
+
 def read_classes(args: argparse.Namespace) -> dict | None:
     """Read what ``--classes`` says, None where it is not given.
 
@@ -250,7 +256,12 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
     """Add the options of what runs trials, without ``--device``."""
     add = parser.add_argument
     add_pictures(parser)
-    add('--iters', type=int, help='training iterations of each model')
+    add_classes(parser)
+    add(
+        '--iters',
+        type=int,
+        help='training iterations of each model (default: 1000)',
+    )
     add_depth(parser)
 
 

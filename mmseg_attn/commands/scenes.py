@@ -4,9 +4,20 @@
 import argparse
 from pathlib import Path
 
+from ..configs import SPLITS
 from ..errors import UserError
 from ..progress import quiet_imports
 from . import options
+
+# What was written -> the config that learns it, and where it looks for it.
+CONFIGS = {
+    'scenes': ('ccnet-r2_r18-s4_1xb8-1k_demo-scenes-96x96', 'data/scenes'),
+    'clips of 5 frames': (
+        'ccnet3d-t5_r18-s4_1xb8-2k_demo-clips-96x96',
+        'data/clips',
+    ),
+    'pairs': ('psmnet_1xb2-400_demo-stereo-96x192', 'data/stereo'),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,3 +84,10 @@ def main(args: argparse.Namespace) -> None:
     else:
         write_folder(*given)
     print(f'{args.train} + {args.val} {kind} are in {out}')
+    if kind in CONFIGS:
+        name, usual = CONFIGS[kind]
+        roots = [
+            f'{split}_dataloader.dataset.data_root={out}' for split in SPLITS
+        ]
+        changed = [] if out == Path(usual) else ['--cfg-options', *roots]
+        options.print_next('train', name, *changed)

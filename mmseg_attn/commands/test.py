@@ -70,7 +70,9 @@ def main(args: argparse.Namespace) -> None:
     """
     cfg = options.read_config(args)
     with quiet_imports():
-        from ..apis.tasks import task_of
+        from mmengine.dist import is_main_process
+
+        from ..apis.tasks import SEGMENTOR, task_of
         from ..apis.testing import merge_views, use_windows
         from ..engine.runner import build_runner, end_processes
 
@@ -92,4 +94,8 @@ def main(args: argparse.Namespace) -> None:
         runner = build_runner(cfg, train=False)
         runner.test()
     del runner
+    if task is SEGMENTOR and is_main_process():
+        changed = ['--cfg-options'] * bool(args.cfg_options)
+        given = args.config, args.checkpoint, *changed, *args.cfg_options
+        options.print_next('worst', *given)
     end_processes()

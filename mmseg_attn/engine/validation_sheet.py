@@ -15,9 +15,8 @@ from ..datasets.pictures import read_picture
 from ..files import whole
 from ..registry import HOOKS
 from ..visualization.instances import InstancePainter
-from ..visualization.overlay import Legend, overlay
+from ..visualization.overlay import Legend, overlay, with_ignored
 
-WHITE = (255, 255, 255)
 # Instances with less are not drawn.
 SCORE = 0.3
 
@@ -75,7 +74,7 @@ class ValidationSheetHook(Hook):
         rows = [
             cv2.copyMakeBorder(
                 *(row, 0, 6, 0, width - row.shape[1], cv2.BORDER_CONSTANT),
-                value=WHITE,
+                value=(255, 255, 255),
             )
             for row in self._rows
         ]
@@ -91,8 +90,7 @@ class ValidationSheetHook(Hook):
         Args:
             metainfo: That of the dataset, with ``classes`` and ``palette``.
         """
-        self.palette = [*metainfo['palette'], WHITE]
-        self.classes = [*metainfo['classes'], 'ignored']
+        self.classes, self.palette = with_ignored(metainfo)
         self.present = set()
 
     def draw(

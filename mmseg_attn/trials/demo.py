@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..files import whole
 from ..progress import make_console, make_progress, quiet_hosts
 from . import trial
+from .report import class_table
 from .sheet import draw_sheet
 
 # What the table and the sheet call a model, and the start of its config.
@@ -22,7 +23,7 @@ MODELS = {'FCN': 'fcn', 'CCNet R=1': 'ccnet-r1', 'CCNet R=2': 'ccnet-r2'}
 
 def run_demo(
     setting: trial.Setting, work: Path | None = None, seed: int = 0
-) -> None:
+) -> list[Path]:
     """Prepare the data, train and test three models, show the result.
 
     Args:
@@ -30,6 +31,10 @@ def run_demo(
         work: Empty or new folder for all output; by default
             ``work_dirs/demo``, or ``demo-2``, ... if that is taken.
         seed: Seed of the data and of the trainings.
+
+    Returns:
+        Config and checkpoint of the last model, and the folder of the
+        validation pictures.
 
     Raises:
         UserError: If the pictures cannot be used, the work folder cannot be
@@ -59,6 +64,9 @@ def run_demo(
     columns = trial.metric_columns(data)
     table = _table(columns, data, results)
     make_console(110).print(table)
+    found = {name: r.metrics.get for name, r in results.items()}
+    if rows := trial.class_rows(data, found):
+        make_console(110).print(class_table(rows))
     console.print('Drawing the sheet ...')
     models = {
         name: (work / f'{start}.py', _checkpoint(work / start))
@@ -69,6 +77,7 @@ def run_demo(
         draw_sheet(work / 'sheet.png', data.folder, models, scores)
     print(f'Picture sheet: {work / "sheet.png"}')
     print(f'Table: {work / "results.json"}; models and logs: {work}')
+    return [*models[name], data.folder / 'images/val']
 
 
 def _make_work_dir(setting: trial.Setting, work: Path | None) -> Path:

@@ -8,8 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.mask_classes import IGNORED, MaskSurvey
-from ..datasets.pairs import Pair, find_pairs, read_pair, split_pairs
+from ..datasets.mask_classes import IGNORED, MaskSurvey, find_class_list
+from ..datasets.pairs import (
+    FOLDERS,
+    Pair,
+    find_pairs,
+    read_pair,
+    split_pairs,
+)
 from ..datasets.scenes.png import write_png
 from ..visualization.overlay import make_palette
 
@@ -34,14 +40,15 @@ def prepare_pictures(
     out: Path,
     seed: int,
     depth: int | None = None,
+    classes: dict | None = None,
 ) -> tuple[list[str], dict[str, float]]:
     """Write working copies of pictures and masks as a dataset folder.
 
     Masks are index pictures (grey or palette PNG, 255 is ignored), black and
-    white ones (0 and 255), or show each class in a colour of its own. The
-    classes are the values found. Folders ``train`` and ``val`` (or ``valid``,
-    ``validation``) inside are taken as the split, and ``test`` is left out;
-    otherwise a fifth of the pictures is drawn for validation.
+    white ones (0 and 255), or show each class in a colour of its own. Folders
+    ``train`` and ``val`` (or ``valid``, ``validation``) inside are taken as
+    the split, and ``test`` is left out; otherwise a fifth of the pictures is
+    drawn for validation.
 
     Args:
         images: Folder of pictures, searched to any depth.
@@ -51,6 +58,9 @@ def prepare_pictures(
         seed: Seed of the split.
         depth: Bits that 16-bit pictures use, as of
             :func:`~mmseg_attn.datasets.pictures.read_picture`.
+        classes: ``classes`` and perhaps ``palette``, as in a
+            ``dataset.json``. By default what such a file in or beside the
+            folder of masks says, else the values found.
 
     Returns:
         Remarks to be shown, and the IoU in per cent of calling every pixel the
@@ -69,6 +79,9 @@ def prepare_pictures(
         for split, pairs in splits.items()
     }
     found = survey.classes()
+    about, where = find_class_list(masks, classes)
+    if about is not None:
+        found = found.named(about, where)
     names = found.names
     palette = found.palette or make_palette(len(names))
     notes.append(
@@ -77,19 +90,22 @@ def prepare_pictures(
         + ', '.join(names)
         + f' ({IGNORED} is ignored)' * found.ignored
     )
-    about = {'classes': names, 'palette': palette, 'groups': {}}
-    if len(names) <= 6:  # columns of the table
-        about['groups'] = {name: [name] for name in names}
+    groups = {name: [name] for name in names}
+    about = {'classes': names, 'palette': palette, 'groups': groups}
     counts = {}
     for split, items in copies.items():
         total = np.zeros(256, np.int64)
-        for folder in ('images', 'masks'):
-            (out / folder / split).mkdir(parents=True)
-        for item in items:
+        inner = _inner_names([item.name for item in items])
+        for item, name in zip(items, inner, strict=True):
             labels = found.indices(item.labels)
             total += np.bincount(labels.ravel(), minlength=256)
-            write_png(out / f'images/{split}/{item.name}.png', item.picture)
-            write_png(out / f'masks/{split}/{item.name}.png', labels, palette)
+            for folder, *shown in (
+                ('images', item.picture),
+                ('masks', labels, palette),
+            ):
+                path = out / folder / split / f'{name}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(path, *shown)
         counts[split] = total[: len(names)]
     text = json.dumps(about, indent=1) + '\n'
     (out / 'dataset.json').write_text(text, encoding='utf-8')
@@ -110,7 +126,17 @@ def _read(pair: Pair, depth: int | None, survey: MaskSurvey) -> _Copy:
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     survey.add(pair.mask, labels, palette)
-    return _Copy(pair.name.replace('/', '__'), picture[..., ::-1], labels)
+    return _Copy(pair.name, picture[..., ::-1], labels)
+
+
+def _inner_names(names: list[str]) -> list[str]:
+    """Leave out the folder of the split, in which the copies are anyway."""
+    inner = []
+    for name in names:
+        folder, _, rest = name.partition('/')
+        inner.append(rest if rest and folder.lower() in FOLDERS else name)
+    # Of train/a and training/a none could be told.
+    return inner if len(set(inner)) == len(names) else names
 
 
 def _largest_class(names: list[str], counts: np.ndarray) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..files import whole
 from ..markdown import markdown_table
-from .trial import Data, Result
+from .trial import Data, Result, class_rows
 
 TOTAL = 'mIoU'
 # Of a run beside its metrics: attribute of a result, its title, its format.
@@ -107,6 +107,11 @@ class Report:
             table.append([row.title, *(_show(v, '{:.1f}') for v in values)])
         return table
 
+    def classes_table(self) -> list[list[str]]:
+        """IoU of each class, its mean over seeds, where no column has it."""
+        means = {row.title: row.mean for row in self.rows}
+        return class_rows(self.data, means)
+
     def notes(self) -> list[str]:
         """How the numbers came about."""
         budget = self.budget
@@ -133,7 +138,8 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write comparison.md and comparison.json."""
         lines = ['# Comparison', '']
-        for header, *rows in (self.main_table(), self.seeds_table()):
+        tables = self.main_table(), self.classes_table(), self.seeds_table()
+        for header, *rows in filter(None, tables):
             lines += [markdown_table(header, rows, align_right=True), '']
         lines += [f'- {note}' for note in self.notes()]
         with whole(folder / 'comparison.md') as path:
@@ -142,7 +148,9 @@ class Report:
             path.write_text(json.dumps(self._content(), indent=1) + '\n')
 
     def _content(self) -> dict:
-        keys = [*self.columns, *COSTS]
+        runs = [run for row in self.rows for run in row.results.values()]
+        keys = dict.fromkeys(name for run in runs for name in run.metrics)
+        keys = [*keys, *COSTS]
 
         def content(row: Row) -> dict:
             def of(function: Callable[[str], float | None]) -> dict:
@@ -175,6 +183,8 @@ class Report:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+        if rows := self.classes_table():
+            console.print(class_table(rows))
         titles, *rows = self.seeds_table()
         table = Table(*titles)
         for row in rows:
@@ -182,6 +192,22 @@ class Report:
         console.print(table)
         for note in self.notes():
             console.print(note, style='dim', highlight=False)
+
+
+def class_table(rows: list[list[str]]) -> Table:
+    """Make a table for a terminal.
+
+    Args:
+        rows: From :func:`~mmseg_attn.trials.trial.class_rows`.
+    """
+    (first, *models), *rest = rows
+    table = Table(title='IoU of each class (per cent)')
+    table.add_column(first, overflow='fold')
+    for name in models:
+        table.add_column(name, justify='right')
+    for row in rest:
+        table.add_row(*row)
+    return table
 
 
 def _show(value: float | None, form: str) -> str:

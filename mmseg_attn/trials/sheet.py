@@ -2,6 +2,7 @@
 """One picture that shows what the models of the demo do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from ..apis.loading import load_model
 from ..apis.predictors import Segmenter
 from ..apis.tracing import attention_maps
 from ..files import whole
-from ..visualization.overlay import paint
+from ..visualization.overlay import paint, with_ignored
 
 ROWS = 4
 # Classes in a line of the legend.
@@ -40,7 +41,8 @@ def draw_sheet(
     """
     about = json.loads((data / 'dataset.json').read_text(encoding='utf-8'))
     palette = np.array(about['palette'], np.uint8)
-    names = sorted(p.name for p in (data / 'images/val').iterdir())
+    root = data / 'images/val'
+    names = sorted(str(p.relative_to(root)) for p in root.rglob('*.png'))
     scenes = 'two hops' in about['groups']
     if scenes:
         # Of two layouts the first two variants, between which the colour of
@@ -83,20 +85,13 @@ def draw_sheet(
         for picture, pixel in zip(pictures, pixels, strict=True)
     ]
     loops = maps[0].cells.shape[1]
-    total = len(columns) + loops
-    sides = [p.shape[0] / p.shape[1] for p in pictures]
-    width, legend = 2.05, 0.5 + 0.25 * -(-len(palette) // PER_LINE)
-    size = (
-        width * total,
-        width * sum(min(s, 1.5) for s in sides) + legend + 1,
-    )
-    figure = Figure(size, dpi=150, layout='constrained', facecolor='white')
-    axes = figure.subplots(
-        len(pictures),
-        total,
-        squeeze=False,
-        height_ratios=[min(s, 1.5) for s in sides],
-    )
+    titles = list(columns)
+    for loop in range(loops):
+        plural = 's' if loop else ''
+        titles.append(
+            f'where the marked pixel\nlooks in {loop + 1} loop{plural}'
+        )
+    figure, axes = make_grid(titles, pictures, about, masks, caption)
     for row, (picture, pixel) in enumerate(zip(pictures, pixels, strict=True)):
         for column, shown in enumerate(columns.values()):
             axes[row, column].imshow(shown[row], interpolation='nearest')
@@ -108,12 +103,43 @@ def draw_sheet(
             axis.imshow(looks[loop], 'inferno', alpha=0.75)
         for axis in [axes[row, 0], *axes[row, len(columns) :]]:
             _mark(axis, pixel)
-    titles = list(columns)
-    for loop in range(loops):
-        plural = 's' if loop else ''
-        titles.append(
-            f'where the marked pixel\nlooks in {loop + 1} loop{plural}'
-        )
+    with whole(path) as partial:
+        figure.savefig(partial)
+
+
+def make_grid(
+    titles: Sequence[str],
+    pictures: Sequence[np.ndarray],
+    about: dict,
+    masks: Sequence[np.ndarray],
+    caption: str,
+) -> tuple[Figure, np.ndarray]:
+    """Lay out a sheet with a row for each picture, and a legend below.
+
+    Args:
+        titles: What stands above the columns.
+        pictures: (H, W, 3); they are not drawn.
+        about: What ``dataset.json`` says.
+        masks: Their labels. If they ignore a pixel, the legend says so.
+        caption: Title of the sheet.
+
+    Returns:
+        The figure, and its empty axes by row and column.
+    """
+    names, palette = list(about['classes']), about['palette']
+    if any(len(names) <= mask.max() for mask in masks):
+        names, palette = with_ignored(about)
+    sides = [min(p.shape[0] / p.shape[1], 1.5) for p in pictures]
+    width, legend = 2.05, 0.5 + 0.25 * -(-len(names) // PER_LINE)
+    figure = Figure(
+        (width * len(titles), width * sum(sides) + legend + 1),
+        dpi=150,
+        layout='constrained',
+        facecolor='white',
+    )
+    axes = figure.subplots(
+        *(len(pictures), len(titles)), squeeze=False, height_ratios=sides
+    )
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     for axis in axes.flat:
@@ -121,17 +147,18 @@ def draw_sheet(
         axis.set_yticks([])
     figure.legend(
         handles=[
-            Patch(facecolor=colour / 255, edgecolor='grey', label=name)
-            for name, colour in zip(about['classes'], palette, strict=True)
+            Patch(
+                facecolor=np.array(colour) / 255, edgecolor='grey', label=name
+            )
+            for name, colour in zip(names, palette, strict=True)
         ],
         loc='outside lower center',
-        ncols=min(PER_LINE, len(palette)),
+        ncols=min(PER_LINE, len(names)),
         frameon=False,
         fontsize=10,
     )
     figure.suptitle(caption, fontsize=12)
-    with whole(path) as partial:
-        figure.savefig(partial)
+    return figure, axes
 
 
 def _frequent(mask: np.ndarray) -> list[int]:

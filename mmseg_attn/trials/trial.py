@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from .pictures import prepare_pictures
 # Configs of the two kinds of data, with the method in front.
 SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
 PICTURES = '{}_r18-s4_1xb8-1k_demo-pictures-128x128.py'
+# Of classes beside their mean; more are a table of their own.
+MOST_COLUMNS = 6
 WORKER = 'mmseg_attn.trials.worker'
 
 
@@ -76,6 +78,8 @@ class Setting:
         device: ``cpu``, ``cuda`` or ``cuda:N``; None: the best there is.
         iters: Training iterations of each model; None: the config's.
         depth: Bits that 16-bit pictures use; None: all, or a refusal.
+        classes: Names of the classes and perhaps their colours, as in a
+            ``dataset.json``; None: what such a file or the masks say.
 
     Raises:
         UserError: The values do not fit together.
@@ -86,10 +90,13 @@ class Setting:
     device: str | None = None
     iters: int | None = None
     depth: int | None = None
+    classes: dict | None = None
 
     def __post_init__(self) -> None:
         if (self.images is None) != (self.masks is None):
             raise UserError('give both --images and --masks, or neither.')
+        if self.classes and self.images is None:
+            raise UserError('--classes is for --images and --masks.')
         if self.iters is not None and self.iters < 1:
             raise UserError(f'got --iters {self.iters}, expected at least 1.')
         check_depth(self.depth)
@@ -128,7 +135,9 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
         notes = ['640 training and 80 validation scenes drawn.']
         return Data(folder, SCENES, floor, 'context unseen, at most', notes)
     given = setting.images, setting.masks
-    notes, floor = prepare_pictures(*given, folder, seed, setting.depth)
+    notes, floor = prepare_pictures(
+        *given, folder, seed, setting.depth, setting.classes
+    )
     return Data(folder, PICTURES, floor, 'largest class everywhere', notes)
 
 
@@ -141,10 +150,49 @@ def metric_columns(data: Data) -> dict[str, str]:
     Returns:
         Name of the metric -> title; 'mIoU' is the last one.
     """
-    content = json.loads((data.folder / 'dataset.json').read_text())
-    groups = list(content['groups'])
+    found = class_metrics(data)
     last = 'all' if data.pattern == SCENES else 'mean'
-    return {f'mIoU {group}': group for group in groups} | {'mIoU': last}
+    return (found if len(found) <= MOST_COLUMNS else {}) | {'mIoU': last}
+
+
+def class_metrics(data: Data) -> dict[str, str]:
+    """Metrics of each class, of scenes of each group of classes.
+
+    Args:
+        data: The dataset.
+
+    Returns:
+        Name of the metric -> what it is of.
+    """
+    content = json.loads((data.folder / 'dataset.json').read_text())
+    return {f'mIoU {group}': group for group in content['groups']}
+
+
+def class_rows(
+    data: Data, models: Mapping[str, Callable[[str], float | None]]
+) -> list[list[str]]:
+    """Make a table of the classes where they are too many for columns.
+
+    Args:
+        data: The dataset.
+        models: Name of a model -> what gives a metric of it, in per cent.
+
+    Returns:
+        A title row and a row for each class; empty where they are columns.
+    """
+    found = class_metrics(data)
+    if len(found) <= MOST_COLUMNS:
+        return []
+    return [['class', *models]] + [
+        [
+            title,
+            *(
+                '-' if (value := of(key)) is None else f'{value:.1f}'
+                for of in models.values()
+            ),
+        ]
+        for key, title in found.items()
+    ]
 
 
 def environment_of(device: str | None, threads: int | None = None) -> dict:

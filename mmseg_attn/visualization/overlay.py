@@ -10,6 +10,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+# A class whose red, green and blue are all above is called white.
+NEARLY_WHITE = 200
+
 
 def overlay(
     picture: np.ndarray,
@@ -46,16 +49,50 @@ def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
         palette: (red, green, blue) of each class.
 
     Returns:
-        (H, W, 3) uint8, RGB; white where none counts.
+        (H, W, 3) uint8, RGB; :func:`ignored_colour` where none counts.
     """
     return _all_colours(palette)[mask]
 
 
 def _all_colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """A colour for each value of 8 bits, white where there is no class."""
+    """A colour for each value of 8 bits, also where there is no class."""
     colours = np.full((max(len(palette), 256), 3), 255, np.uint8)
+    colours[:] = ignored_colour(palette)
     colours[: len(palette)] = palette
     return colours
+
+
+def ignored_colour(palette: Sequence[Sequence[int]]) -> list[int]:
+    """Choose the colour of pixels that count for nothing.
+
+    Args:
+        palette: (red, green, blue) of each class.
+
+    Returns:
+        White, or what is farthest from all classes where one is nearly white.
+    """
+    classes = np.array(palette, int).reshape(-1, 3)
+    if not (classes.min(1) > NEARLY_WHITE).any():
+        return [255, 255, 255]
+    colours = np.stack(np.meshgrid(*[(0, 128, 255)] * 3), -1).reshape(-1, 3)
+    distances = np.linalg.norm(colours[:, None] - classes, axis=-1)
+    return colours[distances.min(1).argmax()].tolist()
+
+
+def with_ignored(metainfo: dict) -> tuple[list[str], list[list[int]]]:
+    """Names and colours to draw label maps with.
+
+    Args:
+        metainfo: That of a dataset, with its ``classes``, and perhaps its
+            ``palette``.
+
+    Returns:
+        Of the classes, and last of what has no class or is ignored.
+    """
+    classes = list(metainfo['classes'])
+    palette = metainfo.get('palette') or make_palette(len(classes))
+    palette = [list(colour) for colour in palette[: len(classes)]]
+    return [*classes, 'ignored'], [*palette, ignored_colour(palette)]
 
 
 def text_font(height: int) -> tuple[ImageFont.FreeTypeFont, int]:

@@ -1,8 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 """Samples of a dataset beside the same with their labels."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import torch
@@ -10,7 +8,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 
 from ..errors import UserError
 from .instances import InstancePainter
-from .overlay import Legend, make_palette, overlay
+from .overlay import Legend, overlay, with_ignored
 
 SMALLEST = 384  # height of what is shown, so that a legend fits
 
@@ -23,7 +21,7 @@ class LabelPainter:
     """
 
     def __init__(self, metainfo: dict) -> None:
-        classes, self.palette = _with_ignored(metainfo)
+        classes, self.palette = with_ignored(metainfo)
         self.legend = Legend(classes, self.palette)
 
     def __call__(
@@ -64,7 +62,7 @@ class SamplePainter:
     """
 
     def __init__(self, metainfo: dict) -> None:
-        classes, palette = _with_ignored(metainfo)
+        classes, palette = with_ignored(metainfo)
         self.ignored = len(classes) - 1
         self.paint = InstancePainter(
             dict(classes=classes, palette=palette), 0.6
@@ -103,14 +101,6 @@ class SamplePainter:
         return _side_by_side(enlarged, self.paint(enlarged, instances))
 
 
-def _with_ignored(metainfo: dict) -> tuple[tuple[str, ...], list]:
-    """Classes and palette, at last of what has no class or is ignored."""
-    classes = metainfo['classes']
-    palette = metainfo.get('palette') or make_palette(len(classes))
-    palette = [list(colour) for colour in palette[: len(classes)]]
-    return (*classes, 'ignored'), [*palette, _unlike(palette)]
-
-
 def _enlarge(image: np.ndarray) -> np.ndarray:
     """A small one a whole number of times."""
     times = -(-SMALLEST // len(image))
@@ -121,10 +111,3 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
 def _side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     gap = np.full((len(left), 8, 3), 255, np.uint8)
     return np.hstack([left, gap, right])
-
-
-def _unlike(palette: Sequence[Sequence[int]]) -> list[int]:
-    """The colour that is farthest from all of a palette."""
-    colours = np.stack(np.meshgrid(*[(0, 128, 255)] * 3), -1).reshape(-1, 3)
-    distances = np.linalg.norm(colours[:, None] - np.array(palette), axis=-1)
-    return colours[distances.min(1).argmax()].tolist()

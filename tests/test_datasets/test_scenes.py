@@ -257,7 +257,9 @@ def test_command_writes_once_and_never_over_other_files(folder, tmp_path):
     arguments = (out, '--train', 8, '--val', 4)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f'8 + 4 scenes are in {out}\n'  # and no greetings
+    said, following = done.stdout.splitlines()  # and no greetings
+    assert said == f'8 + 4 scenes are in {out}'
+    assert f'train_dataloader.dataset.data_root={out} ' in following
     assert digest(out) == digest(folder)
     again = command(*arguments, '--seed', 1)
     assert again.returncode == 1

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_training import CLASSES, ROOT, tiny_config, write_dataset
 
 from mmseg_attn.datasets.scenes import write_folder
+from mmseg_attn.visualization.overlay import paint, with_ignored
 
 TOOL = ROOT / 'tools/analysis_tools/browse_dataset.py'
 PALETTE = [[40, 40, 40], [250, 0, 0], [0, 250, 0]]
@@ -77,6 +78,21 @@ def test_picture_and_labels(tool, tmp_path):
         colours = np.array([*PALETTE, [255, 255, 255]])
         expected = 0.4 * picture + 0.6 * colours[np.minimum(mask, 3)]
         assert np.abs(right - expected).max() <= 1
+
+
+def test_what_is_ignored_has_one_colour_that_no_class_has():
+    """White, as of sheets and masks; where a class is white, another."""
+    about = {'classes': ['a', 'b'], 'palette': [[0, 0, 0], [250, 0, 0]]}
+    names, colours = with_ignored(about)
+    assert names == ['a', 'b', 'ignored']
+    assert colours == [*about['palette'], [255, 255, 255]]
+    mask = np.array([[0, 1, 255]], np.uint8)
+    assert (paint(mask, about['palette'])[0] == colours).all()
+    about['palette'][0] = [255, 255, 255]  # as the streets of Vaihingen
+    _, colours = with_ignored(about)
+    apart = np.linalg.norm(np.subtract(colours[:2], colours[2]), axis=1)
+    assert min(apart) > 200
+    assert (paint(mask, about['palette'])[0] == colours).all()
 
 
 def test_labels_follow_a_resized_picture(tool, tmp_path):

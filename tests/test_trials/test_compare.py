@@ -309,7 +309,16 @@ def test_report_of_gaps(tmp_path):
         torch='2',
         mmseg_attn='0',
     )
+    groups = {name: [name] for name in 'abcdefg'}
+    (tmp_path / 'dataset.json').write_text(json.dumps({'groups': groups}))
     report = Report(data, {'mIoU a': 'a', 'mIoU': 'all'}, rows, budget)
+    # Too many for columns.
+    assert trial.metric_columns(data) == {'mIoU': 'mean'}
+    assert report.classes_table()[:3] == [
+        ['class', 'X', 'Y'],
+        ['a', '70.0', '-'],
+        ['b', '-', '-'],
+    ]
     costs = ['1,000', '0.500', '10', '500']
     assert report.main_table()[1:] == [
         ['floor', '', '50.0', '', '', '', '', ''],
@@ -323,4 +332,9 @@ def test_report_of_gaps(tmp_path):
     ]
     report.write(tmp_path)
     draw_plots(report, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 6
+    content = json.loads((tmp_path / 'comparison.json').read_text())
+    assert content['methods']['x']['mean']['mIoU a'] == 70
+    assert re.search(
+        r'\| a +\| +70.0 \| +- \|', (tmp_path / 'comparison.md').read_text()
+    )

@@ -55,13 +55,18 @@ def test_scenes_from_nothing_to_a_sheet(tmp_path):
     assert 'CCNet R=2: loss' in done.stderr or 'mIoU' in done.stderr
 
 
-def test_the_seed_is_handed_on(monkeypatch):
+def test_the_seed_is_handed_on(monkeypatch, capsys):
     given = []
-    monkeypatch.setattr(
-        'mmseg_attn.trials.demo.run_demo', lambda *args: given.append(args)
-    )
+
+    def run(*args):
+        given.append(args)
+        return ['a.py', 'b.pth', 'pictures of mine']
+
+    monkeypatch.setattr('mmseg_attn.trials.demo.run_demo', run)
     main(['demo', '--seed', '5', '--work-dir', 'here'])
     assert given[0][1:] == (Path('here'), 5)
+    said = capsys.readouterr().out
+    assert said.endswith("predict a.py b.pth 'pictures of mine'\n")
 
 
 @pytest.mark.slow

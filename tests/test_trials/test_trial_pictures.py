@@ -92,8 +92,8 @@ def test_folders_train_and_val_are_the_split(tmp_path):
         save(tmp_path / f'masks/{name}.png', halves(30, 30, 3, 7))
     notes, _, about = prepare(tmp_path)
     assert about['classes'] == ['class 3', 'class 7']
-    assert set(read(tmp_path)) == {'train__a', 'train__b'}
-    assert set(read(tmp_path, 'val')) == {'val__a'}
+    assert set(read(tmp_path)) == {'a', 'b'}
+    assert set(read(tmp_path, 'val')) == {'a'}
     assert any('1 pictures outside train and val' in note for note in notes)
 
 
@@ -103,8 +103,8 @@ def test_folders_of_splits_by_their_other_names(tmp_path, val):
         save(tmp_path / f'images/{name}.png', np.zeros((30, 30, 3)))
         save(tmp_path / f'masks/{name}.png', halves(30, 30, 3, 7))
     notes, _, _ = prepare(tmp_path)
-    assert set(read(tmp_path)) == {'train__a', 'train__b'}
-    assert set(read(tmp_path, 'val')) == {f'{val}__a'}
+    assert set(read(tmp_path)) == {'a', 'b'}
+    assert set(read(tmp_path, 'val')) == {'a'}
     assert any(f'folders train and {val}' in note for note in notes)
 
 
@@ -114,7 +114,7 @@ def test_test_pictures_are_left_out_of_a_drawn_split(tmp_path):
         save(tmp_path / f'masks/{name}.png', halves(30, 30, 3, 7))
     notes, _, _ = prepare(tmp_path)
     used = set(read(tmp_path)) | set(read(tmp_path, 'val'))
-    assert used == {'train__a', 'train__b'}
+    assert used == {'a', 'b'}
     assert 'Note: 2 pictures in test are not used.' in notes
 
 
@@ -131,6 +131,38 @@ def test_pictures_of_twelve_bits(tmp_path):
     prepare_pictures(images, masks, tmp_path / 'out', 0, depth=12)
     for path in (tmp_path / 'out/images/train').iterdir():
         assert (np.array(Image.open(path)) == 128).all()
+
+
+def test_files_keep_their_names(tmp_path):
+    """But for the folder of the split, if that leaves them apart."""
+    for name in ('train/x/a', 'train/y/a', 'val/a'):
+        save(tmp_path / f'images/{name}.jpg', np.zeros((30, 30, 3)))
+        save(tmp_path / f'masks/{name}.png', halves(30, 30, 3, 7))
+    prepare(tmp_path)
+    root = tmp_path / 'out/images'
+    found = {p.relative_to(root).as_posix() for p in root.rglob('*.png')}
+    assert found == {'train/x/a.png', 'train/y/a.png', 'val/a.png'}
+    for name in ('train/a', 'training/a', 'val/b'):
+        save(tmp_path / f'two/images/{name}.png', np.zeros((30, 30, 3)))
+        save(tmp_path / f'two/masks/{name}.png', halves(30, 30, 3, 7))
+    prepare(tmp_path / 'two')
+    names = {p.parent.name for p in (tmp_path / 'two/out').rglob('a.png')}
+    assert names == {'train', 'training'}
+
+
+def test_names_of_a_file_beside_the_masks_and_of_the_user(folders):
+    about = {'classes': ['sky', 'horse', 'cat'], 'palette': [[1] * 3] * 3}
+    (folders / 'dataset.json').write_text(json.dumps(about))
+    notes, floor, found = prepare(folders)
+    assert found['classes'] == ['sky', 'horse', 'cat']
+    assert found['palette'] == about['palette']
+    assert 'mIoU cat' not in floor  # there is none
+    prepare_pictures(
+        *(folders / 'images', folders / 'masks', folders / 'own', 0),
+        classes={'classes': ['left', 'right']},
+    )
+    found = json.loads((folders / 'own/dataset.json').read_text())
+    assert found['classes'] == ['left', 'right']
 
 
 def write_masks(folder, *masks, palette=None):
