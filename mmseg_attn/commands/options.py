@@ -26,7 +26,25 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the weights, as ``checkpoint``."""
-    parser.add_argument('checkpoint', help='trained weights, a file or URL')
+    parser.add_argument(
+        'checkpoint',
+        type=_weights,
+        help='trained weights: a file, a URL, or the folder of a training, '
+        'whose best ones are taken',
+    )
+
+
+def _weights(text: str) -> str:
+    """The best weights of a folder, or what else the text names."""
+    if not Path(text).is_dir():
+        return text
+    # What save_best of mmengine leaves; an earlier best one it removes.
+    found = sorted(Path(text).glob('best_*.pth'), key=os.path.getmtime)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f'{text} is a folder without best_*.pth: name a file of weights'
+        )
+    return str(found[-1])
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

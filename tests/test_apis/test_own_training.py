@@ -254,19 +254,23 @@ def test_trains_shows_and_goes_on(folder, tmp_path, monkeypatch, capfd):
     call = ['train', '--images', 'images', '--masks', 'masks', '--scratch']
     call += ['--backbone', 'r18', '--iters', '4', '--batch-size', '2']
     call += ['--balance', '--patience', '3', '--out', 'mine']
-    main([*call, '--dry-run'])
+    main(call)
     said = capfd.readouterr().out
     assert '3 pictures to train on, 3 to validate with' in said
-    assert 'Train it: python -m mmseg_attn train mine/config.py' in said
-    assert not (tmp_path / 'mine/run').exists()
+    end = 'predict mine/config.py mine/run images'
+    assert f'Next: python -m mmseg_attn {end}\n' in said
     with pytest.raises(SystemExit, match='config.py exists'):
         main(call)
-    # The config that was written is an ordinary one.
-    main(['train', 'mine/config.py'])
-    (best,) = (tmp_path / 'mine/run').glob('best_mIoU_*.pth')
+    assert len(list((tmp_path / 'mine/run').glob('best_mIoU_*.pth'))) == 1
     sheets = sorted((tmp_path / 'mine/run/sheets').iterdir())
     assert len(sheets) == 4
     assert cv2.imread(str(sheets[0])).shape[0] == 3 * 166
     assert Config.fromfile(tmp_path / 'mine/config.py').randomness.seed == 0
-    main(['predict', 'mine/config.py', str(best), 'images/val', '-o', 'out'])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(SystemExit):
+        main(['predict', 'mine/config.py', 'empty', 'images/val'])
+    assert 'empty is a folder without best_*.pth' in capfd.readouterr().err
+    # The config that was written is an ordinary one.
+    main(['train', 'mine/config.py', '--resume'])
+    main([*end.split(), '-o', 'out'])
     assert len(list((tmp_path / 'out').rglob('*.png'))) >= 3
