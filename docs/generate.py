@@ -4,7 +4,8 @@
 A page says where by two comments on lines of their own, between which the
 text stands: `<!-- begin NAME -->` and `<!-- end NAME -->`. NAME is a function
 of this file, with its arguments behind it. tests/test_docs.py runs this and
-fails where a committed page would change.
+fails where a committed page would change. The pages of NOTEBOOKS are written as
+notebooks, too.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -30,6 +32,8 @@ RESULTS = ROOT / 'tools/benchmark/results'
 MARKED = re.compile(
     r'^(<!-- begin ([^\n]*) -->\n).*?^(<!-- end \2 -->)$', re.M | re.S
 )
+# Pages that are notebooks, too.
+NOTEBOOKS = {'tutorial.md'}
 # As the benchmark names a case -> as a reader does, where that differs.
 CASES = {
     'criss_cross': 'criss-cross',
@@ -80,6 +84,17 @@ SHORT = {
     ('interlaced_layer', '1x97x97'),
     ('efficient_1_head', '1x97x97'),
     ('linear', '1x97x97'),
+}
+
+GPU = 'bfloat16_criss_cross', 'bfloat16', 'layers_autocast', 'float32'
+SHORT_GPU = {
+    ('criss_cross', '2x97x97'),
+    ('criss_cross', '1x256x512'),
+    ('axial', '2x97x97'),
+    ('interlaced_sparse', '2x97x97'),
+    ('efficient_1_head', '2x97x97'),
+    ('linear_softplus', '2x97x97'),
+    ('channel_linear', '2x97x97'),
 }
 
 
@@ -175,6 +190,51 @@ def speed(page: Path, extent: str) -> str:
                 )
             )
     return markdown_table(head, rows)
+
+
+def gpu(page: Path, extent: str) -> str:
+    """Times of kernels and memory on a GPU, ours beside its fastest peer."""
+    head = ['operator', 'B x H x W', 'dtype', 'ours', 'fastest peer']
+    head += ['its time', 'its forward', 'our extra memory', 'its', 'from']
+    rows = []
+    for folder in GPU:
+        path = RESULTS / 'h100' / folder / 'benchmark.json'
+        content = json.loads(path.read_text())
+        found = {}
+        for row in content['rows']:
+            if 'graph total' in row:
+                found.setdefault((row['case'], row['size']), []).append(row)
+        for (case, size), (ours, *peers) in found.items():
+            short = folder != 'float32' and (case, size) in SHORT_GPU
+            shown = extent == 'all' or short
+            if not peers or not shown:
+                continue
+            fastest = min(peers, key=lambda row: row['graph total']['median'])
+            forward, total = (
+                fastest[kind]['median'] / ours[kind]['median']
+                for kind in ('graph forward', 'graph total')
+            )
+            source = link(path.with_suffix('.md'), page)
+            rows.append(
+                (
+                    title(case),
+                    size,
+                    content['machine']['dtype'],
+                    f'{digits(ours["graph total"]["median"] * 1e3)} ms',
+                    fastest['name'],
+                    f'{total:.2f} x',
+                    f'{forward:.2f} x',
+                    f'{digits(ours["extra"] / 2**20)} MiB',
+                    times(fastest['extra'], ours['extra']),
+                    f'[{path.parent.name}]({source})',
+                )
+            )
+    return markdown_table(head, rows)
+
+
+def times(a: float, b: float) -> str:
+    """How many times b, or nothing where b is next to nothing."""
+    return f'{a / b:.2f} x' if b >= 2**20 else f'{digits(a / 2**20)} MiB'
 
 
 def counted(page: Path) -> str:
@@ -309,11 +369,44 @@ TEXTS = (
     recipes,
     zoo,
     speed,
+    gpu,
     counted,
     comparison,
     papers,
     api,
 )
+
+
+def notebook(text: str) -> str:
+    """A page as a notebook: each of its blocks of code is a cell."""
+    cells = []
+    for kind, source in _parts(text):
+        cell = dict(cell_type=kind, id=f'cell-{len(cells)}', metadata={})
+        if kind == 'code':
+            cell.update(execution_count=None, outputs=[])
+        cells.append({**cell, 'source': source.splitlines(keepends=True)})
+    kernel = dict(display_name='Python 3', language='python', name='python3')
+    content = dict(
+        cells=cells,
+        metadata=dict(kernelspec=kernel),
+        nbformat=4,
+        nbformat_minor=5,
+    )
+    return json.dumps(content, indent=1, ensure_ascii=False) + '\n'
+
+
+def _parts(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and source of each cell."""
+    fences = re.split(r'^```(\w*)\n(.*?)^```\n', text, flags=re.M | re.S)
+    for place in range(0, len(fences), 3):
+        if words := fences[place].strip():
+            yield 'markdown', words
+        if place + 1 == len(fences):
+            return
+        language, code = fences[place + 1 : place + 3]
+        if language == 'shell':  # a command may go on behind a backslash
+            code = re.sub(r'^(?=\S)', '!', code, flags=re.M)
+        yield 'code', code.strip()
 
 
 def current(page: Path) -> str:
@@ -334,9 +427,14 @@ def pages() -> list[Path]:
 
 
 def main() -> None:
-    for page in pages():
-        text = current(page)
-        if text != page.read_text(encoding='utf-8'):
+    made = {page: current(page) for page in pages()}
+    made |= {
+        page.with_suffix('.ipynb'): notebook(text)
+        for page, text in made.items()
+        if page.name in NOTEBOOKS
+    }
+    for page, text in made.items():
+        if not page.exists() or text != page.read_text(encoding='utf-8'):
             page.write_text(text, encoding='utf-8')
             print(f'{page.relative_to(ROOT)}: written')
 

@@ -3,6 +3,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -137,6 +138,26 @@ def test_blocks_have_a_known_language(page):
 def test_generated_parts_are_current(page):
     """`python docs/generate.py` writes them."""
     assert generator().current(page) == page.read_text('utf-8')
+
+
+def test_notebook_is_the_page():
+    """Its cells are the page's blocks, which test_blocks_run runs."""
+    page = ROOT / 'docs/tutorial.md'
+    text = page.with_suffix('.ipynb').read_text('utf-8')
+    assert generator().notebook(page.read_text('utf-8')) == text
+    cells = [
+        ''.join(cell['source'])
+        for cell in json.loads(text)['cells']
+        if cell['cell_type'] == 'code'
+    ]
+    blocks = blocks_of(page)
+    assert len(cells) == len(blocks)
+    for cell, block in zip(cells, blocks, strict=True):
+        if block.language == 'python':
+            assert cell == block.text.strip()
+        else:
+            commands = cell.removeprefix('!').split('\n!')
+            assert commands_in('\n'.join(commands)) == commands_in(block.text)
 
 
 def test_generated_parts_are_written(tmp_path, monkeypatch):

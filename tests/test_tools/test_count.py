@@ -7,8 +7,8 @@ sizes: n elements read and m written of so many bytes.
 
 import functools
 import itertools
-import math
 import json
+import math
 import sys
 from pathlib import Path
 

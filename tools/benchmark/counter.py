@@ -275,7 +275,7 @@ def _sums(*tensors):
 
 
 def _kind_of_attention(kind, wide, query):
-    """Wide values in 16 bits have a rate of their own; in fp32 all the same."""
+    """In 16 bits wide values have a rate of their own, in fp32 not."""
     if query.dtype not in HALVES:
         kind, wide = 'attention', False
     return f'{"wide " if wide else ""}{kind} {_dtype(query)}'
