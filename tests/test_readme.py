@@ -78,7 +78,7 @@ def test_times_are_those_of_the_tables(text):
         r'\| ([\d.]+) MiB \| ([\d.]+) x \| \[.*?\]\(.*?(tools/.*?)\) \|',
         text,
     )
-    assert len(rows) >= 5
+    assert len(rows) >= 3
     for title, size, ours, peer, time, extra, memory, source in rows:
         # case, BxHxW, contestant, forward, x, total, x, roofline, peak,
         # extra, x
@@ -129,9 +129,13 @@ def test_counted_figures_are_those_of_the_table():
         assert f'{best["seconds"] / own["seconds"]:.2f}' == ratio
 
 
-def test_no_gpu_figure_is_claimed():
-    """None exists: both pages say so."""
-    for text in (README, BENCHMARK):
-        assert 'No GPU\nfigure exists yet' in text or (
-            'No GPU figure exists yet' in text
-        )
+def test_figures_of_a_gpu_name_it():
+    """Card, torch and triton as the tables have them, on both pages."""
+    for path in (ROOT / 'tools/benchmark/results/h100').glob('*/*.json'):
+        machine = json.loads(path.read_text())['machine']
+        assert machine['device'] == 'NVIDIA H100 80GB HBM3'
+        assert machine['driver'] in BENCHMARK
+        for text in (README, BENCHMARK):
+            assert 'H100' in text
+            assert f'torch {machine["torch"].partition("+")[0]}' in text
+            assert f'Triton {machine["triton"]}' in text
