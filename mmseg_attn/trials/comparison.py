@@ -2,7 +2,6 @@
 """Train all methods under one budget."""
 
 import fcntl
-import hashlib
 import json
 import shutil
 import sys
@@ -22,8 +21,10 @@ from ..errors import UserError
 from ..files import whole
 from ..progress import make_progress
 from . import trial
+from .differences import draw_differences
 from .plots import draw_plots
 from .report import TOTAL, Report, Row
+from .settings import difference_of, fingerprint
 
 # By this a folder is known as a comparison's own.
 LOCK = 'comparison.lock'
@@ -115,7 +116,7 @@ class _Run:
         if earlier != self.settings:
             raise UserError(
                 f'{self.name}, was run with other settings: '
-                f'{_difference(earlier, self.settings)}. Give the earlier '
+                f'{difference_of(earlier, self.settings)}. Give the earlier '
                 'settings or another --work-dir, or remove '
                 f'{self.file} to have it done again.'
             )
@@ -190,8 +191,9 @@ def run_comparison(
             if not result
         ]
         console.print(
-            f'{len(chosen)} methods, {seeds} seeds: {len(runs)} '
-            f'trainings, of which {len(runs) - len(missing)} are done.'
+            f'{len(chosen)} methods, {seeds} seed{"s" * (seeds > 1)}: '
+            f'{len(runs)} trainings, of which {len(runs) - len(missing)} are '
+            'done.'
         )
         failures = _run_all(missing, environment, jobs, lock)
         rows = {m: Row(m, title_of(m), {}) for m in chosen}
@@ -209,14 +211,31 @@ def run_comparison(
             report = Report(data, columns, rows, budget)
             report.write(work)
             draw_plots(report, work)
+            models = _models(rows, work)
+            if len(models) > 1:
+                sheet = work / 'differences.png'
+                draw_differences(sheet, data, models, setting.device)
             report.print(Console(width=None if sys.stdout.isatty() else 120))
-            print(f'Tables, plots and trainings: {work}')
+            print(f'Tables, plots, sheet and trainings: {work}')
     if failures:
         raise UserError(
             f'{len(failures)} of {len(runs)} trainings failed; the same '
             f'command does them again. {" ".join(map(str, failures))}'
         )
     return max(rows, key=lambda row: row.mean(TOTAL)).method
+
+
+def _models(rows: list[Row], work: Path) -> dict[str, tuple[Path, Path]]:
+    """Config and checkpoint of a training of each method that has them."""
+    models = {}
+    for row in rows:
+        seed = min(row.results)
+        stem = work / f'{row.method}_seed-{seed}'
+        score = row.results[seed].metrics[TOTAL]
+        for checkpoint in list(stem.glob('iter_*.pth'))[:1]:
+            title = f'{row.title}\nmIoU {score:.1f}'
+            models[title] = stem.with_suffix('.py'), checkpoint
+    return models
 
 
 def _check(chosen: Sequence[str] | None, **counts: int) -> list[str]:
@@ -283,7 +302,7 @@ def _plan(
 
     The data may still be at another place than where it will be.
     """
-    found = _fingerprint(data.folder)
+    found = fingerprint(data.folder)
     runs = []
     for seed in range(seeds):
         for method in chosen:
@@ -298,41 +317,6 @@ def _plan(
             settings = json.loads(json.dumps(settings))
             runs.append(_Run(method, seed, stem, cfg, settings))
     return runs
-
-
-def _fingerprint(folder: Path) -> str:
-    """sha256 of the names and contents of all files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob('*')):
-        if path.is_file():
-            content = path.read_bytes()
-            name = path.relative_to(folder).as_posix()
-            digest.update(f'{name}\0{len(content)}\0'.encode() + content)
-    return digest.hexdigest()
-
-
-def _difference(earlier: dict, now: dict) -> str:
-    """Name the first setting in which two differ."""
-    if not isinstance(earlier, dict) or earlier.get('data') != now['data']:
-        return 'the pictures, the masks or the split are not the same'
-    old, new = _flat(earlier), _flat(now)
-    key = next(k for k in [*old, *new] if old.get(k) != new.get(k))
-    missing = 'not set'
-    return f'{key} was {old.get(key, missing)}, is {new.get(key, missing)}'
-
-
-def _flat(value: object, name: str = '') -> dict[str, object]:
-    """Nested settings by their full names."""
-    if isinstance(value, list):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict) or not value:
-        return {name: value}
-    prefix = name and f'{name}.'
-    return {
-        key: leaf
-        for inner, part in value.items()
-        for key, leaf in _flat(part, f'{prefix}{inner}').items()
-    }
 
 
 def _run_all(

@@ -74,7 +74,7 @@ def run_demo(
     }
     with quiet_hosts(), redirect_stdout(StringIO()):
         scores = {n: r.metrics['mIoU'] for n, r in results.items()}
-        draw_sheet(work / 'sheet.png', data.folder, models, scores)
+        draw_sheet(work / 'sheet.png', data, models, scores)
     print(f'Picture sheet: {work / "sheet.png"}')
     print(f'Table: {work / "results.json"}; models and logs: {work}')
     return [*models[name], data.folder / 'images/val']

@@ -39,7 +39,7 @@ def draw_plots(report: Report, folder: Path) -> None:
     ):
         looks[row.method] = look
     drawings = {
-        'miou.png': _draw_iou,
+        'miou.png': draw_iou,
         'miou_seconds.png': _draw_tradeoff,
         'cost.png': _draw_costs,
     }
@@ -60,8 +60,16 @@ def _name_rows(axis: Axes, rows: list[Row]) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.6)
 
 
-def _draw_iou(report: Report, looks: dict) -> Figure:
-    """The mean and each seed of all methods, a panel for each metric."""
+def draw_iou(report: Report, looks: dict) -> Figure:
+    """Draw the mean and each seed of all methods, a panel for each metric.
+
+    Args:
+        report: What to show.
+        looks: Method -> its colour and its marker.
+
+    Returns:
+        The figure.
+    """
     columns = report.columns
     rows, number = report.rows, len(columns)
     figure = _figure(1.6 + 2.3 * number, 1.1 + 0.32 * len(rows))
@@ -74,8 +82,12 @@ def _draw_iou(report: Report, looks: dict) -> Figure:
             if not values:
                 continue
             spread = [place] * len(values)
-            axis.scatter(values, spread, 22, colour, alpha=0.45, lw=0)
-            axis.plot(row.mean(key), place, '|', color=colour, ms=15, mew=2.2)
+            if report.several:
+                axis.scatter(values, spread, 22, colour, alpha=0.45, lw=0)
+                mean = row.mean(key)
+                axis.plot(mean, place, '|', color=colour, ms=15, mew=2.2)
+            else:
+                axis.scatter(values, spread, 36, colour, lw=0)
         axis.margins(x=0.08)
         if rows[0].values(key):
             axis.axvline(rows[0].mean(key), color=GREY, lw=0.8, ls='--')
@@ -90,6 +102,8 @@ def _draw_iou(report: Report, looks: dict) -> Figure:
         axis.tick_params(axis='y', length=0)
     _name_rows(panels[0], rows)
     words = f'Bar: mean over seeds. Dots: the seeds. Dashed: {rows[0].title}.'
+    if not report.several:
+        words = f'One seed, another may differ. Dashed: {rows[0].title}.'
     if floor_shown:
         words += f' Dotted: {report.data.floor_name}.'
     figure.supxlabel(words, fontsize=8, color=GREY)
@@ -116,7 +130,7 @@ def _draw_tradeoff(report: Report, looks: dict) -> Figure:
     axis.set_xlabel(
         f'seconds of a training of {report.budget["iterations"]} iterations'
     )
-    axis.set_ylabel('mIoU (per cent)')
+    axis.set_ylabel('mIoU (per cent)' + ', one seed' * (not report.several))
     axis.margins(0.08)
     axis.grid(lw=0.4, alpha=0.6)
     figure.legend(loc='outside right center', frameon=False)

@@ -72,6 +72,11 @@ class Report:
     rows: list[Row]
     budget: dict
 
+    @property
+    def several(self) -> bool:
+        """Whether a method has more than one seed."""
+        return any(len(row.results) > 1 for row in self.rows)
+
     def gain(self, row: Row) -> float | None:
         """By how much its mean mIoU is above the baseline's."""
         if row is self.rows[0]:
@@ -98,7 +103,9 @@ class Report:
         return table
 
     def seeds_table(self) -> list[list[str]]:
-        """mIoU of each run."""
+        """mIoU of each run; empty where the main table has it."""
+        if not self.several:
+            return []
         seeds = sorted({seed for row in self.rows for seed in row.results})
         table = [['mIoU', *(f'seed {seed}' for seed in seeds)]]
         for row in self.rows:
@@ -123,8 +130,14 @@ class Report:
             f'Each method from random weights: {budget["iterations"]} '
             f'iterations of {budget["batch_size"]} pictures of {size}, '
             f'{budget["seeds"]} seed{"s" * (budget["seeds"] > 1)}.',
-            'IoU in per cent on the validation pictures: mean ± sample '
-            'standard deviation over the seeds.',
+            'IoU in per cent on the validation pictures'
+            + (
+                ': mean ± sample standard deviation over the seeds.'
+                if self.several
+                else ', of one seed. By how much another seed differs is not '
+                'known: smaller differences than that tell nothing '
+                '(--seeds 3).'
+            ),
             'GFLOPs: 2 for each multiply-add of convolutions and matrix '
             f'products, from one picture of {size} to the logits.',
             'Seconds: of the training; peak MB: of the process with all its '
@@ -185,11 +198,11 @@ class Report:
         console.print(table)
         if rows := self.classes_table():
             console.print(class_table(rows))
-        titles, *rows = self.seeds_table()
-        table = Table(*titles)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        if rows := self.seeds_table():
+            table = Table(*rows[0])
+            for row in rows[1:]:
+                table.add_row(*row)
+            console.print(table)
         for note in self.notes():
             console.print(note, style='dim', highlight=False)
 

@@ -17,6 +17,7 @@ from ..apis.predictors import Segmenter
 from ..apis.tracing import attention_maps
 from ..files import whole
 from ..visualization.overlay import paint, with_ignored
+from .trial import Data
 
 ROWS = 4
 # Classes in a line of the legend.
@@ -25,7 +26,7 @@ PER_LINE = 7
 
 def draw_sheet(
     path: Path,
-    data: Path,
+    data: Data,
     models: dict[str, tuple[Path, Path]],
     scores: dict[str, float],
 ) -> None:
@@ -33,27 +34,27 @@ def draw_sheet(
 
     Args:
         path: File to write.
-        data: Dataset folder with ``dataset.json``; pictures of its validation
-            split are shown.
+        data: The dataset; some of its validation pictures are shown.
         models: Config and checkpoint of each model. The attention of the last
             one is shown.
         scores: mIoU of each model, in per cent.
     """
-    about = json.loads((data / 'dataset.json').read_text(encoding='utf-8'))
+    about = json.loads(
+        (data.folder / 'dataset.json').read_text(encoding='utf-8')
+    )
     palette = np.array(about['palette'], np.uint8)
-    root = data / 'images/val'
-    names = sorted(str(p.relative_to(root)) for p in root.rglob('*.png'))
+    files = data.validation_files()
     scenes = 'two hops' in about['groups']
     if scenes:
         # Of two layouts the first two variants, between which the colour of
         # one flag changes.
         chosen = [0, 1, 4, 5]
     else:
-        chosen = np.linspace(0, len(names) - 1, min(ROWS, len(names)))
+        chosen = np.linspace(0, len(files) - 1, min(ROWS, len(files)))
         chosen = np.unique(chosen.astype(int))
-    names = [names[i] for i in chosen]
-    pictures = [cv2.imread(str(data / 'images/val' / n)) for n in names]
-    masks = [np.array(Image.open(data / 'masks/val' / n)) for n in names]
+    files = [files[i] for i in chosen]
+    pictures = [cv2.imread(str(picture)) for picture, _ in files]
+    masks = [np.array(Image.open(mask)) for _, mask in files]
     if scenes:
         # The ring of that flag.
         hard = [about['classes'].index(c) for c in about['groups']['two hops']]

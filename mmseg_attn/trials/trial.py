@@ -67,6 +67,13 @@ class Data:
     floor_name: str
     notes: list[str]
 
+    def validation_files(self) -> list[tuple[Path, Path]]:
+        """Name each validation picture and its mask, in order."""
+        root = self.folder / 'images/val'
+        names = sorted(p.relative_to(root) for p in root.rglob('*.png'))
+        masks = self.folder / 'masks/val'
+        return [(root / name, masks / name) for name in names]
+
 
 @dataclass(frozen=True)
 class Setting:

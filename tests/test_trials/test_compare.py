@@ -20,7 +20,8 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.configs import method_titles
 from mmseg_attn.trials import comparison as command
 from mmseg_attn.trials import trial
-from mmseg_attn.trials.plots import draw_plots
+from mmseg_attn.trials.differences import disagreement, most_different
+from mmseg_attn.trials.plots import draw_iou, draw_plots
 from mmseg_attn.trials.report import Report, Row
 from mmseg_attn.trials.trial import Data, Result
 
@@ -152,7 +153,7 @@ def test_tables_hold_the_numbers_of_the_runs(compared):
 @pytest.mark.slow
 def test_plots(compared):
     root, *_ = compared
-    for name in ('miou', 'miou_seconds', 'cost'):
+    for name in ('miou', 'miou_seconds', 'cost', 'differences'):
         plot = cv2.imread(str(root / f'work/{name}.png'))
         assert min(plot.shape[:2]) > 200
         assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
@@ -338,3 +339,38 @@ def test_report_of_gaps(tmp_path):
     assert re.search(
         r'\| a +\| +70.0 \| +- \|', (tmp_path / 'comparison.md').read_text()
     )
+
+
+def test_one_seed_is_called_one(tmp_path):
+    """No table of seeds, no mean, and a word on it in table and plot."""
+    (tmp_path / 'dataset.json').write_text(json.dumps({'groups': {}}))
+    data = Data(tmp_path, '{}_x-8x8.py', {}, 'floor', [])
+    budget = dict.fromkeys(('device', 'torch', 'mmseg_attn'), 'x')
+    budget |= dict.fromkeys(('iterations', 'batch_size', 'seeds'), 1)
+    budget |= dict(jobs=1, threads=1)
+    rows = [Row(m, m, {0: result(60)}) for m in 'xy']
+    report = Report(data, {'mIoU': 'all'}, rows, budget)
+    assert report.seeds_table() == []
+    assert any('of one seed' in note for note in report.notes())
+    assert not any('deviation' in note for note in report.notes())
+    figure = draw_iou(report, dict.fromkeys('xy', ('black', 'o')))
+    assert figure.get_supxlabel().startswith('One seed')
+    rows[0].results[1] = result(62)
+    assert len(report.seeds_table()) == 3
+    assert any('deviation' in note for note in report.notes())
+    figure = draw_iou(report, dict.fromkeys('xy', ('black', 'o')))
+    assert figure.get_supxlabel().startswith('Bar: mean')
+
+
+def test_pictures_on_which_predictions_differ():
+    mask = np.array([[0, 1, 255, 0]])
+    same = np.array([[0, 0, 0, 0]])
+    other = np.array([[0, 1, 1, 0]])
+    assert disagreement([same, same], mask) == 0
+    assert disagreement([same, other], mask) == pytest.approx(1 / 3)
+    assert disagreement([same, same, other], mask) == pytest.approx(1 / 3)
+    assert disagreement([same, other], np.full((1, 4), 255)) == 0
+    assert most_different([0.1, 0.3, 0.2]) == [1, 2, 0]
+    shares = np.zeros(100)
+    shares[[10, 11, 12, 50]] = 0.9, 1.0, 0.8, 0.5
+    assert most_different(shares)[:2] == [11, 50]
