@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from ..configs import OWN_METHODS
+from ..configs import OWN_BACKBONES, OWN_METHODS
 from ..progress import quiet_imports
 from . import options
 
@@ -31,6 +31,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'baseline',
     )
     add(
+        '--full',
+        nargs='?',
+        const='r50',
+        choices=OWN_BACKBONES,
+        metavar='BACKBONE',
+        help='on your own pictures with a whole backbone (r50 if none is '
+        f'named, of {", ".join(OWN_BACKBONES)}), by the recipe of train '
+        '--images; for a GPU',
+    )
+    add(
+        '--scratch',
+        action='store_true',
+        help='of --full: begin with random weights, not those of ImageNet',
+    )
+    add(
+        '--crop',
+        type=int,
+        metavar='PIXELS',
+        help='of --full (default: what fits)',
+    )
+    add('--batch-size', type=int, metavar='N', help='of --full (default: 8)')
+    add(
         '--seeds',
         type=int,
         default=3,
@@ -55,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
         Setting(
             *(args.images, args.masks, args.device, args.iters, args.depth),
             options.read_classes(args),
+            *(args.full, args.scratch, args.crop, args.batch_size),
         ),
         args.work_dir,
         chosen=args.methods,
@@ -65,4 +88,7 @@ def main(args: argparse.Namespace) -> None:
     method = own.get(best.partition('-')[0])
     if args.images and method:
         given = options.given_pictures(args)
+        if args.full:
+            given += ['--backbone', args.full]
+        given += ['--scratch'] * args.scratch
         options.print_next('train', *given, '--method', method)

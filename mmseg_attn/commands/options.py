@@ -278,7 +278,8 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
     add(
         '--iters',
         type=int,
-        help='training iterations of each model (default: 1000)',
+        help='training iterations of each model (default: 1000, of --full of '
+        'compare 2000)',
     )
     add_depth(parser)
 

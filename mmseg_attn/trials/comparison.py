@@ -21,7 +21,9 @@ from ..errors import UserError
 from ..files import whole
 from ..progress import make_progress
 from . import trial
+from .columns import metric_columns
 from .differences import draw_differences
+from .full import METHODS
 from .plots import draw_plots
 from .report import TOTAL, Report, Row
 from .settings import difference_of, fingerprint
@@ -144,8 +146,9 @@ def run_comparison(
     Args:
         setting: What the trials run on.
         work: Folder for all output.
-        chosen: Methods as of :func:`methods`, the baseline first; by default
-            all.
+        chosen: Methods as of :func:`methods`, of a full comparison as of
+            :data:`~mmseg_attn.trials.full.METHODS`, the baseline first; by
+            default all.
         seeds: Trainings of each method.
         jobs: Trainings at a time, which share the cores.
 
@@ -156,7 +159,8 @@ def run_comparison(
         UserError: Values that do not fit, a folder made with others, or a
             training that failed.
     """
-    chosen = _check(chosen, seeds=seeds, jobs=jobs)
+    known = list(METHODS) if setting.full else methods()
+    chosen = _check(chosen, known, seeds=seeds, jobs=jobs)
     threads = max(1, torch.get_num_threads() // jobs)
     environment = trial.environment_of(setting.device, threads)
     budget = dict(
@@ -171,7 +175,7 @@ def run_comparison(
     with _own(work) as lock:
         with whole(work / 'data') as folder:
             data = trial.prepare_data(folder, setting, seed=0)
-            columns = trial.metric_columns(data)
+            columns = metric_columns(data)
             runs = _plan(
                 chosen,
                 data,
@@ -238,9 +242,10 @@ def _models(rows: list[Row], work: Path) -> dict[str, tuple[Path, Path]]:
     return models
 
 
-def _check(chosen: Sequence[str] | None, **counts: int) -> list[str]:
+def _check(
+    chosen: Sequence[str] | None, known: list[str], **counts: int
+) -> list[str]:
     """Methods to run, the baseline first."""
-    known = methods()
     chosen = list(dict.fromkeys(chosen or known))
     unknown = [m for m in chosen if m not in known]
     if unknown:

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..files import whole
 from ..progress import make_console, make_progress, quiet_hosts
 from . import trial
+from .columns import class_rows, metric_columns
 from .report import class_table
 from .sheet import draw_sheet
 
@@ -61,11 +62,11 @@ def run_demo(
     with whole(work / 'results.json') as path:
         content = {name: asdict(result) for name, result in results.items()}
         path.write_text(json.dumps(content, indent=1) + '\n')
-    columns = trial.metric_columns(data)
+    columns = metric_columns(data)
     table = _table(columns, data, results)
     make_console(110).print(table)
     found = {name: r.metrics.get for name, r in results.items()}
-    if rows := trial.class_rows(data, found):
+    if rows := class_rows(data, found):
         make_console(110).print(class_table(rows))
     console.print('Drawing the sheet ...')
     models = {

@@ -76,8 +76,8 @@ def draw_differences(
         shown,
         about,
         [masks[i] for i in chosen],
-        f'The {len(chosen)} of {len(files)} validation pictures on which the '
-        'predictions differ most, no two of them neighbours',
+        f'Where the predictions differ most, of {len(files)} validation '
+        'pictures',
     )
     for row, (index, picture) in enumerate(zip(chosen, shown, strict=True)):
         labels = [masks[index], *(maps[index] for maps in found.values())]

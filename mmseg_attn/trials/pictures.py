@@ -115,7 +115,7 @@ def prepare_pictures(
                 f'Note: class {name} occurs in validation pictures only, so '
                 'it cannot be learnt.'
             )
-    return notes, _largest_class(names, counts['val'])
+    return notes, largest_class(names, counts['val'])
 
 
 def _read(pair: Pair, depth: int | None, survey: MaskSurvey) -> _Copy:
@@ -139,7 +139,17 @@ def _inner_names(names: list[str]) -> list[str]:
     return inner if len(set(inner)) == len(names) else names
 
 
-def _largest_class(names: list[str], counts: np.ndarray) -> dict[str, float]:
+def largest_class(names: list[str], counts: np.ndarray) -> dict[str, float]:
+    """Measure one who calls every pixel the largest class.
+
+    Args:
+        names: Names of the classes.
+        counts: Pixels of each.
+
+    Returns:
+        IoU in per cent, with the keys of
+        :class:`~mmseg_attn.evaluation.GroupIoUMetric`.
+    """
     largest = int(counts.argmax())
     share = 100.0 * counts[largest] / counts.sum()
     iou = {

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from ..files import whole
 from ..markdown import markdown_table
-from .trial import Data, Result, class_rows
+from .columns import class_rows
+from .trial import Data, Result
 
 TOTAL = 'mIoU'
 # Of a run beside its metrics: attribute of a result, its title, its format.
@@ -122,12 +123,11 @@ class Report:
     def notes(self) -> list[str]:
         """How the numbers came about."""
         budget = self.budget
-        # As the configs are named.
-        size = Path(self.data.pattern).stem.rpartition('-')[2]
+        size = self.data.size
         several = budget['jobs'] > 1
         return [
             *self.data.notes,
-            f'Each method from random weights: {budget["iterations"]} '
+            f'Each method {self.data.start()}: {budget["iterations"]} '
             f'iterations of {budget["batch_size"]} pictures of {size}, '
             f'{budget["seeds"]} seed{"s" * (budget["seeds"] > 1)}.',
             'IoU in per cent on the validation pictures'
@@ -211,7 +211,7 @@ def class_table(rows: list[list[str]]) -> Table:
     """Make a table for a terminal.
 
     Args:
-        rows: From :func:`~mmseg_attn.trials.trial.class_rows`.
+        rows: From :func:`~mmseg_attn.trials.columns.class_rows`.
     """
     (first, *models), *rest = rows
     table = Table(title='IoU of each class (per cent)')

@@ -6,25 +6,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from rich.progress import Progress
 
+from ..apis.own_data import read_own_data
+from ..apis.own_recipe import Recipe
+from ..apis.own_training import MASKS
 from ..configs import load_config
 from ..datasets.pairs import check_outside
 from ..datasets.pictures import check_depth
 from ..datasets.scenes import write_folder
 from ..errors import UserError
-from .pictures import prepare_pictures
+from .full import FullTraining
+from .pictures import largest_class, prepare_pictures
 
 # Configs of the two kinds of data, with the method in front.
 SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
 PICTURES = '{}_r18-s4_1xb8-1k_demo-pictures-128x128.py'
-# Of classes beside their mean; more are a table of their own.
-MOST_COLUMNS = 6
 WORKER = 'mmseg_attn.trials.worker'
 
 
@@ -59,6 +61,7 @@ class Data:
         floor: Metrics of one who sees nothing, in per cent.
         floor_name: What to call that one.
         notes: What to tell the user.
+        full: What is trained instead of the configs of ``pattern``; or None.
     """
 
     folder: Path
@@ -66,9 +69,28 @@ class Data:
     floor: dict[str, float]
     floor_name: str
     notes: list[str]
+    full: FullTraining | None = None
+
+    @property
+    def size(self) -> str:
+        """Width and height of training crops, in pixels."""
+        if self.full:
+            return f'{self.full.recipe.crop}x{self.full.recipe.crop}'
+        # As the configs are named.
+        return Path(self.pattern).stem.rpartition('-')[2]
+
+    def start(self) -> str:
+        """Say what trains, from which weights."""
+        if not self.full:
+            return 'from random weights'
+        recipe = self.full.recipe
+        weights = 'random weights' if recipe.scratch else 'weights of ImageNet'
+        return f'on {recipe.backbone} from {weights}'
 
     def validation_files(self) -> list[tuple[Path, Path]]:
         """Name each validation picture and its mask, in order."""
+        if self.full:
+            return self.full.validation_files(self.folder)
         root = self.folder / 'images/val'
         names = sorted(p.relative_to(root) for p in root.rglob('*.png'))
         masks = self.folder / 'masks/val'
@@ -87,6 +109,12 @@ class Setting:
         depth: Bits that 16-bit pictures use; None: all, or a refusal.
         classes: Names of the classes and perhaps their colours, as in a
             ``dataset.json``; None: what such a file or the masks say.
+        full: Backbone of a comparison by the recipe of ``train --images``, a
+            key of :data:`~mmseg_attn.configs.OWN_BACKBONES`; None: the small
+            networks.
+        scratch: Whether it begins with random weights.
+        crop: Side of its training crops, in pixels; None: what fits.
+        batch: Pictures in its step; None: the recipe's.
 
     Raises:
         UserError: The values do not fit together.
@@ -98,12 +126,22 @@ class Setting:
     iters: int | None = None
     depth: int | None = None
     classes: dict | None = None
+    full: str | None = None
+    scratch: bool = False
+    crop: int | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if (self.images is None) != (self.masks is None):
             raise UserError('give both --images and --masks, or neither.')
         if self.classes and self.images is None:
             raise UserError('--classes is for --images and --masks.')
+        if self.full and self.images is None:
+            raise UserError('--full is for --images and --masks.')
+        if self.full and self.depth:
+            raise UserError('--full takes no --depth.')
+        if not self.full and (self.scratch or self.crop or self.batch):
+            raise UserError('--scratch, --crop and --batch-size need --full.')
         if self.iters is not None and self.iters < 1:
             raise UserError(f'got --iters {self.iters}, expected at least 1.')
         check_depth(self.depth)
@@ -141,6 +179,8 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
         floor = {'mIoU one hop': 100 / 3, 'mIoU two hops': 100 / 3}
         notes = ['640 training and 80 validation scenes drawn.']
         return Data(folder, SCENES, floor, 'context unseen, at most', notes)
+    if setting.full:
+        return _prepare_full(folder, setting, seed)
     given = setting.images, setting.masks
     notes, floor = prepare_pictures(
         *given, folder, seed, setting.depth, setting.classes
@@ -148,58 +188,30 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
     return Data(folder, PICTURES, floor, 'largest class everywhere', notes)
 
 
-def metric_columns(data: Data) -> dict[str, str]:
-    """Metrics worth a column, and their titles.
-
-    Args:
-        data: The dataset.
-
-    Returns:
-        Name of the metric -> title; 'mIoU' is the last one.
-    """
-    found = class_metrics(data)
-    last = 'all' if data.pattern == SCENES else 'mean'
-    return (found if len(found) <= MOST_COLUMNS else {}) | {'mIoU': last}
-
-
-def class_metrics(data: Data) -> dict[str, str]:
-    """Metrics of each class, of scenes of each group of classes.
-
-    Args:
-        data: The dataset.
-
-    Returns:
-        Name of the metric -> what it is of.
-    """
-    content = json.loads((data.folder / 'dataset.json').read_text())
-    return {f'mIoU {group}': group for group in content['groups']}
-
-
-def class_rows(
-    data: Data, models: Mapping[str, Callable[[str], float | None]]
-) -> list[list[str]]:
-    """Make a table of the classes where they are too many for columns.
-
-    Args:
-        data: The dataset.
-        models: Name of a model -> what gives a metric of it, in per cent.
-
-    Returns:
-        A title row and a row for each class; empty where they are columns.
-    """
-    found = class_metrics(data)
-    if len(found) <= MOST_COLUMNS:
-        return []
-    return [['class', *models]] + [
-        [
-            title,
-            *(
-                '-' if (value := of(key)) is None else f'{value:.1f}'
-                for of in models.values()
-            ),
-        ]
-        for key, title in found.items()
+def _prepare_full(folder: Path, setting: Setting, seed: int) -> Data:
+    own = read_own_data(
+        *(setting.images, setting.masks), seed=seed, classes=setting.classes
+    )
+    on_cpu = setting.device == 'cpu'
+    recipe = Recipe(
+        backbone=setting.full,
+        scratch=setting.scratch,
+        crop=setting.crop or MASKS.fitting_crop(own),
+        batch=setting.batch or MASKS.batch,
+        **(dict(stride=16) if on_cpu else MASKS.of_device()),
+    )
+    full = FullTraining(own, recipe)
+    full.write(folder)
+    names = own.classes.names
+    train, val = (len(own.splits[split]) for split in ('train', 'val'))
+    notes = [
+        *own.notes,
+        f'{train} pictures to train on and {val} to validate with; '
+        f'{len(names)} classes: {", ".join(names)}',
+        *(f'Note: {line}.' for line in own.warnings()),
     ]
+    floor = largest_class(names, own.pixels['val'])
+    return Data(folder, '', floor, 'largest class everywhere', notes, full)
 
 
 def environment_of(device: str | None, threads: int | None = None) -> dict:
@@ -254,6 +266,10 @@ def trial_config(
     Returns:
         Trains, and tests once, after the training.
     """
+    if data.full:
+        cfg = data.full.config(method, data.folder, seed, iters)
+        cfg.work_dir = str(work)
+        return cfg
     cfg = load_config(data.pattern.format(method))
     content = json.loads((data.folder / 'dataset.json').read_text())
     cfg.model.decode_head.num_classes = len(content['classes'])

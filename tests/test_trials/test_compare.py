@@ -20,7 +20,9 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.configs import method_titles
 from mmseg_attn.trials import comparison as command
 from mmseg_attn.trials import trial
+from mmseg_attn.trials.columns import metric_columns
 from mmseg_attn.trials.differences import disagreement, most_different
+from mmseg_attn.trials.full import METHODS
 from mmseg_attn.trials.plots import draw_iou, draw_plots
 from mmseg_attn.trials.report import Report, Row
 from mmseg_attn.trials.trial import Data, Result
@@ -242,6 +244,9 @@ def test_a_failure_leaves_the_other_results(copied, monkeypatch, capfd):
         (['--seeds', '0'], 'got --seeds 0, expected at least 1'),
         (['--jobs', '0'], 'got --jobs 0, expected at least 1'),
         (['--images', 'taken'], 'both --images and --masks'),
+        (['--classes', 'a,b'], '--classes is for --images and --masks'),
+        (['--full'], '--full is for --images and --masks'),
+        (['--crop', '64'], '--scratch, --crop and --batch-size need --full'),
         (['--work-dir', 'taken'], 'taken is not empty and holds no compar'),
         (['--work-dir', 'taken/file'], 'cannot write to the work folder'),
         (['--work-dir', 'locked'], 'a comparison works in locked'),
@@ -314,7 +319,7 @@ def test_report_of_gaps(tmp_path):
     (tmp_path / 'dataset.json').write_text(json.dumps({'groups': groups}))
     report = Report(data, {'mIoU a': 'a', 'mIoU': 'all'}, rows, budget)
     # Too many for columns.
-    assert trial.metric_columns(data) == {'mIoU': 'mean'}
+    assert metric_columns(data) == {'mIoU': 'mean'}
     assert report.classes_table()[:3] == [
         ['class', 'X', 'Y'],
         ['a', '70.0', '-'],
@@ -374,3 +379,63 @@ def test_pictures_on_which_predictions_differ():
     shares = np.zeros(100)
     shares[[10, 11, 12, 50]] = 0.9, 1.0, 0.8, 0.5
     assert most_different(shares)[:2] == [11, 50]
+
+
+@pytest.fixture
+def full(tmp_path):
+    """Pictures for a comparison with a whole backbone."""
+    write_dataset(tmp_path, 5)
+    folders = tmp_path / 'images', tmp_path / 'masks'
+    return trial.prepare_data(
+        tmp_path / 'data',
+        trial.Setting(*folders, 'cpu', full='r18', scratch=True, crop=64),
+        0,
+    )
+
+
+def test_a_full_comparison_differs_in_the_head_alone(full, tmp_path):
+    assert metric_columns(full) == {
+        'mIoU background': 'background',
+        'mIoU foreground': 'foreground',
+        'mIoU': 'mean',
+    }
+    assert (full.size, full.start()) == ('64x64', 'on r18 from random weights')
+    (picture, mask), *_ = full.validation_files()
+    assert picture.parent == tmp_path / 'images' and mask.is_file()
+    configs = {}
+    for method in METHODS:
+        cfg = trial.trial_config(method, full, tmp_path / method, 3, 7)
+        assert cfg.randomness.seed == 3
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 7
+        configs[method] = cfg.to_dict()
+        configs[method].pop('work_dir')
+    heads = {m: c['model'].pop('decode_head') for m, c in configs.items()}
+    assert len({str(head) for head in heads.values()}) == len(METHODS)
+    assert heads['fcn']['type'] == 'FCNHead'
+    for method in ('ccnet', 'eanet', 'lanet'):  # their heads alone
+        assert configs[method] == configs['fcn']
+
+
+@pytest.mark.slow
+def test_a_full_comparison(tmp_path, capfd):
+    write_dataset(tmp_path, 5)
+    words = [
+        *('compare', '--full', 'r18', '--scratch', '--crop', '64'),
+        *('--images', f'{tmp_path}/images', '--masks', f'{tmp_path}/masks'),
+        *('--work-dir', f'{tmp_path}/work', '--methods', 'fcn', 'ccnet'),
+        *('--device', 'cpu', '--iters', '2', '--seeds', '1'),
+        *('--batch-size', '2'),
+    ]
+    main(words)
+    text = (tmp_path / 'work/comparison.md').read_text()
+    assert 'on r18 from random weights: 2 iterations of 2 pictures' in text
+    assert (tmp_path / 'work/differences.png').is_file()
+    capfd.readouterr()
+    main(words)  # all are done, and known to be the same
+    said = capfd.readouterr()
+    assert 'of which 2 are done' in said.err
+    assert '--backbone r18 --scratch' in said.out
+    picture = next((tmp_path / 'images').iterdir())
+    cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
+    with pytest.raises(SystemExit, match='pictures, the masks or the split'):
+        main(words)
