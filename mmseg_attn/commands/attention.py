@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'decode_head (default: all)',
     )
     options.add_overwrite(parser, 'replace an earlier figure')
+    options.add_class_names(parser)
     options.add_device(parser)
     options.add_cfg_options(parser)
 
@@ -58,7 +59,9 @@ def main(args: argparse.Namespace) -> None:
 
     cfg = load_config(args.config, options.read_options(args.cfg_options))
     check_task(cfg, SEGMENTOR)
-    model = load_model(cfg, args.checkpoint, device=args.device)
+    model = load_model(
+        cfg, args.checkpoint, device=args.device, classes=args.classes
+    )
     maps = attention_maps(model, args.picture, args.pixels, args.layers)
     segmenter = Segmenter(model)
     sample = segmenter.prepare(args.picture)

@@ -157,6 +157,29 @@ def comma_separated(text: str) -> list[str]:
     return [name.strip() for name in text.split(',')]
 
 
+def add_class_names(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes`` of a trained model."""
+    parser.add_argument(
+        '--classes',
+        type=_class_names,
+        metavar='FILE|A,B',
+        help='class names: with commas, or a file with one in each line or '
+        "with a dataset.json's content (default: the checkpoint's, else the "
+        "config's)",
+    )
+
+
+def _class_names(text: str) -> list[str]:
+    if not Path(text).is_file():
+        return comma_separated(text)
+    from ..datasets.mask_classes import read_class_names
+
+    try:
+        return read_class_names(text)['classes']
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, to be read by :func:`read_options`."""
     parser.add_argument(

@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'PFM and as 16-bit PNG, and depth (default: overlay and mask, or all '
         'of another model; of videos the overlay)',
     )
-    add('--overlay-format', choices=['jpg', 'png'], default='jpg')
+    add(
+        '--overlay-format',
+        choices=['jpg', 'png'],
+        default='jpg',
+        help='(default: %(default)s)',
+    )
     add(
         '--opacity',
         type=float,
@@ -89,12 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='how far polygons may leave the outlines of regions to have '
         'fewer points (default: %(default)s)',
     )
-    add(
-        '--classes',
-        type=options.comma_separated,
-        metavar='A,B,...',
-        help="class names (default: the checkpoint's, else the config's)",
-    )
+    options.add_class_names(parser)
     add(
         '--right',
         type=Path,

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='(default: %(default)s)',
     )
     options.add_overwrite(parser, 'replace earlier results')
+    options.add_class_names(parser)
     options.add_device(parser)
     options.add_cfg_options(parser)
 
@@ -74,7 +75,9 @@ def main(args: argparse.Namespace) -> None:
     check_output_folder(cfg, args.out)
     check_writable(args.out)
     check_paths(cfg, f'{args.split}_dataloader')
-    model = load_model(cfg, args.checkpoint, device=args.device)
+    model = load_model(
+        cfg, args.checkpoint, device=args.device, classes=args.classes
+    )
     found = worst(
         model,
         args.split,

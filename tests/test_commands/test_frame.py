@@ -161,6 +161,18 @@ def test_without_what_hosts_bring_commands_say_what_to_install(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize('name', ['predict', 'worst', 'attention'])
+def test_names_of_classes_come_from_a_file_or_the_line(name, tmp_path):
+    path = tmp_path / 'dataset.json'
+    path.write_text('{"classes": ["sky", "tree"]}')
+    parser = argparse.ArgumentParser()
+    module = importlib.import_module(f'mmseg_attn.commands.{name}')
+    module.add_arguments(parser)
+    for text in (str(path), 'sky, tree'):
+        words = [*ARGUMENTS[name], '--classes', text]
+        assert parser.parse_args(words).classes == ['sky', 'tree']
+
+
 def test_options_have_one_wording():
     """Of one name, one help text in all commands that have it."""
     texts = {}
