@@ -201,7 +201,7 @@ def gpu(page: Path, extent: str) -> str:
         for (case, size), (ours, *peers) in found.items():
             short = folder != 'float32' and (case, size) in SHORT_GPU
             shown = extent == 'all' or short
-            if not peers or not shown:
+            if not peers or not shown or ours['name'] != 'ours':
                 continue
             fastest = min(peers, key=lambda row: row['graph total']['median'])
             forward, total = (

@@ -222,6 +222,8 @@ def _hooks(recipe: Recipe, metric: str, sheet: str) -> list[dict]:
                 type='EarlyStoppingHook',
                 monitor=metric,
                 patience=recipe.patience,
+                # mmengine's 0.1 is ten points of an mAP from 0 to 1.
+                min_delta=1e-4,
             )
         )
     return hooks

@@ -16,7 +16,7 @@ from .own_config import own_config
 from .own_data import OwnData, write_own_data
 from .own_detector import own_detector
 from .own_recipe import VALIDATIONS, Recipe
-from .rehearsal import Cost, rehearse
+from .rehearsal import Cost, OutOfMemory, rehearse
 
 # What divides the sides of crops: the stride of a backbone.
 STEP = 32
@@ -203,6 +203,8 @@ def plan_training(
     Raises:
         UserError: The time is too short, or the first steps fail.
     """
+    if epochs is not None and not epochs > 0:
+        raise UserError(f'got epochs {epochs:g}, expected a positive number.')
     folder = out / 'data'
     target.write(data, folder)
 
@@ -241,10 +243,16 @@ def _measured(
     config: Callable[[Recipe], Config], recipe: Recipe, narrow: str | None
 ) -> tuple[Recipe, Cost]:
     """A recipe whose batch fits, in the faster precision, and its cost."""
-    cost = rehearse(config(recipe))
-    while recipe.batch > 2 and _too_large(cost):
+    while True:
+        try:
+            cost = rehearse(config(recipe))
+        except OutOfMemory:
+            if recipe.batch <= 2:
+                raise
+        else:
+            if recipe.batch <= 2 or not _too_large(cost):
+                break
         recipe = replace(recipe, batch=recipe.batch // 2)
-        cost = rehearse(config(recipe))
     if narrow and recipe.amp is None and not torch.cuda.is_available():
         other = rehearse(config(replace(recipe, amp=narrow)))
         if other.step < FASTER * cost.step:

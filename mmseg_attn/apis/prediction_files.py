@@ -192,7 +192,8 @@ def predict_files(
     if task.takes_pairs:
         content['right'] = str(Path(right).resolve())
     joined = out / 'coco.json'
-    if joined.exists() and not (overwrite or (out / 'predict.json').exists()):
+    ours = overwrite or (out / 'predict.json').exists()
+    if 'coco' in (save or ()) and joined.exists() and not ours:
         raise UserError(
             f'{joined} exists and was not written by this command; choose '
             'another --out, or replace it with --overwrite.'

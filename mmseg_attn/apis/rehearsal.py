@@ -8,6 +8,7 @@ process of its own, whose peak memory is its own.
 import json
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,11 +27,16 @@ from mmengine.runner import Runner
 from ..configs import load_config
 from ..engine.runner import build_runner
 from ..errors import UserError, run_command
+from ..hosts import HostError
 
 # Steps that warm up, and that are measured after them.
 FIRST, MEASURED = 3, 10
 # Validation pictures that are measured.
 PICTURES = 8
+
+
+class OutOfMemory(UserError):
+    """A training's first steps need more memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ def rehearse(cfg: Config) -> Cost:
         What they cost.
 
     Raises:
-        UserError: They fail; says why.
+        OutOfMemory: They need more memory than there is.
+        UserError: They fail otherwise; says why.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder, 'config.py')
@@ -88,6 +95,13 @@ def rehearse(cfg: Config) -> Cost:
         )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
+        # Out of memory, Linux kills.
+        killed = done.returncode == -signal.SIGKILL
+        if killed or HostError.OUT_OF_MEMORY.found_in(done.stderr):
+            raise OutOfMemory(
+                'the first steps of the training need more memory than '
+                'there is. Give a smaller --batch-size or --crop.'
+            )
         said = done.stderr.strip().splitlines() or ['no message']
         reason = said[-1].removeprefix('Error: ')
         raise UserError(f'the first steps of the training failed: {reason}')

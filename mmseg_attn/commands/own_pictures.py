@@ -205,15 +205,13 @@ def train_own_pictures(args: argparse.Namespace) -> None:
         )
     print('\n'.join(plan.lines()))
     if args.dry_run:
-        print(f'Train it: python -m mmseg_attn train {path}')
+        options.print_next('train', path)
         return
     build_runner(load_config(path)).train()
     run = args.out / 'run'
     shown = args.val_images or args.images
-    print(
-        f'The best weights and the sheets are in {run}.\nNext: python -m '
-        f'mmseg_attn predict {path} {run} {shown}'
-    )
+    print(f'The best weights and the sheets are in {run}.')
+    options.print_next('predict', path, run, shown)
 
 
 def _read(args: argparse.Namespace, target: Target) -> OwnData | OwnInstances:

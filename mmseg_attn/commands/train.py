@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='config file, or name of a packaged config; none with --images',
     )
     add_own_pictures(parser.add_argument_group('your own pictures, no config'))
+    _add_run(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training with a config."""
     options.add_work_dir(parser, 'logs and checkpoints')
     add = parser.add_argument
     add(
@@ -56,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
             'expected a config, or --images and --masks (or --coco) of your '
             'own.'
         )
+    _check_door(args)
     if args.images:
         train_own_pictures(args)
         return
@@ -72,3 +78,18 @@ def main(args: argparse.Namespace) -> None:
         scale_learning_rate(cfg)
     build_runner(cfg).train()
     end_processes()
+
+
+def _check_door(args: argparse.Namespace) -> None:
+    """Refuse what the other way to train takes, and this one would ignore."""
+    other = argparse.ArgumentParser()
+    if args.images:
+        _add_run(other)
+        advice = 'is for a config: run train OUT/config.py with it'
+    else:
+        add_own_pictures(other.add_argument_group())
+        advice = 'is for --images, your own pictures'
+    for name, default in vars(other.parse_args([])).items():
+        if getattr(args, name) != default:
+            option = {'published': 'from'}.get(name, name.replace('_', '-'))
+            raise UserError(f'--{option} {advice}.')

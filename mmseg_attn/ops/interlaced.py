@@ -24,7 +24,8 @@ PADDINGS = ('attend', 'mask')
 
 # From so many members on, flash attention of copied groups was ahead of the
 # kernels on an H100, in bf16 with keys of 256 and values of 512 channels: of
-# 512 members in training (1.75 ms against 2.38), of 2048 in the forward, too.
+# 512 members in training (1.75 ms against 2.46 in fp16, from
+# tools/benchmark/results/h100/float16), of 2048 in the forward, too.
 _LARGE = 512
 
 

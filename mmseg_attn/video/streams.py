@@ -4,6 +4,7 @@
 import re
 import signal
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,9 @@ class Stream:
         if self.is_camera:
             return f'camera_{self.address}'
         parts = urlsplit(self.address)
-        text = f'{parts.hostname or ""}{parts.path}'
+        text = f'{parts.hostname or ""}_{parts.port or ""}{parts.path}'
+        if parts.query:  # which channel, maybe beside a password
+            text += f'_{zlib.crc32(parts.query.encode()):08x}'
         return re.sub(r'[^\w-]+', '_', text).strip('_') or parts.scheme
 
     def __str__(self) -> str:

@@ -2,13 +2,14 @@
 """From folders of pictures and masks to a trained model."""
 
 import json
+import logging
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -22,7 +23,7 @@ from mmseg_attn.apis.own_training import (
     class_table,
     plan_training,
 )
-from mmseg_attn.apis.rehearsal import Cost
+from mmseg_attn.apis.rehearsal import Cost, OutOfMemory
 from mmseg_attn.configs import OWN_BACKBONES, OWN_METHODS
 from mmseg_attn.datasets.mask_classes import read_class_names
 from mmseg_attn.errors import UserError
@@ -192,6 +193,36 @@ def test_from_names_the_config_and_not_the_weights(
 COSTS = {'narrow': ((1.0, 0.1), (0.5, 0.1)), 'wide': ((1.0, 9.0), (0.95, 9))}
 
 
+def test_patience_counts_small_gains(folder):
+    """An mAP goes from 0 to 1: 0.01 is a gain, the same again is none."""
+    cfg = own_config(read(folder), folder, Recipe(scratch=True, patience=2))
+    (hook,) = (h for h in cfg.custom_hooks if 'patience' in h)
+    hook = HOOKS.build(hook)
+    loop = SimpleNamespace(stop_training=False)
+    runner = SimpleNamespace(logger=logging.getLogger(), train_loop=loop)
+    for value in (0.5, 0.51, 0.52, 0.52):
+        hook.after_val_epoch(runner, {'mIoU': value})
+        assert not loop.stop_training
+    hook.after_val_epoch(runner, {'mIoU': 0.52})
+    assert loop.stop_training
+
+
+def test_batch_that_fits(folder, monkeypatch):
+    """Halved where the first steps die of it, and where they say too much."""
+    batches = []
+
+    def rehearse(cfg):
+        batches.append(cfg.train_dataloader.batch_size)
+        if len(batches) == 1:
+            raise OutOfMemory('too much')
+        return Cost(1, 1, 1, 1e18 if len(batches) == 2 else 1.0)
+
+    monkeypatch.setattr(own_training, 'rehearse', rehearse)
+    recipe = Recipe(scratch=True, crop=64, batch=16, amp='bfloat16')
+    plan = plan_training(read(folder), folder / 'out', recipe)
+    assert batches == [16, 8, 4] and plan.recipe.batch == 4
+
+
 @pytest.mark.parametrize('kind', COSTS)
 def test_plan_of_minutes(folder, monkeypatch, kind):
     tried = []
@@ -226,6 +257,8 @@ def test_plan_of_minutes(folder, monkeypatch, kind):
     [
         ((), 'expected a config, or --images'),
         (('x.py', '--images', 'a', '--masks', 'b'), 'expected a config, or'),
+        (('x.py', '--method', 'ea'), '--method is for --images, your own'),
+        (('--images', 'a', '--masks', 'b', '--amp'), '--amp is for a config'),
         (('--images', 'a'), '--images needs either --masks'),
         (('--images', 'a', '--masks', 'b'), 'pictures does not exist: a'),
         (
@@ -234,6 +267,7 @@ def test_plan_of_minutes(folder, monkeypatch, kind):
         ),
         (('--crop', '8'), 'got crop 8, expected 32'),
         (('--iters', '0'), 'got iters 0'),
+        (('--epochs', '-1'), 'got epochs -1'),
         (('--batch-size', '-1'), 'got batch -1'),
         (('--patience', '0'), 'got patience 0'),
     ],

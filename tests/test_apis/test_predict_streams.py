@@ -76,14 +76,27 @@ def predict(trained, tmp_path):
 def test_so_many_frames_of_a_live_stream(predict, address, tmp_path, capsys):
     options = ['--frames', '3', '--save', 'mask', 'overlay']
     assert predict(f'{address}100000', *options) == 0
-    masks = tmp_path / 'out/mask/127_0_0_1_live'
+    (masks,) = (tmp_path / 'out/mask').iterdir()
+    assert masks.name.startswith('127_0_0_1_')
     names = sorted(path.name for path in masks.iterdir())
     assert names == ['000000.png', '000001.png', '000002.png']
-    assert len(read_frames(tmp_path / 'out/overlay/127_0_0_1_live.mp4')) >= 3
+    video = tmp_path / f'out/overlay/{masks.name}.mp4'
+    assert len(read_frames(video)) >= 3
     said = capsys.readouterr()
     assert 'secret' not in said.out + said.err
     for path in (tmp_path / 'out').glob('*.json'):
         assert 'secret' not in path.read_text()
+
+
+def test_streams_of_one_machine_have_names_of_their_own():
+    addresses = [
+        f'rtsp://me:secret@cam:{port}/live?channel={channel}'
+        for port in (554, 8554)
+        for channel in (1, 2)
+    ]
+    names = {Stream(address).name for address in addresses}
+    assert len(names) == 4
+    assert not any('secret' in name or '.' in name for name in names)
 
 
 def test_interrupt_ends_a_live_stream(predict, address, tmp_path):

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -461,6 +462,41 @@ def test_other_attention_keeps_its_widths(
     case = Case((4, 5), heads, *widths)
     call('non_local_attention', make('non_local_attention', case, dtype), case)
     assert [x.shape[-1] for x in given] == [widths[0], *widths]
+
+
+def test_kernels_that_the_user_switched_off_stay_so(gpu, monkeypatch):
+    flags = []
+    real = F.scaled_dot_product_attention
+
+    def spy(*maps, **kwargs):
+        cuda = torch.backends.cuda
+        flags.append((cuda.flash_sdp_enabled(), cuda.math_sdp_enabled()))
+        return real(*maps, **kwargs)
+
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', spy)
+    case = Case((4, 5), 1, 64, 512)
+    maps = make('non_local_attention', case, torch.bfloat16)
+    call('non_local_attention', maps, case)
+    with sdpa_kernel(SDPBackend.MATH):
+        call('non_local_attention', maps, case)
+    assert flags == [(True, True), (False, True)]
+
+
+@pytest.mark.parametrize(
+    'shape, order, expected',
+    [
+        ((2, 5, 6, 1, 4), (0, 1, 2, 3, 4), 4),
+        ((2, 1, 5, 6), (0, 2, 3, 1), 1),  # a last axis of one channel
+        ((2, 4, 5, 6), (0, 2, 3, 1), None),
+        ((2, 5, 6, 4), (0, 2, 1, 3), None),
+    ],
+)
+def test_rows_as_a_view_would_have_them(shape, order, expected):
+    x = torch.empty(shape).permute(order)
+    assert autograd.row_step(x) == expected
+    if expected is None:
+        with pytest.raises(RuntimeError):
+            x.view(-1, x.shape[-1])
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def _step_of(shape, strides):
             if stride != further:
                 return None
             further = stride * n
-    return step if strides[-1] == 1 else None
+    # Torch ignores the stride of an axis of length 1.
+    return step if strides[-1] == 1 or shape[-1] == 1 else None
 
 
 def pixel_rows(x: Tensor) -> Tensor:
