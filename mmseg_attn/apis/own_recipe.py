@@ -62,14 +62,14 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ('crop', 'batch', 'iters', 'validations', 'patience'):
+        # The rate rises for a step, and falls for another.
+        least = dict(crop=32, batch=1, iters=2, validations=1, patience=1)
+        for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and value < bound:
                 raise UserError(
-                    f'got {name} {value}, expected a number from 1 on.'
+                    f'got {name} {value}, expected a number from {bound} on.'
                 )
-        if self.crop < 32:
-            raise UserError(f'got crop {self.crop}, expected 32 or more.')
 
     @property
     def interval(self) -> int:

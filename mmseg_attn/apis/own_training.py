@@ -215,7 +215,7 @@ def plan_training(
     pictures = len(data.splits['val'])
     if epochs is not None:
         steps = round(epochs * len(data.splits['train']) / recipe.batch)
-        recipe = replace(recipe, iters=max(1, steps))
+        recipe = replace(recipe, iters=max(2, steps))
     elif minutes is not None:
         each = cost.seconds(0, 1, pictures) - cost.start
         count = int(VALIDATING * 60 * minutes / max(each, 1e-6))

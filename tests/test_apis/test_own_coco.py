@@ -217,7 +217,7 @@ DOOR = ('--images', 'images/train', '--coco', 'annotations/train.json')
         (('--backbone', 'swin-t'), 'expected one of r18, r50, r101'),
         (('--val-coco', 'none.json'), 'none.json does not exist'),
         (('--val-images', 'none'), 'not in none'),
-        (('--crop', '8'), 'got crop 8, expected 32'),
+        (('--crop', '8'), 'got crop 8, expected a number from 32'),
         (('--out', 'images/train/mine'), 'where nothing shall be written'),
     ],
 )
