@@ -47,7 +47,7 @@ def test_no_kernel_spills_or_takes_more_than_a_card_has(rows):
 
     assert {r['card'] for r in rows} == {f'sm_{card}' for card in CARDS}
     for row in rows:
-        timed = (row['card'], row['tile'].split()[0]) == TIMED
+        timed = (row['card'], row['tile'].partition(' ')[0]) == TIMED
         assert row['spill'] <= (16 if timed else 0), row
         assert row['shared'] <= CARDS[int(row['card'][3:])][0] * 1024, row
         assert row['programs'] > 0, row

@@ -90,6 +90,7 @@ class Remote:
         self.ours = ours
         self.has_relu = ours.has_relu
         self.amp = ours.amp
+        self.scores = ours.scores
 
     def _ask(self, request):
         # Not send(): torch would share the tensors' memory with the child.
