@@ -62,6 +62,5 @@ def main(args: argparse.Namespace) -> int:
         + (f', {failed} could not be (see above)' if failed else '')
     )
     if drawn and not failed:
-        changed = ['--cfg-options'] * bool(args.cfg_options)
-        options.print_next('train', args.config, *changed, *args.cfg_options)
+        options.print_next('train', args.config, *options.given_changes(args))
     return int(failed > 0)

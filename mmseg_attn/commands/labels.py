@@ -60,8 +60,7 @@ def main(args: argparse.Namespace) -> int:
         _print_verdict(console, problems, remarks)
         wrong += len(problems)
     if not wrong:
-        changed = ['--cfg-options'] * bool(args.cfg_options)
-        options.print_next('train', args.config, *changed, *args.cfg_options)
+        options.print_next('train', args.config, *options.given_changes(args))
     return 1 if wrong else 0
 
 

@@ -307,6 +307,16 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
     add_depth(parser)
 
 
+def option_of(name: str) -> str:
+    """The option that gives an argument its value."""
+    return {'published': '--from'}.get(name, f'--{name.replace("_", "-")}')
+
+
+def given_changes(args: argparse.Namespace) -> list[str]:
+    """Repeat what :func:`add_cfg_options` was given."""
+    return ['--cfg-options'] * bool(args.cfg_options) + args.cfg_options
+
+
 def print_next(*words: object) -> None:
     """Print the command that comes next, to be typed where the user stands.
 

@@ -110,12 +110,7 @@ def add_own_pictures(group: argparse._ArgumentGroup) -> None:
     length.add_argument(
         '--minutes', type=float, metavar='N', help='as many steps as fit'
     )
-    add(
-        '--classes',
-        metavar='FILE|A,B',
-        help='names of the classes (default: those of a dataset.json beside '
-        'the masks, else the values found)',
-    )
+    options.add_classes(group)
     add(
         '--balance',
         action='store_true',
@@ -151,11 +146,8 @@ def train_own_pictures(args: argparse.Namespace) -> None:
         )
     for name in FOR_MASKS if args.coco else FOR_INSTANCES:
         if getattr(args, name):
-            option = {'published': 'from'}.get(name, name.replace('_', '-'))
-            raise UserError(
-                f'--{option} is for {"--masks" if args.coco else "--coco"} '
-                'alone.'
-            )
+            door = '--masks' if args.coco else '--coco'
+            raise UserError(f'{options.option_of(name)} is for {door} alone.')
     with quiet_imports():
         from ..apis.own_recipe import Recipe
         from ..apis.own_training import INSTANCES, MASKS, plan_training
@@ -219,7 +211,6 @@ def _read(args: argparse.Namespace, target: Target) -> OwnData | OwnInstances:
     from ..apis.own_coco import read_own_instances
     from ..apis.own_data import read_own_data
     from ..apis.own_detector import check_detector
-    from ..datasets.mask_classes import read_class_names
 
     if args.coco:
         check_detector(args.method, args.backbone)
@@ -232,9 +223,11 @@ def _read(args: argparse.Namespace, target: Target) -> OwnData | OwnInstances:
         )
         rare = ()
     else:
-        classes = read_class_names(args.classes) if args.classes else None
         data = read_own_data(
-            args.images, args.masks, seed=args.seed, classes=classes
+            args.images,
+            args.masks,
+            seed=args.seed,
+            classes=options.read_classes(args),
         )
         rare = () if args.balance else data.rare()
     for note in data.notes:

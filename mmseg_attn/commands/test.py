@@ -95,7 +95,6 @@ def main(args: argparse.Namespace) -> None:
         runner.test()
     del runner
     if task is SEGMENTOR and is_main_process():
-        changed = ['--cfg-options'] * bool(args.cfg_options)
-        given = args.config, args.checkpoint, *changed, *args.cfg_options
+        given = args.config, args.checkpoint, *options.given_changes(args)
         options.print_next('worst', *given)
     end_processes()

@@ -91,5 +91,4 @@ def _check_door(args: argparse.Namespace) -> None:
         advice = 'is for --images, your own pictures'
     for name, default in vars(other.parse_args([])).items():
         if getattr(args, name) != default:
-            option = {'published': 'from'}.get(name, name.replace('_', '-'))
-            raise UserError(f'--{option} {advice}.')
+            raise UserError(f'{options.option_of(name)} {advice}.')

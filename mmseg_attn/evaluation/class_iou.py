@@ -3,11 +3,11 @@
 
 import logging
 
-import numpy as np
 from mmengine.logging import print_log
 from mmseg.evaluation import IoUMetric
 
 from ..registry import METRICS
+from .areas import class_iou, total_areas
 
 
 @METRICS.register_module()
@@ -31,16 +31,12 @@ class ClassIoUMetric(IoUMetric):
         metrics = super().compute_metrics(results)
         if self.format_only:
             return metrics
-        intersection, union, _, truth = (
-            np.sum([np.asarray(areas[i]) for areas in results], axis=0)
-            for i in range(4)
-        )
-        with np.errstate(invalid='ignore'):
-            iou = 100 * intersection / union
+        right, union, _, labelled = total_areas(results)
+        iou = class_iou(right, union)
         names = self.dataset_meta['classes']
         for name, value in zip(names, iou.tolist(), strict=True):
             metrics[f'IoU {name}'] = round(value, 2)
-        pairs = zip(names, intersection, truth, strict=True)
+        pairs = zip(names, right, labelled, strict=True)
         never = [name for name, found, there in pairs if there and not found]
         if never:
             print_log(

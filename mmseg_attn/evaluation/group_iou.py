@@ -7,6 +7,7 @@ from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 
 from ..registry import METRICS
+from .areas import class_iou, total_areas
 
 
 @METRICS.register_module()
@@ -37,18 +38,9 @@ class GroupIoUMetric(IoUMetric):
         groups = self.dataset_meta.get('groups')
         if self.format_only or not groups:
             return metrics
-        intersection, union = (
-            np.sum([np.asarray(areas[i]) for areas in results], axis=0)
-            for i in (0, 1)
-        )
-        with np.errstate(invalid='ignore'):
-            iou = dict(
-                zip(
-                    self.dataset_meta['classes'],
-                    100 * intersection / union,
-                    strict=True,
-                )
-            )
+        right, union, *_ = total_areas(results)
+        names = self.dataset_meta['classes']
+        iou = dict(zip(names, class_iou(right, union), strict=True))
         table = PrettyTable(['Group', 'mIoU', 'Classes'])
         for group, names in groups.items():
             unknown = [name for name in names if name not in iou]

@@ -10,6 +10,7 @@ from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 
 from ..registry import METRICS
+from .areas import total_areas
 
 
 @METRICS.register_module()
@@ -63,11 +64,7 @@ class LandCoverMetric(IoUMetric):
         if self.format_only:
             return super().compute_metrics(results)
         chosen = self._chosen()
-        right, union, predicted, labelled = (
-            # The host's counts are of fp32, which has 24 bits for them.
-            np.sum([areas[i].numpy() for areas in results], 0, np.float64)
-            for i in range(4)
-        )
+        right, union, predicted, labelled = total_areas(results)
         total = labelled.sum()
         with np.errstate(invalid='ignore', divide='ignore'):
             classes = {

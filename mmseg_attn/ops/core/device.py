@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,3 +50,9 @@ def tf32_is_allowed() -> bool:
         return matmul.fp32_precision == 'tf32'
     except AttributeError:  # torch before 2.9
         return matmul.allow_tf32
+
+
+@lru_cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)

@@ -84,7 +84,7 @@ def takes_flash(query: Tensor) -> bool:
         return False
     if is_traced() or place != 'cuda':  # nothing to ask
         return True
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return device.capability(query.device) >= (8, 0)
 
 
 def _in_parts(query, key, value):

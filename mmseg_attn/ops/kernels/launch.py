@@ -12,13 +12,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..core.device import is_counting
+from ..core.device import capability, is_counting
 
 try:
     import triton
@@ -178,12 +177,6 @@ def attempt(
         message = f'{error}: torch is used instead for {whose()}'
         warnings.warn(message, stacklevel=3)
         return False, None
-
-
-@lru_cache
-def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a CUDA device."""
-    return torch.cuda.get_device_capability(device)
 
 
 def reason(device: torch.device) -> str | None:

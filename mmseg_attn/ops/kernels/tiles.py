@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..core.device import tf32_is_allowed
+from ..core.device import capability, tf32_is_allowed
 from . import launch
 
 FAMILIES = ('forward', 'backward', 'scores', 'values')
@@ -80,11 +80,11 @@ def card_of(device: torch.device) -> tuple[int, int]:
     """
     if device.type != 'cuda':
         return 90, 227
-    capability = launch.capability(device)
+    major, minor = capability(device)
     properties = torch.cuda.get_device_properties(device)
     # An older torch does not tell the memory.
     kib = getattr(properties, 'shared_memory_per_block_optin', 99 * 2**10)
-    return capability[0] * 10 + capability[1], kib // 2**10
+    return major * 10 + minor, kib // 2**10
 
 
 # (family, bytes of an element, widest key) -> tiles by the generation of the
