@@ -393,10 +393,8 @@ def problems(cases, sizes=SIZES):
 # H100); it takes twice the memory of ours and more. How many times as long.
 FLASH = {
     ('interlaced_sparse', '1x256x512'): 1.1,
-    ('interlaced_layer', '1x256x512'): 1.04,
     ('non_local', '2x97x97'): 1.7,
     ('non_local', '1x128x256'): 1.7,
-    ('non_local', '1x256x512'): 1.01,
 }
 
 
