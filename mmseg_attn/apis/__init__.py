@@ -26,6 +26,7 @@ _PLACES = {
     'predict_files': 'apis.prediction_files',
     'verify_checkpoint': 'apis.zoo',
     'worst': 'apis.ranking',
+    'write_attention_page': 'apis.attention_page',
 }
 
 __all__ = list(_PLACES)

@@ -3,6 +3,7 @@
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,50 +48,130 @@ def attention_maps(
         UserError: If a pixel lies outside, or no layer can be traced, or
             layers work side by side.
     """
-    check_model(model)
-    check_task(model.cfg, SEGMENTOR)
     pixels = _whole_pairs(pixels)
-    sample = Segmenter(model).prepare(image)
-    height, width = sample.picture.shape[:2]
+    recording = record(model, image, layers)
+    height, width = recording.sample.picture.shape[:2]
     for x, y in pixels:
         if not (0 <= x < width and 0 <= y < height):
             raise UserError(
                 f'Pixel ({x}, {y}) lies outside the picture: x must be '
                 f'0 to {width - 1} and y 0 to {height - 1}.'
             )
+    maps = []
+    for loop in range(len(recording.calls)):
+        rows, columns = recording.grid(loop)
+        maps.append(
+            recording.maps(loop, [(rows[y], columns[x]) for x, y in pixels])
+        )
+    return AttentionMaps(
+        np.stack(maps, 1),
+        *recording.grid(0),
+        layers=recording.layers,
+        notes=recording.notes,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What the attention layers of a model took in of one picture.
+
+    Attributes:
+        sample: The picture.
+        calls: Each run of a layer with its input (1, C, h, w), in their order.
+        layers: What the layer of each run is called, such as ``'layer3.2'``.
+        notes: What one has to know of the layers to read their maps.
+        size: Height and width of the network's input.
+        padding: How much of it is padding: left, right, top, bottom.
+        align: The ``align_corners`` with which the logits are enlarged.
+    """
+
+    sample: Sample
+    calls: list[tuple[nn.Module, Tensor]]
+    layers: tuple[str, ...]
+    notes: tuple[str, ...]
+    size: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    align: bool
+
+    def shape(self, loop: int) -> tuple[int, int]:
+        """Rows and columns of cells that the run of a layer sees.
+
+        Args:
+            loop: Number of the run, from 0.
+        """
+        return tuple(self.calls[loop][1].shape[2:])
+
+    def grid(self, loop: int) -> tuple[np.ndarray, np.ndarray]:
+        """The cell of each row, and of each column, of the picture.
+
+        Args:
+            loop: Number of the run of a layer, from 0.
+        """
+        height, width = self.sample.picture.shape[:2]
+        left, right, top, bottom = self.padding
+        rows, columns = self.shape(loop)
+        return (
+            cells_of(height, self.size[0], (top, bottom), rows, self.align),
+            cells_of(width, self.size[1], (left, right), columns, self.align),
+        )
+
+    def maps(self, loop: int, cells: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Where cells look, back to the input of the first run.
+
+        Args:
+            loop: Number of the run whose output cells are meant, from 0.
+            cells: Row and column of each cell.
+
+        Returns:
+            (cells, h, w) float32, how much each cell of the first run's input
+            counts.
+
+        Raises:
+            UserError: Some weights are negative.
+        """
+        maps = trace(self.calls[: loop + 1], cells)
+        if maps.min() < -1e-4 * maps.max():
+            raise UserError(
+                'The attention has negative weights, as EfficientAttention '
+                "has with normalization='scaling': they are no shares to be "
+                'shown.'
+            )
+        return maps.clamp(min=0).float().cpu().numpy()
+
+
+def record(
+    model: nn.Module, image: str | Path | np.ndarray, layers: str = ''
+) -> Recording:
+    """Run a model on a whole picture and keep what its attention takes in.
+
+    Args:
+        model: A segmentor with ``cfg`` set.
+        image: Path, or the picture as (H, W, 3) uint8 in BGR order.
+        layers: Begin of the names of those to be used.
+
+    Returns:
+        The runs of the layers.
+
+    Raises:
+        UserError: No layer can be traced, or layers work side by side.
+    """
+    check_model(model)
+    check_task(model.cfg, SEGMENTOR)
+    sample = Segmenter(model).prepare(image)
     found = _layers(model, layers)
     calls, size, meta = _record(model, sample, found)
-    align = model.align_corners
-
-    def grid(shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
-        left, right, top, bottom = meta.get(
-            'img_padding_size', meta.get('padding_size', (0, 0, 0, 0))
-        )
-        return (
-            cells_of(height, size[0], (top, bottom), shape[0], align),
-            cells_of(width, size[1], (left, right), shape[1], align),
-        )
-
-    maps = []
-    for x, y in pixels:
-        for loops in range(1, len(calls) + 1):
-            shape = calls[loops - 1][1].shape[2:]
-            rows, columns = grid(shape)
-            maps.append(trace(calls[:loops], (rows[y], columns[x])))
-    cells = torch.stack(maps).unflatten(0, (len(pixels), len(calls)))
-    if cells.min() < -1e-4 * cells.max():
-        raise UserError(
-            'The attention has negative weights, as EfficientAttention has '
-            "with normalization='scaling': they are no shares to be shown."
-        )
-    cells = cells.clamp(min=0).float().cpu().numpy()
     shown = _shown(found)
     notes = (getattr(module, 'trace_note', '') for module, _ in calls)
-    return AttentionMaps(
-        cells,
-        *grid(cells.shape[2:]),
+    return Recording(
+        sample,
+        calls,
         layers=tuple(shown[module] for module, _ in calls),
         notes=tuple(filter(None, dict.fromkeys(notes))),
+        size=size,
+        padding=meta.get(
+            'img_padding_size', meta.get('padding_size', (0, 0, 0, 0))
+        ),
+        align=model.align_corners,
     )
 
 
@@ -109,28 +190,33 @@ def _whole_pairs(pixels: Sequence) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def trace(
-    calls: Sequence[tuple[nn.Module, Tensor]], cell: tuple[int, ...]
+    calls: Sequence[tuple[nn.Module, Tensor]],
+    cells: Sequence[tuple[int, ...]],
 ) -> Tensor:
-    """Trace one output cell of the last call back to the first call's input.
+    """Trace output cells of the last call back to the first call's input.
 
     Args:
         calls: Each layer with its input (1, C, *spatial), in the order of
             their run; one layer may occur many times. Sizes may differ between
             calls.
-        cell: Index of the output cell.
+        cells: Index of each output cell.
 
     Returns:
-        (*spatial), how much each cell of the first input counts. The sum is 1.
+        (cells, *spatial), how much each cell of the first input counts. The
+        sum of each map is 1.
     """
-    weight = torch.zeros_like(calls[-1][1][:, 0])
-    weight[(0, *cell)] = 1
+    x = calls[-1][1]
+    weight = x.new_zeros(1, len(cells), *x.shape[2:])
+    for number, cell in enumerate(cells):
+        weight[(0, number, *cell)] = 1
     for layer, x in reversed(calls):
-        if weight.shape[1:] != x.shape[2:]:
-            total = weight.sum()
+        if weight.shape[2:] != x.shape[2:]:
+            axes = tuple(range(2, weight.ndim))
+            total = weight.sum(axes, keepdim=True)
             weight = nn.functional.interpolate(
-                weight[None], size=x.shape[2:], mode='bilinear'
-            )[0]
-            weight = weight * (total / weight.sum())
+                weight, size=x.shape[2:], mode='bilinear'
+            )
+            weight = weight * (total / weight.sum(axes, keepdim=True))
         weight = layer.trace_attention(x, weight)
     return weight[0]
 

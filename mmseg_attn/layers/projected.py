@@ -98,29 +98,37 @@ def transposed_attention(
     Args:
         attend: From (query, key, value) to the output, linear in value.
         query, key: (B, *spatial, heads, dim).
-        weight: How much each query counts, (B, *spatial).
+        weight: How much each query counts, (B, *spatial), or K such maps,
+            (B, K, *spatial).
 
     Returns:
-        How much each key counts, (B, *spatial).
+        How much each key counts, of the same shape.
     """
     heads = query.shape[-2]
+    one = weight.ndim == query.ndim - 2
+    # Each map is a channel of the value: they share the scores.
+    seed = (weight.unsqueeze(1) if one else weight).movedim(1, -1)
     # Copies, for in inference mode nothing has a gradient.
-    query, key, weight = query.clone(), key.clone(), weight.clone()
+    query, key, seed = query.clone(), key.clone(), seed / heads
     # The gradient of <weight, A v> for v is A^T weight.
     with torch.enable_grad():
-        value = query.new_zeros(*weight.shape, heads, 1).requires_grad_()
+        value = query.new_zeros(*seed.shape[:-1], heads, seed.shape[-1])
+        value.requires_grad_()
         out = attend(query, key, value)
-        seed = (weight / heads)[..., None, None].to(out.dtype)
-        (traced,) = torch.autograd.grad(out, value, seed.expand_as(out))
-    return traced.sum((-1, -2))
+        seed = seed.unsqueeze(-2).to(out.dtype).expand_as(out)
+        (traced,) = torch.autograd.grad(out, value, seed)
+    traced = traced.sum(-2).movedim(-1, 1)
+    return traced.squeeze(1) if one else traced
 
 
 def check_weight(x: Tensor, weight: Tensor) -> None:
-    """Refuse a weight that is not (B, *spatial) of a map x."""
-    if weight.shape != (x.shape[0], *x.shape[2:]):
+    """Refuse what is neither (B, *spatial) of a map x nor K such maps."""
+    shape = (x.shape[0], *x.shape[2:])
+    several = weight.ndim == len(shape) + 1
+    if (weight[:, 0] if several else weight).shape != shape:
         raise ValueError(
-            f'expected weight (B, *spatial) = '
-            f'{(x.shape[0], *x.shape[2:])}, got {tuple(weight.shape)}'
+            f'expected weight (B, *spatial) = {shape}, or (B, K, *spatial), '
+            f'got {tuple(weight.shape)}'
         )
 
 
@@ -248,10 +256,11 @@ class ProjectedAttention(BaseModule):
 
         Args:
             x: The layer's input, (B, C, *spatial).
-            weight: How much each output position counts, (B, *spatial).
+            weight: How much each output position counts, (B, *spatial), or K
+                such maps at a time, (B, K, *spatial).
 
         Returns:
-            How much each input position counts, (B, *spatial). Where the
+            How much each input position counts, of weight's shape. Where the
             weights of each query sum to 1, so does this to weight's sum.
 
         Raises:

@@ -41,23 +41,7 @@ class AttentionMaps:
         Returns:
             A title for each loop.
         """
-        if len(self.layers) == 1:
-            return [f'attention of {self.layers[0]}']
-        if len(set(self.layers)) == 1:
-            numbers = range(1, len(self.layers) + 1)
-            return [f'after {n} loop{"s" if n > 1 else ""}' for n in numbers]
-        titles = []
-        for index, layer in enumerate(self.layers):
-            title = layer
-            if self.layers.count(layer) > 1:
-                loop = self.layers[: index + 1].count(layer)
-                title = f'{layer}, loop {loop}'
-            if index == 1:
-                title += f' through {self.layers[0]}'
-            elif index > 1:
-                title += f' through the {index} before'
-            titles.append(title)
-        return titles
+        return loop_titles(self.layers)
 
     def on_picture(self) -> np.ndarray:
         """Spread the cells over the picture.
@@ -67,6 +51,34 @@ class AttentionMaps:
             it lies in: nothing is smoothed.
         """
         return self.cells[..., self.rows[:, None], self.columns]
+
+
+def loop_titles(layers: Sequence[str]) -> list[str]:
+    """Say in words through which loops or layers maps go.
+
+    Args:
+        layers: What each loop's layer is called.
+
+    Returns:
+        A title for each loop.
+    """
+    if len(layers) == 1:
+        return [f'attention of {layers[0]}']
+    if len(set(layers)) == 1:
+        numbers = range(1, len(layers) + 1)
+        return [f'after {n} loop{"s" if n > 1 else ""}' for n in numbers]
+    titles = []
+    for index, layer in enumerate(layers):
+        title = layer
+        if layers.count(layer) > 1:
+            loop = layers[: index + 1].count(layer)
+            title = f'{layer}, loop {loop}'
+        if index == 1:
+            title += f' through {layers[0]}'
+        elif index > 1:
+            title += f' through the {index} before'
+        titles.append(title)
+    return titles
 
 
 def draw_attention(

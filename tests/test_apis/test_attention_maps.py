@@ -3,6 +3,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from brute_force import criss_cross_matrix
 from mmengine.config import Config
 from PIL import Image
 from tiny_segmentor import config_text, picture
@@ -17,23 +18,6 @@ from mmseg_attn.layers import CrissCrossAttention
 from mmseg_attn.visualization.attention import AttentionMaps
 
 
-def dense_attention(layer, x):
-    """(H W, H W) attention matrix of criss-cross attention, pixel by pixel."""
-    height, width = x.shape[2:]
-    query, key = layer.query_conv(x)[0], layer.key_conv(x)[0]
-    matrix = torch.zeros(height, width, height, width, dtype=x.dtype)
-    for i in range(height):
-        for j in range(width):
-            seen = [(r, j) for r in range(height) if r != i]
-            seen += [(i, c) for c in range(width)]
-            scores = torch.stack(
-                [(query[:, i, j] * key[:, r, c]).sum() for r, c in seen]
-            )
-            for weight, (r, c) in zip(scores.softmax(0), seen, strict=True):
-                matrix[i, j, r, c] = weight
-    return matrix.reshape(height * width, height * width)
-
-
 @torch.no_grad()
 def test_trace_is_the_product_of_the_matrices():
     torch.manual_seed(0)
@@ -41,14 +25,14 @@ def test_trace_is_the_product_of_the_matrices():
     other = CrissCrossAttention(16).double()
     inputs = [torch.randn(1, 16, 5, 7, dtype=torch.double) for _ in range(3)]
     layers = [layer, layer, other]
-    cell = (3, 1)
-    expected = torch.zeros(35, dtype=torch.double)
-    expected[3 * 7 + 1] = 1
+    expected = torch.zeros(2, 35, dtype=torch.double)
+    expected[0, 3 * 7 + 1] = expected[1, 4 * 7 + 6] = 1
     for module, x in reversed(list(zip(layers, inputs, strict=True))):
-        expected = expected @ dense_attention(module, x)
-    found = trace(list(zip(layers, inputs, strict=True)), cell)
-    torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-12)
-    assert found.sum().item() == pytest.approx(1)
+        expected = expected @ criss_cross_matrix(module, x)
+    found = trace(list(zip(layers, inputs, strict=True)), [(3, 1), (4, 6)])
+    expected = expected.unflatten(1, (5, 7))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert found.sum((1, 2)).tolist() == pytest.approx([1, 1])
 
 
 @torch.no_grad()
@@ -62,7 +46,9 @@ def test_maps_of_a_trained_model(trained, tmp_path):
     pixels = [(0, 0), (99, 47), (70, 11)]
     maps = attention_maps(model, image, pixels)
     hook.remove()
-    first, second = (dense_attention(model.decode_head.cca, x) for x in inputs)
+    first, second = (
+        criss_cross_matrix(model.decode_head.cca, x) for x in inputs
+    )
     # 48x100 becomes 61x128 for the network, 31x64 behind its stem's stride,
     # 16x32 behind the pooling.
     height, width = inputs[0].shape[2:]
@@ -109,7 +95,7 @@ class Shift(nn.Module):
         return x.roll(1, -1)
 
     def trace_attention(self, x, weight):
-        assert weight.shape == (len(x), *x.shape[2:])
+        assert weight.shape == (len(x), weight.shape[1], *x.shape[2:])
         return weight.roll(-1, -1)
 
 
