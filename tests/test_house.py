@@ -28,6 +28,7 @@ ORDER = (
     {'trials'},
     {'apis'},
     {'engine'},
+    {'inference'},
     {'datasets', 'evaluation', 'visualization'},
     {'models'},
     {'layers'},
@@ -36,11 +37,16 @@ ORDER = (
 # The ground: small modules that import each other alone.
 GROUND = {
     *('configs', 'errors', 'fetch', 'files', 'hosts', 'markdown'),
-    *('progress', 'progress_lines', 'registry', 'video'),
+    *('pictures', 'progress', 'progress_lines', 'registry', 'video'),
 }
 # All that a room may import beside Python's own modules. Layers are mmengine
 # modules made of mmcv's convolutions, and register themselves.
+# What stands between the command predict and a model knows neither torch nor
+# a host.
+HOST_FREE = ('numpy', 'PIL', 'cv2', 'contourpy', 'rich', PACKAGE)
 ALLOWED = {
+    'pictures': ('numpy', 'PIL', 'cv2', PACKAGE),
+    'inference': HOST_FREE,
     'ops': ('torch', 'triton', f'{PACKAGE}.ops'),
     'layers': (
         *('torch', 'mmcv.cnn', 'mmengine.model'),

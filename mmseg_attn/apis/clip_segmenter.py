@@ -13,8 +13,9 @@ from torch import nn
 
 from ..datasets.clips import clip_paths
 from ..errors import UserError
+from ..inference.samples import Sample, ScoredMap
 from ..models.decode_heads.cc_head_3d import middle
-from .predictors import Sample, ScoredMap, Segmenter
+from .predictors import Segmenter
 from .test_pipelines import test_dataset
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ..errors import UserError
-from .batches import batches, check_batch_size
+from ..inference.batches import batches, check_batch_size
 from .predictors import Segmenter
 from .tasks import check_model, make_predictor, task_of
 
@@ -34,7 +34,7 @@ def predict(
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
         depth: Bits that 16-bit pictures use, as of
-            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+            :func:`~mmseg_attn.pictures.read_picture`.
         batch_size: Pictures at a time; those of one size are gathered.
         scores: Give what a segmentor finds with the probability of each
             class: ``mask`` and ``scores``, (classes, H, W) float32.

@@ -4,10 +4,7 @@
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,11 +17,12 @@ from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from ..datasets.pictures import check_depth
 from ..datasets.stereo_transforms import LoadDisparity
 from ..engine.data_checks import use_own_loader
 from ..errors import UserError
+from ..inference.samples import Sample, ScoredMap, stream_frames
 from ..models.segmentors import SegTTAModel
+from ..pictures import check_depth
 from ..visualization.overlay import as_bgr8
 from .test_pipelines import (
     add_detection_views,
@@ -33,19 +31,6 @@ from .test_pipelines import (
     test_pipeline,
     tta_model,
 )
-
-
-@dataclass(eq=False)  # arrays do not compare
-class Sample:
-    """A picture and what the model takes of it.
-
-    Attributes:
-        picture: As read, (H, W, 3) uint8 in BGR order.
-        data: The test pipeline's output.
-    """
-
-    picture: np.ndarray
-    data: dict
 
 
 class Predictor:
@@ -99,7 +84,7 @@ class Predictor:
 
         Args:
             depth: Number of bits, as of
-                :func:`~mmseg_attn.datasets.pictures.read_picture`.
+                :func:`~mmseg_attn.pictures.read_picture`.
 
         Raises:
             UserError: The config loads pictures in another way.
@@ -188,28 +173,12 @@ class Predictor:
         Yields:
             A frame and its prediction, in order.
         """
-        samples = map(self.prepare, frames)
-        while batch := list(islice(samples, batch_size)):
-            for sample, found in zip(batch, self(batch), strict=True):
-                yield sample.picture, found
+        yield from stream_frames(self, frames, batch_size)
 
     @torch.inference_mode()
     def _run(self, samples: Sequence[Sample]) -> list:
         batch = pseudo_collate([sample.data for sample in samples])
         return self._runs.test_step(batch)
-
-
-class ScoredMap(NamedTuple):
-    """What a segmentor finds in a picture.
-
-    Attributes:
-        mask: (H, W) class indices; uint8, or uint16 beyond 256 classes.
-        scores: (classes, H, W) float32, the probability of each class: of all
-            classes 1.
-    """
-
-    mask: np.ndarray
-    scores: np.ndarray
 
 
 class Segmenter(Predictor):

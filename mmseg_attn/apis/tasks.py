@@ -10,11 +10,12 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..errors import UserError
+from ..inference.outputs import MaskOutput, Output
 from ..models.segmentors import ClipEncoderDecoder
 from ..models.stereo import PSMNet
 from . import reports, testing
 from .clip_segmenter import ClipSegmenter
-from .outputs import DisparityOutput, InstanceOutput, MaskOutput, Output
+from .outputs import DisparityOutput, InstanceOutput
 from .predictors import Detector, Predictor, Segmenter, StereoMatcher
 from .test_pipelines import add_clip_views
 
@@ -165,7 +166,7 @@ def make_predictor(
         tta: Average over the flips and scales of the config's
             ``tta_pipeline``.
         depth: Bits that 16-bit pictures use, as of
-            :func:`~mmseg_attn.datasets.pictures.read_picture`; None: as the
+            :func:`~mmseg_attn.pictures.read_picture`; None: as the
             config says.
 
     Returns:

@@ -20,7 +20,7 @@ from ..engine.unlabelled import (
 )
 from ..errors import UserError
 from ..files import gathered
-from .jobs import PICTURES
+from ..inference.jobs import PICTURES
 from .test_pipelines import test_dataset, tta_model
 
 

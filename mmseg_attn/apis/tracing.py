@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..inference.samples import Sample
 from ..visualization.attention import AttentionMaps
-from .predictors import Sample, Segmenter
+from .predictors import Segmenter
 from .tasks import SEGMENTOR, check_model, check_task
 
 

@@ -153,8 +153,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Predict all inputs; 1 if any failed."""
     with quiet_imports():
-        from ..apis.outputs import Look
         from ..apis.prediction_files import predict_files
+        from ..inference.outputs import Look
 
     found = predict_files(
         load_config(args.config, options.read_options(args.cfg_options)),

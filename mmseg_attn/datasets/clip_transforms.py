@@ -14,9 +14,9 @@ from mmengine.dataset import Compose
 from mmseg.datasets.transforms import PackSegInputs
 
 from ..errors import UserError
+from ..pictures import check_depth, read_picture, size_text
 from ..registry import TRANSFORMS
 from ..video import VIDEOS, read_frame
-from .pictures import check_depth, read_picture, size_text
 
 
 @TRANSFORMS.register_module()
@@ -25,7 +25,7 @@ class LoadClip(BaseTransform):
 
     Args:
         depth: Bits that 16-bit pictures use, as of
-            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+            :func:`~mmseg_attn.pictures.read_picture`.
     """
 
     def __init__(self, depth: int | None = None) -> None:

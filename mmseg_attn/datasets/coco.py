@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..pictures import MOST_PIXELS, picture_size
 from .coco_shapes import check_box, check_shape, has_points
-from .file_heads import MOST_PIXELS
-from .pictures import picture_size
 
 # What the hosts leave out of training without a word.
 IGNORED = 'marked "ignore"'

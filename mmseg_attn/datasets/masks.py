@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
-from .file_heads import read_head
+from ..pictures import read_head
 
 Colour = tuple[int, int, int]
 

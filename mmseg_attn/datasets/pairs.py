@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..pictures import read_picture, size_text
 from .masks import Colour, read_mask
-from .pictures import read_picture, size_text
 
 PICTURE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 MASK_SUFFIXES = ('.bmp', '.gif', '.png', '.tif', '.tiff')
@@ -122,7 +122,7 @@ def read_pair(
     Args:
         pair: From :func:`find_pairs`.
         depth: Bits that 16-bit pictures use, as of
-            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+            :func:`~mmseg_attn.pictures.read_picture`.
 
     Returns:
         The picture, (H, W, 3) uint8, BGR; and the labels and the palette, as

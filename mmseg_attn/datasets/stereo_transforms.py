@@ -8,9 +8,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from ..errors import UserError
+from ..pictures import check_depth, read_picture, size_text
 from ..registry import TRANSFORMS
 from .disparity_files import read_disparity
-from .pictures import check_depth, read_picture, size_text
 
 
 @TRANSFORMS.register_module()
@@ -21,7 +21,7 @@ class LoadStereoPair(BaseTransform):
 
     Args:
         depth: Bits that 16-bit pictures use, as of
-            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+            :func:`~mmseg_attn.pictures.read_picture`.
     """
 
     def __init__(self, depth: int | None = None) -> None:

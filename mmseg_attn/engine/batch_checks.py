@@ -7,8 +7,8 @@ from mmseg.models import SegDataPreProcessor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..datasets.pictures import picture_size
 from ..errors import UserError
+from ..pictures import picture_size
 from .samples import load_sample, named_files
 
 # Of so many sizes of files one picture each goes through the pipeline.

@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from ..datasets.pictures import read_picture
 from ..files import whole
+from ..pictures import read_picture
 from ..registry import HOOKS
 from ..visualization.instances import InstancePainter
 from ..visualization.overlay import Legend, overlay, with_ignored

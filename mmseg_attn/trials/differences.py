@@ -14,8 +14,8 @@ from PIL import Image
 
 from ..apis.loading import load_model
 from ..apis.predictors import Segmenter
-from ..datasets.pictures import read_picture
 from ..files import whole
+from ..pictures import read_picture
 from ..progress import make_progress, quiet_hosts
 from ..visualization.overlay import paint
 from .sheet import make_grid

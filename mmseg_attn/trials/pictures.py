@@ -57,7 +57,7 @@ def prepare_pictures(
             Nothing else is written.
         seed: Seed of the split.
         depth: Bits that 16-bit pictures use, as of
-            :func:`~mmseg_attn.datasets.pictures.read_picture`.
+            :func:`~mmseg_attn.pictures.read_picture`.
         classes: ``classes`` and perhaps ``palette``, as in a
             ``dataset.json``. By default what such a file in or beside the
             folder of masks says, else the values found.

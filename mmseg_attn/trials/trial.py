@@ -18,9 +18,9 @@ from ..apis.own_recipe import Recipe
 from ..apis.own_training import MASKS
 from ..configs import load_config
 from ..datasets.pairs import check_outside
-from ..datasets.pictures import check_depth
 from ..datasets.scenes import write_folder
 from ..errors import UserError
+from ..pictures import check_depth
 from .full import FullTraining
 from .pictures import largest_class, prepare_pictures
 

@@ -1,6 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 """Encoders of videos, those first whose files browsers play."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import warnings
@@ -9,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
+from ..pictures.opencv import cv2
 from .quiet import quiet_opencv
 
 # ffmpeg's encoders of H.264, then of VP9, with their options.

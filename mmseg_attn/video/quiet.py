@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import cv2
+from ..pictures.opencv import cv2
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..errors import UserError
+from ..pictures.opencv import cv2, need_opencv
 from .quiet import quiet_opencv
 from .streams import Stream, ended_by_interrupt
 
@@ -131,6 +131,7 @@ def read_video(source: str | Path | Stream) -> Iterator[VideoReader]:
     Raises:
         UserError: It is no video that OpenCV can decode, or does not answer.
     """
+    need_opencv(f'the video {source}')
     with ExitStack() as stack:
         if isinstance(source, Stream):
             capture = _open_stream(source)

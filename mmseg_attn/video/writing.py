@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from ..pictures.opencv import cv2
 from .encoders import open_encoder
 
 

@@ -3,12 +3,13 @@
 
 import colorsys
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ..pictures.opencv import cv2
 
 # A class whose red, green and blue are all above is called white.
 NEARLY_WHITE = 200
@@ -34,11 +35,20 @@ def overlay(
         (H, W, 3) uint8, BGR.
     """
     colours = np.array(palette, np.uint8)[:, ::-1][mask]
-    shown = cv2.addWeighted(picture, 1 - opacity, colours, opacity, 0)
+    shown = _blend(picture, colours, opacity)
     if clear:
         kept = np.isin(mask, clear)
         shown[kept] = picture[kept]
     return shown
+
+
+def _blend(
+    picture: np.ndarray, colours: np.ndarray, opacity: float
+) -> np.ndarray:
+    if cv2:
+        return cv2.addWeighted(picture, 1 - opacity, colours, opacity, 0)
+    with Image.fromarray(picture) as below, Image.fromarray(colours) as above:
+        return np.array(Image.blend(below, above, opacity))
 
 
 def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
@@ -105,8 +115,12 @@ def text_font(height: int) -> tuple[ImageFont.FreeTypeFont, int]:
         The font, and its size in pixels.
     """
     size = min(max(height // 28, 11), 30)
-    folder = Path(matplotlib.get_data_path(), 'fonts/ttf')
-    return ImageFont.truetype(folder / 'DejaVuSans.ttf', size), size
+    if find_spec('matplotlib'):  # whose letters know more languages
+        import matplotlib
+
+        folder = Path(matplotlib.get_data_path(), 'fonts/ttf')
+        return ImageFont.truetype(folder / 'DejaVuSans.ttf', size), size
+    return ImageFont.load_default(size), size
 
 
 class Legend:

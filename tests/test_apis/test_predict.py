@@ -18,16 +18,17 @@ from PIL import Image
 from tiny_segmentor import CLASSES, PALETTE, picture
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis import outputs as outputs_module
 from mmseg_attn.apis import predict as predict_in_memory
-from mmseg_attn.apis.batches import batches
-from mmseg_attn.apis.jobs import find_jobs
 from mmseg_attn.apis.loading import load_model
-from mmseg_attn.apis.predictors import Sample, Segmenter
-from mmseg_attn.apis.results import check_frames
+from mmseg_attn.apis.predictors import Segmenter
 from mmseg_attn.apis.tasks import make_predictor
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
+from mmseg_attn.inference import outputs as outputs_module
+from mmseg_attn.inference.batches import batches
+from mmseg_attn.inference.jobs import find_jobs
+from mmseg_attn.inference.results import check_frames
+from mmseg_attn.inference.samples import Sample
 
 
 @pytest.fixture

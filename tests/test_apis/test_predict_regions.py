@@ -14,8 +14,8 @@ from tiny_segmentor import CLASSES, PALETTE, picture
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import load_model, make_predictor
 from mmseg_attn.apis import predict as predict_in_memory
-from mmseg_attn.apis.regions import find_regions
 from mmseg_attn.errors import UserError
+from mmseg_attn.inference.regions import find_regions
 from mmseg_attn.visualization.region_names import write_names
 
 

@@ -14,7 +14,7 @@ import pytest
 from tiny_segmentor import picture
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.jobs import find_jobs
+from mmseg_attn.inference.jobs import find_jobs
 from mmseg_attn.video import Stream, encoders, read_video, write_video
 
 # Codes of H.264 and VP9.

@@ -11,11 +11,11 @@ from in_process import run_script
 from mmengine.config import Config
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.apis.calibration import Calibration, read_calibration
 from mmseg_attn.datasets.disparity_files import read_disparity, write_pfm
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
-from mmseg_attn.visualization import draw_disparity
+from mmseg_attn.inference.calibration import Calibration, read_calibration
+from mmseg_attn.visualization.disparity import draw_disparity
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/psmnet-ea-volume_1xb2-400_demo-stereo-96x192.py'

@@ -12,13 +12,10 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from tiff import write_tiff
 
-from mmseg_attn.datasets.pictures import (
-    LoadPicture,
-    picture_size,
-    read_picture,
-)
+from mmseg_attn.datasets.pictures import LoadPicture
 from mmseg_attn.engine.data_checks import use_own_loader
 from mmseg_attn.errors import UserError
+from mmseg_attn.pictures import picture_size, read_picture
 
 # RGB, darker from left to right; red in the corner at the upper left.
 PICTURE = np.repeat(np.arange(240, 80, -10, dtype=np.uint8)[None], 8, axis=0)
@@ -167,3 +164,33 @@ def test_pillow_is_not_asked_for_sixteen_bits(tmp_path):
     write_tiff(path, PICTURE.astype(np.uint16))
     with pytest.raises(UserError, match=r"a\.tif has 16 bits .* with 'cv2'"):
         LoadPicture(imdecode_backend='pillow')(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize('ending', ['png', 'jpg', 'bmp', 'webp'])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_pillow_decodes_what_opencv_does(tmp_path, monkeypatch, ending, mode):
+    path = tmp_path / f'a.{ending}'
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    turn = {'exif': turn} if ending == 'jpg' else {}
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    smooth = cv2.GaussianBlur(noise, (9, 9), 0)
+    Image.fromarray(smooth).convert(mode).save(path, **turn)
+    expected = read_picture(str(path))
+    monkeypatch.setattr('mmseg_attn.pictures.opencv.cv2', None)
+    found = read_picture(str(path))
+    assert found.shape == expected.shape and found.flags.c_contiguous
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_pillow_reads_sixteen_grey_bits_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmseg_attn.pictures.opencv.cv2', None)
+    path = tmp_path / 'a.png'
+    grey = PICTURE[..., 0].astype(np.uint16) * 256
+    assert cv2.imwrite(str(path), grey)
+    np.testing.assert_array_equal(
+        read_picture(str(path)), PICTURE[..., :1].repeat(3, -1)
+    )
+    assert cv2.imwrite(str(path), PICTURE.astype(np.uint16) * 256)
+    with pytest.raises(UserError, match='16 bits in colour needs OpenCV'):
+        read_picture(str(path))

@@ -35,9 +35,8 @@ from mmseg_attn.progress import quiet_imports
 
 with quiet_imports():
     from mmseg_attn.datasets.colours import colours_to_index
-    from mmseg_attn.datasets.file_heads import read_head
     from mmseg_attn.datasets.gid15 import GID5Dataset, GID15Dataset
-    from mmseg_attn.datasets.pictures import check_depth, to_8_bits
+    from mmseg_attn.pictures import check_depth, read_head, to_8_bits
 
 SPLITS = ('train', 'val', 'test')
 DATASETS = {5: GID5Dataset, 15: GID15Dataset}

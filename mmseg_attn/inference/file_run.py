@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
 from ..files import set_aside, whole
 from ..hosts import HostError
+from ..pictures.opencv import OPENCV_ERRORS
 from ..progress import make_progress
 from ..video import read_video, write_video
 from .batches import batches
 from .jobs import Job
 from .outputs import Output
-from .predictors import Predictor, Sample
 from .region_files import Origin
 from .results import check_frames
+from .samples import Runner, Sample
 
 # What one bad picture may raise; anything else is a bug and stops the run.
-FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
+FAILURES = (OSError, ValueError, RuntimeError, MemoryError, *OPENCV_ERRORS)
 
 
 class FileRun:
@@ -45,7 +45,7 @@ class FileRun:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Runner,
         output: Output,
         batch_size: int,
         stop_on_error: bool,

@@ -72,7 +72,7 @@ def coco(
         mask: (H, W) class indices.
         classes: Names of all classes; the category of class 0 has id 1.
         labels: The classes whose regions are given.
-        tolerance: That of :func:`~mmseg_attn.apis.regions.find_regions`.
+        tolerance: That of :func:`~mmseg_attn.inference.regions.find_regions`.
         file_name: The picture, from the folder of pictures.
 
     Returns:
@@ -117,7 +117,7 @@ def labelme(
         mask: (H, W) class indices.
         classes: Names of all classes.
         labels: The classes whose regions are given.
-        tolerance: That of :func:`~mmseg_attn.apis.regions.find_regions`.
+        tolerance: That of :func:`~mmseg_attn.inference.regions.find_regions`.
         path: The picture, from the folder of the file.
 
     Returns:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from ..errors import UserError
-from .predictors import Sample
+from .samples import Sample
 
 Key = TypeVar('Key')
 

@@ -4,9 +4,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from contourpy import FillType, contour_generator
+
+from ..pictures.opencv import need_opencv
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
@@ -46,6 +46,9 @@ def find_regions(
     Yields:
         Regions, those of a class from the top of the picture to its bottom.
     """
+    cv2 = need_opencv('finding the polygons of regions')
+    from contourpy import FillType, contour_generator
+
     for label in labels:
         inside = (mask == label).astype(np.uint8)
         left, top, width, height = cv2.boundingRect(inside)
@@ -79,6 +82,7 @@ def _area(ring: np.ndarray) -> float:
 
 
 def _simple(ring: np.ndarray, tolerance: float) -> np.ndarray:
+    cv2 = need_opencv('simplifying polygons')
     ring = ring.astype(np.float32)
     found = cv2.approxPolyDP(ring, tolerance, True)[:, 0]
     if len(found) < 3 or not _area(found):  # thin or tiny: keep it

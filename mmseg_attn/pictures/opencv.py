@@ -1,0 +1,98 @@
+# Copyright (c) mmseg_attn contributors.
+"""OpenCV where it is installed, and Pillow in its place where it is not.
+
+The hosts bring OpenCV. Where an exported model runs alone it need not be
+there: it is the largest package of all, and Pillow decodes the same pictures.
+"""
+
+import io
+from types import ModuleType
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import UserError
+
+try:
+    import cv2
+except ModuleNotFoundError:
+    cv2 = None
+
+# What OpenCV raises.
+OPENCV_ERRORS = (cv2.error,) if cv2 else ()
+
+
+def need_opencv(what: str) -> ModuleType:
+    """Return OpenCV, or say that it is missing.
+
+    Args:
+        what: What needs it, for the message.
+
+    Returns:
+        The module ``cv2``.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    if cv2 is None:
+        raise UserError(
+            f'{what} needs OpenCV, which is not installed: pip install '
+            'opencv-python-headless'
+        )
+    return cv2
+
+
+def decode(data: bytes, color_type: str = 'color') -> np.ndarray | None:
+    """Decode the file of a picture.
+
+    Args:
+        data: The file's content.
+        color_type: mmcv's, but for ``'unchanged'``.
+
+    Returns:
+        (H, W, 3) BGR or (H, W), uint8 or uint16; None if it cannot be decoded.
+
+    Raises:
+        UserError: It takes OpenCV, which is not installed.
+    """
+    grey, turned = 'grayscale' in color_type, 'ignore' not in color_type
+    if cv2 is None:
+        return _by_pillow(data, grey, turned)
+    flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    if not turned:
+        flag |= cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(
+            np.frombuffer(data, np.uint8), flag | cv2.IMREAD_ANYDEPTH
+        )
+    except cv2.error:  # empty, or too large
+        return None
+
+
+def _by_pillow(data: bytes, grey: bool, turned: bool) -> np.ndarray | None:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            wide = _is_wide(image, data)
+            image.load()
+            if turned and image.format != 'WEBP':  # as OpenCV does
+                image = ImageOps.exif_transpose(image)
+    # Pillow's readers raise whatever a broken file leads them to.
+    except Exception:
+        return None
+    if wide and not image.mode.startswith('I'):
+        need_opencv('a picture of 16 bits in colour')
+    if wide:
+        values = np.asarray(image).astype(np.uint16)
+        return values if grey else values[..., None].repeat(3, axis=-1)
+    if grey:
+        return np.array(image.convert('L'))
+    return np.array(image.convert('RGB'))[..., ::-1]
+
+
+def _is_wide(image: Image.Image, data: bytes) -> bool:
+    """Whether a value has 16 bits; Pillow cuts those of colours to 8."""
+    if image.format == 'PNG':
+        return data[24] == 16  # of the header IHDR
+    if image.format == 'TIFF':
+        return max(image.tag_v2.get(258, (1,))) > 8
+    return image.mode.startswith('I')
