@@ -1,11 +1,12 @@
 # Copyright (c) mmseg_attn contributors.
 """Efficient attention for MMSegmentation and MMDetection.
 
-Importing the package imports nothing else: ``mmseg_attn.ops`` needs torch
-alone, and OpenMMLab finds the models by the scope in their type
-(``type='mmseg_attn.CCHead'``). The public names of :mod:`mmseg_attn.ops`,
-:mod:`mmseg_attn.layers`, :mod:`mmseg_attn.apis` and :mod:`mmseg_attn.models`
-are reached from here, too, and imported when they are first asked for.
+Importing the package imports nothing else: ``mmseg_attn.ops`` and
+``mmseg_attn.layers`` need torch alone, and OpenMMLab finds the models by the
+scope in their type (``type='mmseg_attn.CCHead'``). The public names of
+:mod:`mmseg_attn.ops`, :mod:`mmseg_attn.layers`, :mod:`mmseg_attn.apis` and
+:mod:`mmseg_attn.models` are reached from here, too, and imported when they are
+first asked for.
 """
 
 import importlib

@@ -158,8 +158,8 @@ def missing_host(error: ModuleNotFoundError) -> str | None:
             return None
         name = 'mmengine'
     return (
-        f'{name} is not installed, which all but the operators '
-        'needs: pip install "mmseg_attn[onedl]"'
+        f'{name} is not installed, which all but operators '
+        'and layers needs: pip install "mmseg_attn[onedl]"'
     )
 
 

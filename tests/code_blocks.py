@@ -15,7 +15,8 @@ import shutil
 import string
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,9 @@ BLOCK = re.compile(
 EXTRAS = set(
     re.findall(r'^([\w-]+) = \[', (ROOT / 'pyproject.toml').read_text(), re.M)
 )
+# Modules that pages import and that CI does not install, of the same interface
+# as far as the pages go. Where the real one is installed, it is taken.
+STAND_INS = ROOT / 'tests/stand_ins'
 # What each drawing and each training of a page gets besides: seconds instead
 # of minutes.
 FEW = ['--train', '16', '--val', '8']
@@ -199,7 +203,7 @@ def execute(block: Block, scope: dict) -> None:
     what is printed, up to the colon.
     """
     printed = io.StringIO()
-    with redirect_stdout(printed):
+    with redirect_stdout(printed), stand_ins(block.text):
         exec(compile(block.text, block.place, 'exec'), scope)  # noqa: S102
     for name, shape in re.findall(
         r'^(\w+) = .*# (\([\d, ]+\))', block.text, re.M
@@ -211,6 +215,24 @@ def execute(block: Block, scope: dict) -> None:
         assert [line for line in lines if line in promised] == promised, (
             f'{block.place} prints {lines}'
         )
+
+
+@contextmanager
+def stand_ins(text: str) -> Iterator[None]:
+    """Let a text find in STAND_INS what it imports and is not installed."""
+    imported = set(re.findall(r'^(?:import|from) (\w+)', text, re.M))
+    if not imported & {path.stem for path in STAND_INS.glob('*.py')}:
+        yield
+        return
+    sys.path.append(str(STAND_INS))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(STAND_INS))
+        for name in imported & {*sys.modules}:
+            place = getattr(sys.modules[name], '__file__', None) or ''
+            if Path(place).parent == STAND_INS:
+                del sys.modules[name]
 
 
 def _run_script(arguments: list[str]) -> None:

@@ -39,18 +39,22 @@ GROUND = {
     *('configs', 'errors', 'fetch', 'files', 'hosts', 'markdown'),
     *('pictures', 'progress', 'progress_lines', 'registry', 'video'),
 }
-# All that a room may import beside Python's own modules. Layers are mmengine
-# modules made of mmcv's convolutions, and register themselves.
 # What stands between the command predict and a model knows neither torch nor
 # a host.
 HOST_FREE = ('numpy', 'PIL', 'cv2', 'contourpy', 'rich', PACKAGE)
+# All that a room, or one file of it, may import beside Python's own modules.
 ALLOWED = {
     'pictures': ('numpy', 'PIL', 'cv2', PACKAGE),
     'inference': HOST_FREE,
     'ops': ('torch', 'triton', f'{PACKAGE}.ops'),
     'layers': (
-        *('torch', 'mmcv.cnn', 'mmengine.model'),
-        *(f'{PACKAGE}.{name}' for name in ('ops', 'layers', 'registry')),
+        'torch',
+        *(f'{PACKAGE}.{name}' for name in ('ops', 'layers', 'errors')),
+    ),
+    # Takes the hosts' classes where there are hosts.
+    f'{PACKAGE}.layers.building': (
+        *('mmcv.cnn', 'mmengine.model'),
+        *(f'{PACKAGE}.{name}' for name in ('layers', 'registry')),
     ),
 }
 # Of torch and the hosts, which ask for them.
@@ -85,7 +89,7 @@ def arrows_point_down():
 
 def rooms_need_what_they_say():
     for source in sources():
-        allowed = ALLOWED.get(source.room)
+        allowed = ALLOWED.get(source.module, ALLOWED.get(source.room))
         if allowed is None:
             continue
         for found in all_imports(source):

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Attention layers on (B, C, *spatial) feature maps."""
+"""Attention layers on (B, C, *spatial) feature maps. Need torch alone."""
 
 from .channelized_axial import ChannelizedAxialAttention
 from .criss_cross import CrissCrossAttention

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from mmcv.cnn import ConvModule, build_activation_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import axial_attention, channelized_axial_attention
 from ..ops.declare import check_backend
-from ..registry import MODELS
 from .arguments import check_configs, check_counts, check_numbers
+from .building import MODELS, BaseModule, ConvModule, build_activation_layer
 from .layout import channels_first, channels_last
 from .projected import (
     ACT_CFG,

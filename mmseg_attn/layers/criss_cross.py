@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from mmcv.cnn import Scale
 from torch import Tensor, nn
 
 from ..ops import axial_attention, criss_cross_attention
-from ..registry import MODELS
 from .arguments import check_numbers, given
+from .building import MODELS, Scale
 from .criss_cross_cpu import FusedCrissCross, can_fuse
 from .criss_cross_gpu import CrissCrossStep
 from .projected import (

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ..ops import efficient_attention
 from ..ops.core.checks import check_choice
 from ..ops.efficient import NORMALIZATIONS, check_divisor
-from ..registry import MODELS
 from .arguments import check_counts, given
+from .building import MODELS
 from .layout import channels_first, project
 from .projected import CONVS, ProjectedAttention, check_map, is_changed
 from .projected_gpu import Reprojection, goes_gpu_way

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
-from ..registry import MODELS
 from .arguments import check_counts, given
+from .building import MODELS, BaseModule, Sequential
 from .projected import check_map, shown
 
 

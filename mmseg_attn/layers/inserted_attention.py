@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..registry import MODELS
 from .arguments import check_counts, check_numbers
+from .building import MODELS, BaseModule
 
 
 class InsertedAttention(BaseModule):

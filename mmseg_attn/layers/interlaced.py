@@ -9,8 +9,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
 from ..ops import interlaced_sparse_attention
@@ -18,8 +16,8 @@ from ..ops.core.autograd import is_traced
 from ..ops.core.checks import check_choice
 from ..ops.declare import check_backend
 from ..ops.interlaced import PADDINGS, SPANS, pads_of
-from ..registry import MODELS
 from .arguments import check_configs, check_counts, given
+from .building import MODELS, BaseModule, ConvModule, Sequential
 from .layout import cut
 from .official import fold_biases
 from .projected import (

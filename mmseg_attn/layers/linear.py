@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import channel_linear_attention, linear_attention
 from ..ops.core.checks import check_choice
 from ..ops.declare import check_backend
 from ..ops.linear import FEATURE_MAPS, VARIANTS
-from ..registry import MODELS
 from .arguments import check_counts, check_numbers, given
+from .building import MODELS, BaseModule
 from .layout import channels_last
 from .projected import (
     ProjectedAttention,

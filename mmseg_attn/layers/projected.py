@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops.declare import check_backend
 from .arguments import check_counts
+from .building import BaseModule
 from .layout import channels_first, channels_last, project
 from .projected_gpu import Projection, goes_gpu_way
 from .residual import Residual

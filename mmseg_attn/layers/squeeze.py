@@ -7,13 +7,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
 from ..ops.core.checks import check_choice
-from ..registry import MODELS
 from .arguments import check_configs, check_counts, given
+from .building import MODELS, BaseModule, ConvModule, Sequential
 from .projected import ACT_CFG, NORM_CFG, check_map, shown
 
 SQUEEZES = ('partial', 'global', 'none')

@@ -45,7 +45,7 @@ def measured(options):
 
 
 def test_a_bare_machine(tmp_path):
-    """torch alone: all operators are measured, layers say what they lack."""
+    """torch alone: all of ours is measured, layers say which peers lack."""
     done = subprocess.run(
         [
             *(sys.executable, '-c', BARE, str(TOOLS)),

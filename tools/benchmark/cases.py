@@ -4,8 +4,8 @@
 A case is a function (batch, height, width, channels, **kwargs of a tensor)
 that yields contestants on the same numbers, ours first. One that cannot run
 is yielded as Skipped, with the reason. The shapes are the operators' own
-declarations of the papers' widths. Operators need torch alone, layers the
-hosts.
+declarations of the papers' widths. Ours need torch alone, the peers of layers
+the hosts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from host import criss_cross_layer as criss_cross_layer_of_host
 from measure import Contestant, Skipped, as_it_is, to_nchw
 
+from mmseg_attn.layers import CrissCrossAttention, InterlacedSparseAttention
 from mmseg_attn.ops.declare import OPERATORS
 
 GROUPS_LIMIT = 4 * 2**30
@@ -82,16 +83,15 @@ def _with_formulas(operator, *sizes, **kwargs):
 
 def criss_cross_layer(batch, height, width, channels, **kwargs):
     """Layer with projections and residual on a contiguous (B, C, H, W)."""
-    try:
-        from mmseg_attn.layers import CrissCrossAttention
-    except ImportError as error:
-        yield Skipped('ours', f'not installed ({error})')
-        return
     ours = CrissCrossAttention(channels, gamma_init=0.7)
     ours.to(**of_parameters(kwargs))
     x = torch.randn(batch, channels, height, width, **kwargs)
     yield Contestant('ours', ours, [x], as_it_is)
-    peer = criss_cross_layer_of_host()(channels).to(x.device)
+    try:
+        peer = criss_cross_layer_of_host()(channels).to(x.device)
+    except ImportError as error:
+        yield Skipped('mmcv', f'not installed ({error})')
+        return
     peer.load_state_dict(ours.state_dict())
     if x.element_size() == 4:
         peer.to(**of_parameters(kwargs))
@@ -166,11 +166,6 @@ def interlaced_sparse(*sizes, **kwargs):
 
 def interlaced_layer(batch, height, width, channels, **kwargs):
     """Both blocks with their projections, in training."""
-    try:
-        from mmseg_attn.layers import InterlacedSparseAttention
-    except ImportError as error:
-        yield Skipped('ours', f'not installed ({error})')
-        return
     ours = InterlacedSparseAttention(channels, channels // 2)
     ours.to(**of_parameters(kwargs))
     x = torch.randn(batch, channels, height, width, **kwargs)

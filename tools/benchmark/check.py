@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Check all operators, and layers where the hosts are, on a device.
+"""Check all operators and layers on a device.
 
 Each operator's declared cases and the benchmark's sizes, in each dtype and
 backend, with TF32 off and on by both of torch's switches, against float64.
@@ -28,6 +28,7 @@ from options import device, folder, positive, size
 from report import about, markdown, write
 from trials import SWITCHES, Job, Result, run
 
+from mmseg_attn import layers
 from mmseg_attn.errors import run_command
 from mmseg_attn.ops.declare import OPERATORS
 
@@ -50,7 +51,7 @@ def jobs(sizes) -> Iterator[Job]:
         for dtype in declared.dtypes:
             for switch in switches(dtype):
                 yield Job('operator', name, dtype, switch)
-    for name in layers():
+    for name in layers.__all__:
         for dtype in DTYPES:
             for switch in switches(dtype):
                 yield Job('layer', name, dtype, switch)
@@ -67,16 +68,6 @@ def _name(dtype):
 
 def switches(dtype):
     return SWITCHES if dtype == torch.float32 else SWITCHES[:1]
-
-
-def layers() -> list[str]:
-    """Names of the layers, none without the hosts."""
-    try:
-        from mmseg_attn.layers import __all__ as names
-    except ImportError as error:
-        print(f'layers are not checked: {error}')
-        return []
-    return names
 
 
 def parse_args(arguments=None):

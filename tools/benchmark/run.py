@@ -5,7 +5,8 @@ For each size: check that all give the same output and gradients, then time
 forward and forward+backward in turns and measure memory. Prints a table;
 writes benchmark.json and benchmark.md after each size, so that a crash loses
 no more than one, and at the end overview.png and a plot of each case, where
-matplotlib is installed. Needs no more than torch, for layers the hosts.
+matplotlib is installed. Needs no more than torch, for the peers of
+layers the hosts.
 
     python tools/benchmark/run.py --out benchmark
     python tools/benchmark/run.py --cases axial --sizes 1x128x256 2x97x97
