@@ -41,3 +41,10 @@ def axial_matrix(layer, x):
     both = (along_rows, along_columns)
     second, first = (m.reshape(height * width, -1) for m in both)
     return second @ first
+
+
+def non_local_matrix(layer, x):
+    """(H W, H W) of mmcv's block: the embedded Gaussian, scaled."""
+    query, key = (conv(x)[0].flatten(1) for conv in (layer.theta, layer.phi))
+    scores = query.T @ key / len(query) ** 0.5
+    return torch.stack([row.exp() / row.exp().sum() for row in scores])

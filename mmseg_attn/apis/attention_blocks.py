@@ -11,8 +11,8 @@ from .tracing import Recording
 
 # Maps that are traced at a time.
 CHUNK = 256
-# What compresses better than by this factor is rare.
-MOST_SHRUNK = 8
+# Shares that a browser unpacks of a picture, a byte each.
+MOST_SHARES = 64_000_000
 
 
 def pack_maps(recording: Recording, budget: int) -> dict:
@@ -45,6 +45,12 @@ def pack_maps(recording: Recording, budget: int) -> dict:
     for step in range(1, max(cells) + 1):
         room, loops = budget, []
         blocks = _Blocks(recording, 0, step)
+        positions = sum(
+            len(_Blocks(recording, loop, step).middles)
+            for loop in range(len(titles))
+        )
+        if positions * len(blocks.middles) > MOST_SHARES:
+            continue
         # The last is the fullest: it says soonest that there is no room.
         for loop in reversed(range(len(titles))):
             least = step == max(cells)
@@ -90,8 +96,6 @@ def _pack_loop(
     positions = _Blocks(recording, loop, step)
     cells = len(_Blocks(recording, 0, step).middles)
     budget = np.inf if budget is None else budget * 3 / 4  # of bytes
-    if len(positions.middles) * cells > MOST_SHRUNK * budget:
-        return None
     packer, packed, facts = zlib.compressobj(9), b'', []
     before = np.zeros((1, cells), np.uint8)
     for start in range(0, len(positions.middles), CHUNK):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..inference.samples import Sample
 from ..visualization.attention import AttentionMaps
+from .host_layers import tracer_of
 from .predictors import Segmenter
 from .tasks import SEGMENTOR, check_model, check_task
 
@@ -27,11 +28,11 @@ def attention_maps(
 
     The picture is taken whole, as the test pipeline gives it, also where the
     model would slide windows over it. Every run of a layer that has
-    ``trace_attention`` counts as one loop: after r loops a pixel sees what
-    loop r gathers from loop r - 1, and so on back to the input of the first.
-    This is the attention alone: the residual paths around the loops, their
-    gain gamma, gates of channels, and convolutions between different layers
-    are left out.
+    ``trace_attention``, or is mmcv's ``NonLocal2d``, counts as one loop: after
+    r loops a pixel sees what loop r gathers from loop r - 1, and so on back to
+    the input of the first. This is the attention alone: the residual paths
+    around the loops, their gain gamma, gates of channels, and convolutions
+    between different layers are left out.
 
     Args:
         model: A segmentor with ``cfg`` set, as from
@@ -218,7 +219,7 @@ def trace(
                 weight, size=x.shape[2:], mode='bilinear'
             )
             weight = weight * (total / weight.sum(axes, keepdim=True))
-        weight = layer.trace_attention(x, weight)
+        weight = tracer_of(layer)(x, weight)
     return weight[0]
 
 
@@ -227,7 +228,7 @@ def _layers(model: nn.Module, layers: str) -> dict[nn.Module, str]:
     found = {
         module: name
         for name, module in model.named_modules()
-        if hasattr(module, 'trace_attention') and name.startswith(layers)
+        if tracer_of(module) and name.startswith(layers)
     }
     if not found:
         where = f' whose name begins with {layers!r}' if layers else ''

@@ -105,7 +105,7 @@ def _write_page(model, out: Path, args: argparse.Namespace) -> None:
         if step > 1:
             print(
                 f'{picture}: {step} x {step} cells are one block, to stay '
-                'below 10 MB'
+                'below 10 MB and light for a browser'
             )
     size = out.stat().st_size / 1e6
     print(f'Page: {out} ({size:.1f} MB); open it in a browser')

@@ -180,7 +180,7 @@ function showSoon() {
 function notes() {
   const { step, cells, blocks, loops } = picture.maps;
   const blocksSaid = step > 1
-    ? `So that the page stays below 10 MB for this picture, ${step} × ${step} cells are one block, `
+    ? `So that the page stays below 10 MB for this picture, and light for a browser, ${step} × ${step} cells are one block, `
       + `of ${blocks[0]} × ${blocks[1]}: a map is that of the middle cell of the block pointed at, `
       + 'and gives the sums over blocks.'
     : 'Each cell has a map of its own.';
