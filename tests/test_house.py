@@ -29,7 +29,7 @@ ORDER = (
     {'apis'},
     {'engine'},
     {'inference'},
-    {'datasets', 'evaluation', 'visualization'},
+    {'datasets', 'evaluation', 'streaming', 'visualization'},
     {'models'},
     {'layers'},
     {'ops'},
@@ -37,7 +37,8 @@ ORDER = (
 # The ground: small modules that import each other alone.
 GROUND = {
     *('configs', 'errors', 'fetch', 'files', 'hosts', 'markdown'),
-    *('pictures', 'progress', 'progress_lines', 'registry', 'video'),
+    *('pictures', 'png', 'progress', 'progress_lines'),
+    *('registry', 'video'),
 }
 # What stands between the command predict and a model knows neither torch nor
 # a host.
@@ -46,6 +47,7 @@ HOST_FREE = ('numpy', 'PIL', 'cv2', 'contourpy', 'rich', PACKAGE)
 ALLOWED = {
     'pictures': ('numpy', 'PIL', 'cv2', PACKAGE),
     'inference': HOST_FREE,
+    'streaming': ('numpy', 'rasterio', PACKAGE),
     'ops': ('torch', 'triton', f'{PACKAGE}.ops'),
     'layers': (
         'torch',

@@ -15,8 +15,11 @@ from ..inference.calibration import read_calibration
 from ..inference.files import Request, Summary, run_jobs, sha256
 from ..inference.jobs import find_jobs, pair_up
 from ..inference.outputs import Look, MaskOutput
+from ..inference.streamed import Streamer
 from .loading import load_model
+from .predictors import Segmenter
 from .tasks import Task, make_predictor, task_of
+from .window_network import WindowNetwork
 
 
 def predict_files(
@@ -37,6 +40,9 @@ def predict_files(
     depth: int | None = None,
     batch_size: int = 1,
     frames: int | None = None,
+    blend: str = 'average',
+    bands: Sequence[int] | None = None,
+    resize: bool = True,
     overwrite: bool = False,
     stop_on_error: bool = False,
 ) -> Summary:
@@ -58,7 +64,8 @@ def predict_files(
         look: How results are to look; by default as :class:`Look` says.
         save: ``'overlay'`` and kinds of predictions (``'mask'``, and on
             request alone ``'scores'``, ``'areas'``, ``'coco'``,
-            ``'labelme'``; ``'instances'``; ``'pfm'``, ``'png'``, ``'depth'``).
+            ``'labelme'``, ``'geotiff'``; ``'instances'``; ``'pfm'``,
+            ``'png'``, ``'depth'``).
             By default all that there are; of videos the overlay.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
         right: Right picture for a stereo network, or the folder of the right
@@ -74,8 +81,15 @@ def predict_files(
             ``tta_pipeline``.
         depth: Bits that 16-bit pictures use, as of
             :func:`~mmseg_attn.pictures.read_picture`.
-        batch_size: Pictures at a time; those of one size are gathered.
+        batch_size: Pictures at a time; those of one size are gathered. Of
+            pictures whose windows stream, windows at a time.
         frames: The most frames of each video, camera or URL.
+        blend: How windows that overlap are put together, see
+            :class:`~mmseg_attn.streaming.Windows`.
+        bands: Bands of TIFF files that are red, green and blue, or the grey
+            one, counted from 1.
+        resize: Whether a segmentor's pictures are resized as the config's
+            test pipeline says, or are predicted at their own size.
         overwrite: Redo what is there already instead of going on from it.
         stop_on_error: Stop at the first input that fails.
 
@@ -127,7 +141,15 @@ def predict_files(
     predictor = make_predictor(model, tta, depth)
     if request.saves('scores'):
         predictor.keep_scores()
+    if not resize:
+        if not isinstance(predictor, Segmenter):
+            raise UserError('--no-resize is for segmentors.')
+        predictor.keep_size()
     output = task.output(model.dataset_meta, look)
+    streamer = None
+    if isinstance(predictor, Segmenter):
+        network = WindowNetwork(predictor, blend)
+        streamer = Streamer(network, output, batch_size, bands)
     content = {
         'config': str(config.filename),
         'config_sha256': sha256(config.pretty_text.encode()),
@@ -137,13 +159,16 @@ def predict_files(
         'slide': slide,
         'depth': depth,
         'frames': frames,
+        'blend': None if blend == 'average' else blend,
+        'bands': bands and list(bands),
+        'no_resize': None if resize else True,
         **_settings(task, look),
         'classes': list(model.dataset_meta['classes']),
         'palette': model.dataset_meta['palette'],
     }
     if task.takes_pairs:
         content['right'] = str(Path(right).resolve())
-    return run_jobs(request, jobs, predictor, output, content)
+    return run_jobs(request, jobs, predictor, output, content, streamer)
 
 
 def _settings(task: Task, look: Look) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import LoadAnnotations
+from mmcv.transforms import LoadAnnotations, Resize
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
@@ -204,6 +204,20 @@ class Segmenter(Predictor):
                 'scores: leave out --tta, or take SegTTAModel.'
             )
         self.soft = True
+
+    def keep_size(self) -> None:
+        """Predict pictures at their own size from now on.
+
+        Raises:
+            UserError: Views of several sizes are averaged.
+        """
+        if self.tta:
+            raise UserError('--no-resize: --tta resizes; leave one out.')
+        self.steps.transforms = [
+            step
+            for step in self.steps.transforms
+            if not isinstance(step, Resize)
+        ]
 
     def __call__(
         self, samples: Sequence[Sample]

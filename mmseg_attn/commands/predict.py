@@ -31,11 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         choices=[
             *('overlay', 'mask', 'scores', 'areas', 'coco', 'labelme'),
-            *('instances', 'pfm', 'png', 'depth'),
+            *('geotiff', 'instances', 'pfm', 'png', 'depth'),
         ],
         help='what to write: pictures (overlay); of a segmentor class maps '
         '(mask), the probabilities of all classes, areas of the classes as '
-        "JSON, and polygons in COCO's or LabelMe's format; boxes and masks of "
+        "JSON, polygons in COCO's or LabelMe's format, and with --slide class "
+        'maps as GeoTIFF (the default in place of masks for pictures with a '
+        'place on Earth); boxes and masks of '
         'a detector as JSON (instances); disparities of a stereo network as '
         'PFM and as 16-bit PNG, and depth (default: overlay and mask, or all '
         'of another model; of videos the overlay)',
@@ -114,8 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--batch-size',
         type=int,
         default=1,
-        help='pictures at a time, those of one size gathered (default: '
-        '%(default)s)',
+        help='pictures at a time, those of one size gathered, or windows of '
+        'a picture (default: %(default)s)',
     )
     add(
         '--frames',
@@ -138,6 +140,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='predict in overlapping windows, which bounds the memory that '
         "large pictures take (default size: the config's)",
     )
+    add(
+        '--blend',
+        choices=['average', 'centre'],
+        default='average',
+        help='how windows that overlap are put together: the average of '
+        'their logits, or one in which the centres of windows count more '
+        '(default: %(default)s)',
+    )
+    add(
+        '--bands',
+        type=_bands,
+        metavar='R,G,B',
+        help='with --slide: bands of a TIFF file that are red, green and '
+        'blue, or the grey one, counted from 1 (default: the first three)',
+    )
+    add(
+        '--no-resize',
+        action='store_false',
+        dest='resize',
+        help="predict a segmentor's pictures at their own size, without the "
+        "Resize of the config's test pipeline",
+    )
     options.add_depth(parser)
     options.add_overwrite(
         parser, 'redo what is there already instead of going on from it'
@@ -148,6 +172,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='stop at the first input that fails instead of going on',
     )
     options.add_cfg_options(parser)
+
+
+def _bands(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(',')]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'expected numbers such as 3,2,1, got {text!r}'
+        ) from None
 
 
 def main(args: argparse.Namespace) -> int:
@@ -181,6 +214,9 @@ def main(args: argparse.Namespace) -> int:
         depth=args.depth,
         batch_size=args.batch_size,
         frames=args.frames,
+        blend=args.blend,
+        bands=args.bands,
+        resize=args.resize,
         overwrite=args.overwrite,
         stop_on_error=args.stop_on_error,
     )

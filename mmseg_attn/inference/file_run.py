@@ -21,6 +21,7 @@ from .outputs import Output
 from .region_files import Origin
 from .results import check_frames
 from .samples import Runner, Sample
+from .streamed import Streamer
 
 # What one bad picture may raise; anything else is a bug and stops the run.
 FAILURES = (OSError, ValueError, RuntimeError, MemoryError, *OPENCV_ERRORS)
@@ -36,6 +37,8 @@ class FileRun:
         stop_on_error: Stop at the first input that fails.
         total: How many jobs there will be.
         frames: The most frames of a video that are looked at.
+        streamer: What segments pictures in windows that stream, where it
+            can; None where nothing does.
 
     Attributes:
         done: Jobs that were done.
@@ -51,10 +54,11 @@ class FileRun:
         stop_on_error: bool,
         total: int,
         frames: int | None = None,
+        streamer: Streamer | None = None,
     ) -> None:
         self.predictor, self.output = predictor, output
         self.batch_size, self.stop_on_error = batch_size, stop_on_error
-        self.frames = frames
+        self.frames, self.streamer = frames, streamer
         self.done = self.failed = 0
         self.progress = make_progress()
         self.task = self.progress.add_task('inputs', total=total)
@@ -71,6 +75,8 @@ class FileRun:
                 with self._counted(job):
                     self._video(job)
                 continue
+            if self.streamer and self._streamed(job):
+                continue
             try:
                 pair = (job.source, job.right)
                 sample = self.predictor.prepare(
@@ -80,6 +86,18 @@ class FileRun:
                 self._failed(job, error)
             else:
                 yield job, sample
+
+    def _streamed(self, job: Job) -> bool:
+        """Do a picture whose windows stream; False if it has to be whole."""
+        try:
+            if not self.streamer.takes(job):
+                return False
+        except FAILURES as error:
+            self._failed(job, error)
+            return True
+        with self._counted(job):
+            self.streamer(job, self.progress)
+        return True
 
     def _pictures(self, batch: list[tuple[Job, Sample]]) -> None:
         jobs, samples = zip(*batch, strict=True)

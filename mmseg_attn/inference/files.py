@@ -17,6 +17,7 @@ from .outputs import SCORE_TYPES, Look, Output
 from .region_files import join_coco
 from .results import open_folder
 from .samples import Runner
+from .streamed import Streamer
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Request:
         look: How results are to look.
         save: Kinds of results; None for the common ones.
         overlay_format: ``'jpg'`` or ``'png'``, for pictures.
-        batch_size: Pictures at a time; those of one size are gathered.
+        batch_size: Pictures at a time; those of one size are gathered. Of
+            pictures whose windows stream, windows at a time.
         frames: The most frames of each video, camera or URL.
         overwrite: Redo what is there already instead of going on from it.
         stop_on_error: Stop at the first input that fails.
@@ -125,6 +127,7 @@ def run_jobs(
     runner: Runner,
     output: Output,
     content: dict,
+    streamer: Streamer | None = None,
 ) -> Summary:
     """Predict what is not done yet, and write it.
 
@@ -134,6 +137,8 @@ def run_jobs(
         runner: What runs the model.
         output: What draws and saves what it finds.
         content: What makes the results: names, hashes and settings.
+        streamer: What segments pictures in windows that stream, where it
+            can; None where nothing does.
 
     Returns:
         How many inputs there are and what became of them.
@@ -148,7 +153,11 @@ def run_jobs(
             f'{joined} exists and was not written by this command; choose '
             'another --out, or replace it with --overwrite.'
         )
+    if streamer and request.save is None:
+        jobs = [streamer.with_place(job) for job in jobs]
     todo = open_folder(request.out, jobs, content, request.overwrite)
+    if streamer:
+        streamer.made = (request.out / 'predict.json').stat().st_mtime_ns
     run = FileRun(
         runner,
         output,
@@ -156,6 +165,7 @@ def run_jobs(
         request.stop_on_error,
         len(todo),
         request.frames,
+        streamer,
     )
     started = time.monotonic()
     with run.progress:

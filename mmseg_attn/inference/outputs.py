@@ -112,7 +112,7 @@ class Output(ABC):
 class MaskOutput(Output):
     """Class maps of a segmentor: (H, W) class indices, perhaps with scores."""
 
-    on_request = ('scores', 'areas', 'coco', 'labelme')
+    on_request = ('scores', 'areas', 'coco', 'labelme', 'geotiff')
 
     def __init__(self, meta: dict, look: Look) -> None:
         super().__init__(meta, look)
@@ -135,12 +135,14 @@ class MaskOutput(Output):
     def endings(look: Look) -> dict[str, str]:
         """Kinds of files beside the overlay, and their endings."""
         json_files = dict.fromkeys(('areas', 'coco', 'labelme'), '.json')
-        return {'mask': '.png', 'scores': '.npz'} | json_files
+        images = {'mask': '.png', 'scores': '.npz'}
+        return images | json_files | {'geotiff': '.tif'}
 
     def classes_in(self, found: np.ndarray | ScoredMap) -> set[int]:
         """Numbers of the classes that were found, but for clear ones."""
-        labels = np.unique(_mask_of(found)).tolist()
-        return set(labels) - set(self.clear)
+        labels = set(np.unique(_mask_of(found)).tolist())
+        labels &= set(range(len(self.meta['classes'])))
+        return labels - set(self.clear)
 
     def save(
         self,
@@ -150,6 +152,10 @@ class MaskOutput(Output):
         origin: Origin,
     ) -> None:
         """Write an index picture, scores, areas or polygons."""
+        if kind == 'geotiff':
+            raise UserError(
+                '--save geotiff is for pictures in windows: add --slide.'
+            )
         mask, classes = _mask_of(found), self.meta['classes']
         shapes = sorted(self.classes_in(found)), self.look.tolerance
         if kind == 'mask':

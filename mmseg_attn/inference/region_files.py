@@ -47,16 +47,45 @@ def areas(mask: np.ndarray, classes: Sequence[str]) -> dict:
         ``width``, ``height`` and ``classes``, each with ``name``, ``pixels``
         and ``share`` of the picture.
     """
-    labels, counts = np.unique(mask, return_counts=True)
-    found = zip(labels.tolist(), counts.tolist(), strict=True)
-    return dict(
-        width=mask.shape[1],
-        height=mask.shape[0],
-        classes=[
-            dict(name=classes[label], pixels=count, share=count / mask.size)
-            for label, count in found
-        ],
-    )
+    counts = np.bincount(mask.ravel())
+    return area_table(counts, *mask.shape, classes)
+
+
+def area_table(
+    counts: np.ndarray,
+    height: int,
+    width: int,
+    classes: Sequence[str],
+    pixel_area: float | None = None,
+) -> dict:
+    """Give the areas of the classes that occur.
+
+    Args:
+        counts: How often each value occurs. Those beyond the classes count
+            for nothing.
+        height: The picture's, in pixels.
+        width: Likewise.
+        classes: Names of all classes.
+        pixel_area: Square metres of a pixel on the ground.
+
+    Returns:
+        ``width``, ``height`` and ``classes``, each with ``name``, ``pixels``,
+        ``share`` of the pixels that have a class, and perhaps
+        ``square_metres``; and ``nodata``, the number of the others, if any.
+    """
+    found = np.flatnonzero(counts[: len(classes)]).tolist()
+    total = int(counts[: len(classes)].sum())
+    items = []
+    for label in found:
+        pixels = int(counts[label])
+        item = dict(name=classes[label], pixels=pixels, share=pixels / total)
+        if pixel_area is not None:
+            item['square_metres'] = round(pixels * pixel_area, 3)
+        items.append(item)
+    table = dict(width=width, height=height, classes=items)
+    if total < height * width:
+        table['nodata'] = height * width - total
+    return table
 
 
 def coco(

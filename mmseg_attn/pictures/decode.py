@@ -145,12 +145,13 @@ def open_head(data: bytes | str, path: str) -> Head | None:
         ) from error
 
 
-def check_head(head: Head, path: str) -> None:
+def check_head(head: Head, path: str, bands: bool = True) -> None:
     """Refuse what OpenCV would misread or call damaged.
 
     Args:
         head: The head of the file.
         path: Its name, for messages.
+        bands: Whether it must have the bands of a picture, 1, 3 or 4.
 
     Raises:
         UserError: It has values that are no colours.
@@ -160,7 +161,7 @@ def check_head(head: Head, path: str) -> None:
             f'{path} has {head.pages} pages, of which only the first would be '
             'read: save each as a file of its own.'
         )
-    if head.bands > 4 or (head.bands == 2 and not head.alpha):
+    if bands and (head.bands > 4 or (head.bands == 2 and not head.alpha)):
         raise UserError(
             f'{path} has {head.bands} bands, expected 1, 3 or 4. '
             + WITHOUT_CHANGE
@@ -221,13 +222,20 @@ def _turned(picture: np.ndarray, turn: int) -> np.ndarray:
     return picture
 
 
-def to_8_bits(picture: np.ndarray, path: str, depth: int | None) -> np.ndarray:
+def to_8_bits(
+    picture: np.ndarray,
+    path: str,
+    depth: int | None,
+    largest: int | None = None,
+) -> np.ndarray:
     """Scale a picture of 16 bits to 8.
 
     Args:
         picture: Its values.
         path: Its name, for messages.
         depth: Bits that they use, as of :func:`decode_picture`.
+        largest: The largest value of the whole picture where these are a part
+            of it; by default theirs.
 
     Returns:
         The same shape, uint8.
@@ -240,7 +248,7 @@ def to_8_bits(picture: np.ndarray, path: str, depth: int | None) -> np.ndarray:
             f'{path} holds values of type {picture.dtype}, which have no '
             'colour: expected 8 or 16 bits without sign. ' + WITHOUT_CHANGE
         )
-    largest = int(picture.max())
+    largest = int(picture.max()) if largest is None else largest
     if depth is None:
         if largest < DARK:
             bits = max(largest.bit_length(), 9)

@@ -26,7 +26,7 @@ def overlay(
 
     Args:
         picture: (H, W, 3) uint8, BGR.
-        mask: (H, W) class indices.
+        mask: (H, W) class indices; pixels of none stay as they are.
         palette: (red, green, blue) of each class.
         opacity: 0 shows the picture alone, 1 the colours alone.
         clear: Indices of classes whose pixels stay as they are.
@@ -34,10 +34,11 @@ def overlay(
     Returns:
         (H, W, 3) uint8, BGR.
     """
-    colours = np.array(palette, np.uint8)[:, ::-1][mask]
+    none = mask >= len(palette)
+    colours = np.array(palette, np.uint8)[:, ::-1][np.where(none, 0, mask)]
     shown = _blend(picture, colours, opacity)
-    if clear:
-        kept = np.isin(mask, clear)
+    kept = none | np.isin(mask, clear) if clear else none
+    if kept.any():
         shown[kept] = picture[kept]
     return shown
 
@@ -61,11 +62,19 @@ def paint(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     Returns:
         (H, W, 3) uint8, RGB; :func:`ignored_colour` where none counts.
     """
-    return _all_colours(palette)[mask]
+    return all_colours(palette)[mask]
 
 
-def _all_colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """A colour for each value of 8 bits, also where there is no class."""
+def all_colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Give each value of 8 bits a colour, also where there is no class.
+
+    Args:
+        palette: (red, green, blue) of each class.
+
+    Returns:
+        (256 or as many as there are classes, 3) uint8 RGB; where there is no
+        class, :func:`ignored_colour`.
+    """
     colours = np.full((max(len(palette), 256), 3), 255, np.uint8)
     colours[:] = ignored_colour(palette)
     colours[: len(palette)] = palette
@@ -187,7 +196,7 @@ def save_mask(
     image = Image.fromarray(mask)
     if mask.dtype == np.uint8:
         # A palette of a few colours would make Pillow cut 255 to its bits.
-        image.putpalette(_all_colours(palette)[:256].tobytes())
+        image.putpalette(all_colours(palette)[:256].tobytes())
     image.save(path)
 
 

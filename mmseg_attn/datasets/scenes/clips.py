@@ -9,9 +9,9 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import whole
+from ...png import write_png
 from ...video import write_video
 from .folder import check_empty
-from .png import write_png
 from .render import render
 from .scene import CLASSES, PALETTE, VARIANTS, make_scenes
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...files import whole
+from ...png import write_png
 from .instances import coco_instances
-from .png import write_png
 from .render import render
 from .scene import CLASSES, GROUPS, PALETTE, make_scenes
 

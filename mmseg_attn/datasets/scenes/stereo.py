@@ -7,8 +7,8 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import whole
+from ...png import write_png
 from ..disparity_files import write_pfm
-from .png import write_png
 from .scene import random_state
 
 # Boards in front of the ground.
