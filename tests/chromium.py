@@ -4,6 +4,7 @@
 import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -36,7 +37,7 @@ class Chromium:
 
     def __enter__(self):
         # DevTools' protocol: the browser reads from 3 and writes to 4.
-        (reads, self._to), (heard, writes) = os.pipe(), os.pipe()
+        (reads, self._to), (self._from, writes) = os.pipe(), os.pipe()
         reads, writes = _moved(reads), _moved(writes)
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
@@ -50,7 +51,6 @@ class Chromium:
         )
         for end in (reads, writes):
             os.close(end)
-        self._stream = os.fdopen(heard, 'rb')
         self._buffer = b''
         targets = self.call('Target.getTargets')['targetInfos']
         page = next(t for t in targets if t['type'] == 'page')
@@ -67,7 +67,7 @@ class Chromium:
         self.call('Browser.close')
         self._process.wait(timeout=30)
         os.close(self._to)
-        self._stream.close()
+        os.close(self._from)
         self._folder.cleanup()
 
     def call(self, method, **parameters):
@@ -86,8 +86,10 @@ class Chromium:
 
     def _hear(self):
         while b'\0' not in self._buffer:
-            part = self._stream.read1()
-            assert part, 'the browser has ended'
+            if not select.select([self._from], [], [], 60)[0]:
+                self._process.kill()
+            part = os.read(self._from, 1 << 20)
+            assert part, 'the browser has ended, or did not answer'
             self._buffer += part
         text, _, self._buffer = self._buffer.partition(b'\0')
         return json.loads(text)
