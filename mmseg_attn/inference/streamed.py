@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from ..errors import UserError
 from ..files import whole
+from ..pictures import picture_size
 from ..png import write_rows
 from ..streaming import (
     Picture,
@@ -156,19 +157,21 @@ class Streamer:
             self._refuse_if_whole('--save geotiff')
             check_rasterio('--save geotiff')
         reason, advice = self.model.reason, self.model.advice
-        with self._open(job.source) as picture:
-            size = picture.height, picture.width
+        try:
+            width, height = picture_size(str(job.source))
+        except (UserError, OSError):  # told by what opens it
+            return reason is None
         if reason is None:
-            to = self.model.resized(*size)
+            to = self.model.resized(height, width)
             if to is None:
                 return True
             reason = f'the test pipeline resizes it to {to}'
             advice = 'add --no-resize to predict it at its own size.'
         classes = len(self.output.meta['classes'])
-        needed = COPIES * 4 * classes * size[0] * size[1]
+        needed = COPIES * 4 * classes * height * width
         if needed > (there := _memory()):
             raise UserError(
-                f'{job.source} is {size[1]} x {size[0]} pixels, whose logits '
+                f'{job.source} is {width} x {height} pixels, whose logits '
                 f'of {classes} classes take about {needed / 2**30:.0f} GiB, '
                 f'more than the {there / 2**30:.0f} GiB of this machine: they '
                 f'are all held because {reason}; {advice}'
@@ -213,7 +216,6 @@ class Streamer:
                     labels.append(band)
             finally:
                 progress.remove_task(task)
-        with self._open(job.source) as picture:  # from its first row again
             self._write(job, picture, labels)
         labels.remove()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..pictures import check_depth, check_head, read_head, read_picture
+from ..pictures import check_depth, check_head, open_head, read_picture
 from ..pictures.heads import Head
 
 # PNG files of so many pixels are read by bands where that can be done; whole,
@@ -116,7 +116,7 @@ def open_picture(
     """
     path = str(path)
     check_depth(depth)
-    head = read_head(path) if Path(path).is_file() else None
+    head = open_head(path, path) if Path(path).is_file() else None
     tiff = head is not None and head.tiff
     if bands and not tiff:
         raise UserError(f'--bands is for TIFF files, and {path} is none.')

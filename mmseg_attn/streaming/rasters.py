@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +92,7 @@ class Raster(Picture):
             self._colours = np.zeros((max(table) + 1, 3), np.uint8)
             for value, colour in table.items():
                 self._colours[value] = colour[:3]
-        self._largest = None
-        if kinds == {'uint16'} and self._colours is None:
-            self._largest = self._find_largest()
-            # Refused before hours of work, not at its end.
-            self._to_8_bits(np.zeros((1, 1), np.uint16))
+        self._wide = kinds == {'uint16'} and self._colours is None
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
@@ -172,7 +169,7 @@ class Raster(Picture):
             last = len(self._colours) - 1
             values = self._colours[np.minimum(values[0], last)][..., ::-1]
             return np.ascontiguousarray(values), valid
-        if self._largest is not None:
+        if self._wide:
             values = self._to_8_bits(values)
         pixels = values[::-1].transpose(1, 2, 0)
         if len(values) == 1:
@@ -190,7 +187,9 @@ class Raster(Picture):
                 valid = self._file.read_masks(self.bands, window=window).any(0)
             return values, valid
 
-    def _find_largest(self) -> int:
+    @cached_property
+    def _largest(self) -> int:
+        """The largest value, of 16 bits; it takes reading all of the file."""
         largest = 0
         for top in range(0, self.height, ROWS):
             values, valid = self._values(top, min(top + ROWS, self.height))

@@ -115,9 +115,9 @@ def test_16_bits_are_scaled_as_one_picture(raster, pixels, depth):
 def test_values_that_are_refused(raster, pixels):
     dark = pixels(30, 30, dtype=np.uint16) >> 6
     with pytest.raises(UserError, match='read as 16 bits it would be nearly'):
-        open_picture(raster(dark))
+        read_all(raster(dark))
     with pytest.raises(UserError, match='more than 9 bits'):
-        open_picture(raster(dark), None, 9)
+        read_all(raster(dark), None, 9)
     with pytest.raises(UserError, match='32-bit floating point'):
         open_picture(raster(np.float32(dark)))
 
