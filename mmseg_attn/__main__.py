@@ -28,6 +28,7 @@ COMMANDS = {
     'labels': 'count the labels of data, find bad ones',
     'zoo': 'list, download and check trained models',
     'predict': 'segment pictures or videos, detect, match pairs',
+    'export': 'write a segmentor for ONNX Runtime, OpenVINO or PyTorch',
     'worst': 'find the pictures that a model does worst',
     'attention': 'show where a pixel looks',
 }

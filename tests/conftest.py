@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # Threads of several workers would wait for each other. Read when torch
@@ -133,3 +134,24 @@ def products_of_tensor_cores(monkeypatch):
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, 'cast_impl', cast)
     monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', dot)
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """Config and checkpoint of a segmentor trained by a Runner on disk."""
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+    from tiny_segmentor import config_text, write_dataset
+
+    root = tmp_path_factory.mktemp('trained')
+    write_dataset(root / 'data', 24)
+    config = root / 'tiny_discs.py'
+    config.write_text(config_text(root / 'data'))
+    cfg = Config.fromfile(config)
+    cfg.work_dir = str(root / 'work')
+    runner = Runner.from_cfg(cfg)
+    # A gate at zero would let every attention test pass.
+    runner.model.decode_head.cca.gamma.scale.data.fill_(0.5)
+    runner.train()
+    checkpoint = root / 'work' / 'iter_40.pth'
+    return SimpleNamespace(config=str(config), checkpoint=str(checkpoint))

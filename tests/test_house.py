@@ -25,9 +25,10 @@ from house import (
 ORDER = (
     {'__init__', '__main__'},
     {'commands'},
-    {'trials'},
+    {'trials', 'export'},
     {'apis'},
     {'engine'},
+    {'runtime'},
     {'inference'},
     {'datasets', 'evaluation', 'streaming', 'visualization'},
     {'models'},
@@ -48,6 +49,7 @@ ALLOWED = {
     'pictures': ('numpy', 'PIL', 'cv2', PACKAGE),
     'inference': HOST_FREE,
     'streaming': ('numpy', 'rasterio', PACKAGE),
+    'runtime': (*HOST_FREE, 'onnxruntime', 'openvino', 'torch'),
     'ops': ('torch', 'triton', f'{PACKAGE}.ops'),
     'layers': (
         'torch',

@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--masks',
         type=Path,
-        help='for --html: folder of masks of the same names, to be shown '
-        'beside the prediction',
+        help='their masks, of the same names',
     )
     options.add_out(
         parser,

@@ -35,13 +35,30 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _weights(text: str) -> str:
-    """The best weights of a folder, or what else the text names."""
+    try:
+        return best_weights(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def best_weights(text: str) -> str:
+    """Find the best weights of a training.
+
+    Args:
+        text: Its folder, or what else names weights.
+
+    Returns:
+        The file in the folder, or the text.
+
+    Raises:
+        UserError: There is none in the folder.
+    """
     if not Path(text).is_dir():
         return text
     # What save_best of mmengine leaves; an earlier best one it removes.
     found = sorted(Path(text).glob('best_*.pth'), key=os.path.getmtime)
     if not found:
-        raise argparse.ArgumentTypeError(
+        raise UserError(
             f'{text} is a folder without best_*.pth: name a file of weights'
         )
     return str(found[-1])

@@ -1,21 +1,41 @@
 # Copyright (c) mmseg_attn contributors.
 """``predict``: segment pictures or videos, detect, match pairs."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..configs import load_config
+from ..errors import UserError
 from ..progress import quiet_imports
 from . import options
 
+if TYPE_CHECKING:
+    from ..inference.files import Summary
+
 STOPPED = 'Stopped. The same command goes on from here.'
+# What an exported file says itself, or cannot do.
+HOST_OPTIONS = (
+    *('right', 'calibration', 'classes', 'device', 'slide', 'tta'),
+    'cfg_options',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    options.add_config(parser)
-    options.add_checkpoint(parser)
+    parser.usage = (
+        'python -m mmseg_attn predict CONFIG CHECKPOINT INPUT ... [options]\n'
+        '       python -m mmseg_attn predict MODEL.onnx INPUT ... [options]'
+    )
     add = parser.add_argument
+    add(
+        'model',
+        help='config file, or name of a packaged config, followed by its '
+        'checkpoint (a file, a URL, or the folder of a training); or what '
+        'export wrote: .onnx, .pt2 or .xml',
+    )
     add(
         'inputs',
         nargs='+',
@@ -113,6 +133,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_device(parser)
     add(
+        '--provider',
+        help='what an exported model runs on: cpu, cuda, tensorrt or '
+        'openvino (default: cpu)',
+    )
+    add(
         '--batch-size',
         type=int,
         default=1,
@@ -185,15 +210,11 @@ def _bands(text: str) -> list[int]:
 
 def main(args: argparse.Namespace) -> int:
     """Predict all inputs; 1 if any failed."""
-    with quiet_imports():
-        from ..apis.prediction_files import predict_files
-        from ..inference.outputs import Look
+    from ..inference.outputs import Look
+    from ..runtime.sessions import is_exported
 
-    found = predict_files(
-        load_config(args.config, options.read_options(args.cfg_options)),
-        args.checkpoint,
-        args.inputs,
-        args.out,
+    common = dict(
+        out=args.out,
         look=Look(
             opacity=args.opacity,
             score=args.score,
@@ -205,21 +226,16 @@ def main(args: argparse.Namespace) -> int:
         ),
         save=args.save,
         overlay_format=args.overlay_format,
-        right=args.right,
-        calibration=args.calibration,
-        classes=args.classes,
-        device=args.device,
-        slide=args.slide,
-        tta=args.tta,
         depth=args.depth,
         batch_size=args.batch_size,
         frames=args.frames,
         blend=args.blend,
         bands=args.bands,
-        resize=args.resize,
         overwrite=args.overwrite,
         stop_on_error=args.stop_on_error,
     )
+    run = _by_file if is_exported(args.model) else _by_host
+    found = run(args, common)
     above = ' (see above)' if found.failed else ''
     print(
         f'{found.done} of {found.inputs} inputs done in {found.seconds:.1f} '
@@ -227,3 +243,52 @@ def main(args: argparse.Namespace) -> int:
         f'Results: {args.out}'
     )
     return 1 if found.failed else 0
+
+
+def _by_file(args: argparse.Namespace, common: dict) -> Summary:
+    from ..runtime import predict_files
+
+    for name in HOST_OPTIONS:
+        if getattr(args, name):
+            raise UserError(
+                f'--{name.replace("_", "-")} is for a config and its '
+                f'checkpoint, and {args.model} is an exported model, which '
+                'says itself how it is run.'
+            )
+    if not args.resize:
+        raise UserError(
+            '--no-resize is for a config and its checkpoint: how '
+            f'{args.model} resizes pictures was said when it was exported.'
+        )
+    provider = args.provider or 'cpu'
+    return predict_files(args.model, args.inputs, provider=provider, **common)
+
+
+def _by_host(args: argparse.Namespace, common: dict) -> Summary:
+    checkpoint, *inputs = args.inputs
+    if not inputs:
+        raise UserError(
+            f'got {args.model} and {checkpoint} alone: expected a config, a '
+            'checkpoint and pictures, or an exported model (.onnx, .pt2 or '
+            '.xml) and pictures.'
+        )
+    if args.provider:
+        raise UserError(
+            '--provider is for exported models: a checkpoint runs on --device.'
+        )
+    with quiet_imports():
+        from ..apis.prediction_files import predict_files
+
+    return predict_files(
+        load_config(args.model, options.read_options(args.cfg_options)),
+        options.best_weights(checkpoint),
+        inputs,
+        right=args.right,
+        calibration=args.calibration,
+        classes=args.classes,
+        device=args.device,
+        slide=args.slide,
+        tta=args.tta,
+        resize=args.resize,
+        **common,
+    )

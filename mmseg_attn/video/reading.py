@@ -1,6 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 """Read videos one frame at a time."""
 
+from __future__ import annotations
+
 import os
 import threading
 import time

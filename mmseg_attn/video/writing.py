@@ -1,6 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 """Write videos one frame at a time."""
 
+from __future__ import annotations
+
 import errno
 import os
 import shutil

@@ -3,7 +3,6 @@
 
 import colorsys
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +123,12 @@ def text_font(height: int) -> tuple[ImageFont.FreeTypeFont, int]:
         The font, and its size in pixels.
     """
     size = min(max(height // 28, 11), 30)
-    if find_spec('matplotlib'):  # whose letters know more languages
-        import matplotlib
-
-        folder = Path(matplotlib.get_data_path(), 'fonts/ttf')
-        return ImageFont.truetype(folder / 'DejaVuSans.ttf', size), size
-    return ImageFont.load_default(size), size
+    try:
+        import matplotlib  # whose letters know more languages
+    except ModuleNotFoundError:
+        return ImageFont.load_default(size), size
+    folder = Path(matplotlib.get_data_path(), 'fonts/ttf')
+    return ImageFont.truetype(folder / 'DejaVuSans.ttf', size), size
 
 
 class Legend:

@@ -3,13 +3,25 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import set_random_seed
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+
+from mmseg_attn.export.network import PictureNetwork
+from mmseg_attn.export.writers import (
+    WRITERS,
+    convert_onnx,
+    trace,
+    write_onnx,
+    write_program,
+)
+from mmseg_attn.runtime import Card, open_session
 
 pytestmark = pytest.mark.usefixtures('device')
 CLASSES = 5
@@ -297,32 +309,41 @@ def test_compiles_in_one_graph(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', TRACED)
-def test_onnx_runtime_agrees_at_other_sizes(name, device, tmp_path):
+def test_exported_files_agree_at_other_sizes(name, device, tmp_path):
     if device == 'cuda':
-        pytest.skip('ONNX Runtime has the CPU')
+        pytest.skip('files are run on the CPU')
     pytest.importorskip('onnxscript')
-    onnxruntime = pytest.importorskip('onnxruntime')
-    head = Logits(build(name).decode_head).eval()
-    height = torch.export.Dim('height', min=5)
-    width = torch.export.Dim('width', min=5)
-    shapes = [{2: f * height, 3: f * width} for f in factors(name)]
-    path = tmp_path / 'head.onnx'
-    torch.onnx.export(
-        head,
-        stages(name, 7, 10),
-        path,
-        dynamo=True,
-        dynamic_shapes=(tuple(shapes),),
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(path)
-    taken = [x.name for x in session.get_inputs()]
-    for size in ((7, 10), (12, 8), (16, 9)):
-        x = stages(name, *size)
-        named = {f'stages_{i}': v.numpy() for i, v in enumerate(x)}
-        (got,) = session.run(None, {k: named[k] for k in taken})
-        with torch.no_grad():
-            expected = head(*x)
-        torch.testing.assert_close(
-            torch.from_numpy(got), expected, atol=1e-4, rtol=0
-        )
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('openvino')
+    model = build(name).eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():  # as after a training
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            module.running_mean.normal_(generator=generator)
+    network = PictureNetwork(model).requires_grad_(False).eval()
+    card = Card(tuple('abcde'), ((0, 0, 0),) * CLASSES)
+    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    program = trace(network, example, fixed=False)
+    files = [tmp_path / f'model{ending}' for ending in WRITERS]
+    onnx, program_file, openvino = files
+    write_onnx(program, card, onnx)
+    write_program(program, card, program_file)
+    convert_onnx(onnx, card, openvino)
+    sessions = [open_session(path) for path in files]
+    for seed, size in enumerate(((2, 49, 33), (1, 70, 105), (3, 64, 41))):
+        generator.manual_seed(seed)
+        given = dict(dtype=torch.uint8, generator=generator)
+        pictures = torch.randint(0, 256, (*size, 3), **given)
+        # The model itself, by the host: no line of the export's.
+        inputs = pictures.flip(3).permute(0, 3, 1, 2)
+        inputs = model.data_preprocessor({'inputs': list(inputs)})['inputs']
+        expected = model(inputs, mode='tensor')
+        expected = F.interpolate(expected, size[1:], mode='bilinear')
+        expected = expected.detach().numpy()
+        most = max(1, np.abs(expected).max())
+        for session, bound in zip(sessions, (1e-4, 1e-5, 1e-4), strict=True):
+            got = session(pictures.numpy())
+            assert got.shape == expected.shape
+            assert np.abs(got - expected).max() <= bound * most
+            assert (got.argmax(1) != expected.argmax(1)).mean() <= 1e-4

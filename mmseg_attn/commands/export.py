@@ -1,0 +1,119 @@
+# Copyright (c) mmseg_attn contributors.
+"""``export``: write a segmentor into a file that runs without OpenMMLab."""
+
+import argparse
+from pathlib import Path
+
+from ..configs import load_config
+from ..progress import make_console, quiet_imports
+from . import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    options.add_config(parser)
+    options.add_checkpoint(parser)
+    add = parser.add_argument
+    add(
+        'out',
+        type=Path,
+        metavar='FILE',
+        help='model.onnx, model.pt2 (torch.export), or model.xml (OpenVINO, '
+        'with model.bin beside it)',
+    )
+    add(
+        '--output',
+        choices=['logits', 'probabilities', 'mask'],
+        default='logits',
+        help='what the network gives (default: %(default)s, of which predict '
+        'makes everything else)',
+    )
+    add(
+        '--resize',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='within the network to the size of the picture',
+    )
+    add('--fp16', action='store_true', help='compute in 16 bits')
+    add(
+        '--fixed-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='bind the network to one size (default: any batch, height and '
+        'width)',
+    )
+    add(
+        '--int8',
+        nargs='+',
+        type=Path,
+        metavar='PICTURES',
+        help='compute convolutions in 8 bits, by the ranges that these '
+        'pictures or folders give (.onnx)',
+    )
+    pictures = parser.add_argument_group(
+        'mIoU', 'measured on labelled pictures, before and after'
+    )
+    options.add_pictures(pictures)
+    options.add_class_names(parser)
+    add(
+        '--slide',
+        type=int,
+        nargs='?',
+        const=0,
+        metavar='PIXELS',
+        help="have predict go in windows (default size: the config's)",
+    )
+    options.add_cfg_options(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Export, and print what was written and how far it is from PyTorch.
+
+    Raises:
+        UserError: The model cannot be exported.
+    """
+    from rich.table import Table
+
+    with quiet_imports():
+        from ..export import export
+        from ..export.measuring import check_folders, mean_ious
+
+    check_folders(args.images, args.masks)
+    config = load_config(args.config, options.read_options(args.cfg_options))
+    fixed = tuple(args.fixed_size) if args.fixed_size else None
+    found = export(
+        config,
+        args.checkpoint,
+        args.out,
+        output=args.output,
+        resized=args.resize,
+        half=args.fp16,
+        fixed_size=fixed,
+        int8=args.int8,
+        classes=args.classes,
+        slide=args.slide,
+    )
+    table = Table('pixels', 'largest difference', 'pixels of another class')
+    table.add_column('ms, PyTorch', justify='right')
+    table.add_column(f'ms, {args.out.suffix}', justify='right')
+    for item in found.differences:
+        table.add_row(
+            ' x '.join(map(str, item.size)),
+            f'{item.logits:.1e}',
+            f'{item.pixels:.4%}',
+            f'{1000 * item.theirs:.0f}',
+            f'{1000 * item.ours:.0f}',
+        )
+    make_console(100).print(table)
+    card = found.card
+    print(
+        f'{args.out}: {found.bytes / 1e6:.1f} MB, {card.precision}, '
+        f'{len(card.classes)} classes, gives {card.output}.'
+    )
+    if args.images:
+        before, after = mean_ious(
+            config, args.checkpoint, args.out, args.images, args.masks
+        )
+        print(f'mIoU: {before:.2f} by PyTorch, {after:.2f} by {args.out}')
+    options.print_next('predict', args.out, args.images or 'PICTURES')

@@ -1,0 +1,6 @@
+# Copyright (c) mmseg_attn contributors.
+"""Write segmentors into files that run without OpenMMLab."""
+
+from .exporting import Exported, export
+
+__all__ = ['Exported', 'export']

@@ -1,0 +1,157 @@
+# Copyright (c) mmseg_attn contributors.
+"""Export a segmentor: trace, write, check, and only then leave the file."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..apis import load_model
+from ..apis.tasks import SEGMENTOR, task_of
+from ..configs import load_config
+from ..errors import UserError
+from ..files import gathered
+from ..runtime.card import OUTPUTS, Card
+from ..runtime.sessions import open_session
+from .checking import Difference, check, compare, sizes_around
+from .describe import describe
+from .network import PictureNetwork
+from .quantization import quantize
+from .writers import LEAST, WRITERS, trace
+
+# Traced at this size where the config does not crop.
+USUAL = (256, 320)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        card: What it says of itself.
+        bytes: Its size, weights included.
+        differences: From the network, at each size that was tried.
+    """
+
+    path: Path
+    card: Card
+    bytes: int
+    differences: Sequence[Difference]
+
+
+def export(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    output: str = 'logits',
+    resized: bool = True,
+    half: bool = False,
+    fixed_size: tuple[int, int] | None = None,
+    int8: Sequence[str | Path] | None = None,
+    classes: Sequence[str] | None = None,
+    slide: int | None = None,
+) -> Exported:
+    """Write a segmentor into a file that runs without OpenMMLab.
+
+    The file is compared with the model at three sizes before it is left.
+
+    Args:
+        config: Path or name of a config, or a loaded one.
+        checkpoint: Path of the weights.
+        out: The file: ``.onnx``, ``.pt2`` (torch.export) or ``.xml``
+            (OpenVINO, with a ``.bin`` beside it).
+        output: ``'logits'``, ``'probabilities'`` or ``'mask'``.
+        resized: Whether the output has the size of the picture.
+        half: Compute in 16 bits.
+        fixed_size: The only height and width; by default any.
+        int8: Pictures to quantise by, of an ``.onnx``: the ranges of all
+            activations are taken from them.
+        classes: Names of the classes, as for
+            :func:`~mmseg_attn.apis.load_model`.
+        slide: Size of windows, as for :func:`~mmseg_attn.apis.load_model`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: The model cannot be exported, or the file would disagree
+            with it; none is left then.
+    """
+    out = Path(out)
+    kind = out.suffix.lower()
+    if kind not in WRITERS:
+        raise UserError(
+            f'{out} has no ending of a format: expected {", ".join(WRITERS)}.'
+        )
+    if output not in OUTPUTS:
+        raise UserError(
+            f'output (--output) is {output!r}, expected {", ".join(OUTPUTS)}.'
+        )
+    if int8 is not None and (kind != '.onnx' or half):
+        raise UserError(
+            'int8 (--int8) is for .onnx files of full precision alone.'
+        )
+    config = copy.deepcopy(load_config(config))
+    task = task_of(config)
+    if task is not SEGMENTOR:
+        raise UserError(_why_not(task.title))
+    model = load_model(
+        config, checkpoint, device='cpu', classes=classes, slide=slide
+    )
+    card = describe(
+        model,
+        checkpoint,
+        output=output,
+        resized=resized,
+        fixed_size=fixed_size,
+        precision='fp16' if half else 'fp32',
+    )
+    network = PictureNetwork(model, output, resized, half).eval()
+    network.requires_grad_(False)
+    size = fixed_size or card.window or _crop(config)
+    if min(size) < LEAST:
+        raise UserError(
+            f'the size is {size[0]} x {size[1]} pixels, expected at least '
+            f'{LEAST} a side.'
+        )
+    pictures = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    program = trace(network, pictures, fixed_size is not None)
+    tried = [tuple(size)] if fixed_size else sizes_around(size)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # OpenVINO's two files must bear the name in the end.
+    with gathered(out.parent) as folder:
+        path = folder / out.name
+        WRITERS[kind](program, card, path)
+        found = compare(open_session(path), network, tried)
+        check(found, card.precision, kind)
+        if int8 is not None:
+            card = replace(card, precision='int8')
+            quantize(path, card, int8)
+            found = compare(open_session(path), network, tried)
+        written = sum(file.stat().st_size for file in folder.iterdir())
+    return Exported(out, card, written, found)
+
+
+def _crop(config: Config) -> tuple[int, int]:
+    size = config.get('crop_size') or USUAL
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _why_not(title: str) -> str:
+    reasons = {
+        'detector': (
+            'its proposals and non-maximum suppression are of a number that '
+            'no file of this kind can leave open'
+        ),
+        'segmentor for clips': 'its input is a clip of frames',
+        'stereo network': 'its input is a pair of pictures',
+    }
+    return (
+        f'a {title} cannot be exported: {reasons[title]}. Segmentors of '
+        'single pictures can.'
+    )

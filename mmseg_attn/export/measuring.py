@@ -1,0 +1,94 @@
+# Copyright (c) mmseg_attn contributors.
+"""The mIoU of a model and of what it was exported to, on labelled pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from ..apis import load_model, make_predictor
+from ..datasets.pairs import find_pairs, read_pair
+from ..errors import UserError
+from ..evaluation.areas import class_iou
+from ..runtime import ExportedSegmenter, open_session
+
+IGNORED = 255
+
+
+def check_folders(images: Path | None, masks: Path | None) -> None:
+    """Refuse one folder without the other, before long work.
+
+    Args:
+        images: Folder of pictures.
+        masks: Folder of their masks.
+
+    Raises:
+        UserError: One is missing.
+    """
+    if (images is None) != (masks is None):
+        raise UserError('the mIoU needs both folders: --images and --masks.')
+    if images:
+        find_pairs(images, masks)
+
+
+def mean_ious(
+    config: Config,
+    checkpoint: str | Path,
+    exported: str | Path,
+    images: Path,
+    masks: Path,
+) -> tuple[float, float]:
+    """Measure a model and an exported file on labelled pictures.
+
+    Args:
+        config: The model's config.
+        checkpoint: Its weights.
+        exported: The file.
+        images: Folder of pictures.
+        masks: Folder of masks with class indices, 255 where none counts.
+
+    Returns:
+        Mean IoU of both, in per cent, over the classes that occur.
+
+    Raises:
+        UserError: A mask has other values.
+    """
+    pairs, _ = find_pairs(images, masks)
+    session = open_session(exported)
+    runners = (
+        make_predictor(load_model(config, checkpoint, device='cpu')),
+        ExportedSegmenter(session),
+    )
+    classes = len(session.card.classes)
+    counts = np.zeros((2, classes, classes), np.int64)
+    for pair in pairs:
+        picture, labels, _ = read_pair(pair, None)
+        kept = labels != IGNORED
+        if labels[kept].max(initial=0) >= classes:
+            raise UserError(
+                f'{pair.mask} has the value {labels[kept].max()}, expected '
+                f'class indices below {classes}, and 255 where none counts: '
+                'the command train writes such masks into its folder data.'
+            )
+        for count, runner in zip(counts, runners, strict=True):
+            count += _confusion(runner, picture, labels, kept, classes)
+    return tuple(map(_mean_iou, counts))
+
+
+def _confusion(
+    runner: Callable,
+    picture: np.ndarray,
+    labels: np.ndarray,
+    kept: np.ndarray,
+    classes: int,
+) -> np.ndarray:
+    (found,) = runner([runner.prepare(picture)])
+    index = labels[kept].astype(int) * classes + found[kept]
+    return np.bincount(index, minlength=classes**2).reshape(classes, classes)
+
+
+def _mean_iou(confusion: np.ndarray) -> float:
+    right = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - right
+    return float(np.nanmean(class_iou(right, union)))

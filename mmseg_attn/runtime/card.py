@@ -1,0 +1,122 @@
+# Copyright (c) mmseg_attn contributors.
+"""What an exported file says of itself: all that is needed to run it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+from ..errors import UserError
+
+# Name of the card in a file's metadata, and the version of its content.
+KEY = 'mmseg_attn'
+FORMAT = 1
+# What a network may give: logits (N, classes, H, W), their probabilities, or
+# the class of each pixel (N, H, W).
+OUTPUTS = ('logits', 'probabilities', 'mask')
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an exported file says of itself.
+
+    The network takes pictures (N, H, W, 3) uint8, red first: mean and std are
+    applied within, and are told for information.
+
+    Attributes:
+        classes: Names of the classes.
+        palette: (red, green, blue) of each class.
+        output: One of :data:`OUTPUTS`.
+        resized: Whether the output has the size of the input; else it has
+            that of the head.
+        align_corners: How logits are resized to the picture.
+        threshold: Probability from which on a pixel is of the second of two
+            classes, where the network has one logit.
+        scale: Longer and shorter side that pictures are resized to; None
+            leaves them as they are.
+        keep_ratio: Whether ``scale`` bounds both sides, or is width, height.
+        divisor: Sides are filled up to multiples of it, within the network.
+        window: Height and width of the windows that pictures are predicted
+            in; None: whole.
+        stride: Steps from one window to the next.
+        fixed_size: The only height and width that the network takes; None:
+            any.
+        mean: Means of red, green and blue, of 0 to 255.
+        std: Standard deviations, likewise.
+        precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
+        names: Names and SHA-256 of the config and the checkpoint.
+        versions: Versions of what has written the file.
+        format: Version of this content.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    output: str = 'logits'
+    resized: bool = True
+    align_corners: bool = False
+    threshold: float = 0.5
+    scale: tuple[int, int] | None = None
+    keep_ratio: bool = True
+    divisor: int = 1
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    fixed_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    precision: str = 'fp32'
+    names: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Write the card as text."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | None, path: object) -> 'Card':
+        """Read a card.
+
+        Args:
+            text: As from :meth:`to_json`, None where a file has none.
+            path: The file, for messages.
+
+        Returns:
+            The card.
+
+        Raises:
+            UserError: It is not by this package, or by a newer one.
+        """
+        if not text:
+            raise UserError(
+                f'{path} was not written by the command export: it does not '
+                'say its classes and how pictures are to be prepared.'
+            )
+        try:
+            found = json.loads(text)
+            version = found['format']
+            if version > FORMAT:
+                raise UserError(
+                    f'{path} was written by a newer mmseg_attn (format '
+                    f'{version}, this one reads {FORMAT}): update it with '
+                    'pip install -U mmseg_attn.'
+                )
+            known = {item.name for item in fields(cls)}
+            values = {
+                name: _as_tuples(value)
+                for name, value in found.items()
+                if name in known
+            }
+            card = cls(**values)
+            if card.output not in OUTPUTS or not card.classes:
+                raise ValueError(card.output)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f'what {path} says of itself is damaged ({error}): export it '
+                'again.'
+            ) from error
+        return card
+
+
+def _as_tuples(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(map(_as_tuples, value))
+    return value

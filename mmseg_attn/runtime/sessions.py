@@ -1,0 +1,256 @@
+# Copyright (c) mmseg_attn contributors.
+"""Open an exported file with the library that runs its format."""
+
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ..errors import UserError
+from .card import KEY, Card
+
+# Names of the command line -> those of ONNX Runtime.
+PROVIDERS = {
+    'cpu': 'CPUExecutionProvider',
+    'cuda': 'CUDAExecutionProvider',
+    'tensorrt': 'TensorrtExecutionProvider',
+    'openvino': 'OpenVINOExecutionProvider',
+}
+PACKAGES = {
+    'cpu': 'onnxruntime',
+    'cuda': 'onnxruntime-gpu',
+    'tensorrt': 'onnxruntime-gpu',
+    'openvino': 'onnxruntime-openvino',
+}
+
+
+class Session(ABC):
+    """A network from a file.
+
+    Args:
+        path: The file.
+        provider: What it is to run on.
+
+    Attributes:
+        card: What the file says of itself.
+    """
+
+    card: Card
+
+    @abstractmethod
+    def __init__(self, path: Path, provider: str) -> None: ...
+
+    @abstractmethod
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """Run the network.
+
+        Args:
+            pictures: (N, H, W, 3) uint8, red first.
+
+        Returns:
+            What its card says.
+        """
+
+
+class OnnxSession(Session):
+    """A file ``.onnx``, by ONNX Runtime. Arguments as of :class:`Session`."""
+
+    def __init__(self, path: Path, provider: str = 'cpu') -> None:
+        runtime = _need('onnxruntime', path)
+        if provider not in PROVIDERS:
+            raise UserError(
+                f'the provider (--provider) is {provider!r}, expected '
+                f'{", ".join(PROVIDERS)}.'
+            )
+        name, there = PROVIDERS[provider], runtime.get_available_providers()
+        if name not in there:
+            raise UserError(
+                f'ONNX Runtime cannot run on {provider} here: this '
+                f'installation has {", ".join(there)}, and {name} comes with '
+                f'pip install {PACKAGES[provider]}.'
+            )
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(
+                str(path), options, providers=[name]
+            )
+        # Its errors have no common class but Exception.
+        except Exception as error:
+            raise _broken(path, error) from error
+        if self._session.get_providers()[0] != name:
+            raise UserError(
+                f'ONNX Runtime has {name}, but could not start it: its '
+                'libraries (CUDA, cuDNN or TensorRT) are missing or of '
+                'another version. Run on the CPU: --provider cpu.'
+            )
+        meta = self._session.get_modelmeta().custom_metadata_map
+        self.card = Card.from_json(meta.get(KEY), path)
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """Run the network."""
+        return self._session.run(None, {self._input: pictures})[0]
+
+
+class OpenvinoSession(Session):
+    """A file ``.xml``, with its ``.bin`` beside it, by OpenVINO.
+
+    Arguments as of :class:`Session`.
+    """
+
+    def __init__(self, path: Path, provider: str = 'cpu') -> None:
+        openvino = _need('openvino', path)
+        core, device = openvino.Core(), provider.upper()
+        there = core.available_devices
+        if not any(name.split('.')[0] == device for name in there):
+            raise UserError(
+                f'OpenVINO cannot run on {provider} here: it finds '
+                f'{", ".join(there).lower()}.'
+            )
+        if not path.with_suffix('.bin').is_file():
+            raise UserError(
+                f'{path} lacks its weights: {path.with_suffix(".bin").name} '
+                'must lie beside it.'
+            )
+        try:
+            network = core.read_model(path)
+            # Its default may compute in 16 bits.
+            self._network = core.compile_model(
+                network, device, {'INFERENCE_PRECISION_HINT': 'f32'}
+            )
+        except RuntimeError as error:
+            raise _broken(path, error) from error
+        has_card = network.has_rt_info(KEY)
+        text = network.get_rt_info(KEY).astype(str) if has_card else None
+        self.card = Card.from_json(text, path)
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """Run the network."""
+        return self._network(pictures)[0]
+
+
+class ProgramSession(Session):
+    """A file ``.pt2``, by PyTorch. Arguments as of :class:`Session`."""
+
+    def __init__(self, path: Path, provider: str = 'cpu') -> None:
+        torch = _need('torch', path)
+        _refuse_code(path)
+        extra = {f'{KEY}.json': ''}
+        try:
+            program = torch.export.load(str(path), extra_files=extra)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise _broken(path, error) from error
+        self.card = Card.from_json(extra[f'{KEY}.json'], path)
+        if provider not in ('cpu', 'cuda'):
+            raise UserError(
+                f'PyTorch does not run on {provider!r}, expected cpu or cuda.'
+            )
+        if provider == 'cuda' and not torch.cuda.is_available():
+            raise UserError('PyTorch finds no CUDA device: --provider cpu.')
+        if provider == 'cuda':
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, 'cuda')
+        self._torch, self._device = torch, provider
+        self._network = program.module()
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """Run the network."""
+        torch = self._torch
+        with torch.inference_mode():
+            inputs = torch.from_numpy(np.ascontiguousarray(pictures))
+            return self._network(inputs.to(self._device)).cpu().numpy()
+
+
+SESSIONS = {
+    '.onnx': OnnxSession,
+    '.xml': OpenvinoSession,
+    '.pt2': ProgramSession,
+}
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file has the ending of an exported model.
+
+    Args:
+        path: Its name.
+    """
+    return Path(path).suffix.lower() in SESSIONS
+
+
+def open_session(path: str | Path, provider: str = 'cpu') -> Session:
+    """Open an exported file.
+
+    Args:
+        path: The file, ending in ``.onnx``, ``.xml`` or ``.pt2``.
+        provider: ``'cpu'``, or of ONNX Runtime ``'cuda'``, ``'tensorrt'`` or
+            ``'openvino'``, of OpenVINO a device's name, of PyTorch ``'cuda'``.
+
+    Returns:
+        What runs it, with its card.
+
+    Raises:
+        UserError: It is missing, broken or not by this package, or its
+            library or what it is to run on is not there.
+    """
+    path = Path(path)
+    if not is_exported(path):
+        raise UserError(
+            f'{path} is no exported model: expected {", ".join(SESSIONS)}.'
+        )
+    if not path.is_file():
+        raise UserError(f'{path} does not exist.')
+    return SESSIONS[path.suffix.lower()](path, provider)
+
+
+def _need(name: str, path: Path) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(
+            f'{path} needs {name}, which is not installed: pip install {name}'
+        ) from error
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    reason = ' '.join(str(error).split())
+    return UserError(f'{path} cannot be read: it is damaged ({reason:.200}).')
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a program with pickled parts, which would run their code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            texts = [archive.read(n) for n in names if n.endswith('.json')]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _broken(path, error) from error
+    # What is no such archive torch reads in an older way, by unpickling.
+    pickled = not any(name.endswith('archive_format') for name in names)
+    objects = ('custom_obj', 'opaque_obj')
+    pickled |= any(kind in name for kind in objects for name in names)
+    for text in texts:
+        try:
+            pickled |= _has_pickle(json.loads(text))
+        except ValueError:
+            continue
+    if pickled:
+        raise UserError(
+            f'{path} holds pickled objects, which can run any code when they '
+            'are read: it was not written by the command export.'
+        )
+
+
+def _has_pickle(content: object) -> bool:
+    if isinstance(content, dict):
+        if content.get('use_pickle'):
+            return True
+        return any(map(_has_pickle, content.values()))
+    return isinstance(content, list) and any(map(_has_pickle, content))

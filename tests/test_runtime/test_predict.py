@@ -1,0 +1,183 @@
+# Copyright (c) mmseg_attn contributors.
+"""The command predict by an exported file: the same results, and no host."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from tiny_segmentor import picture
+
+pytest.importorskip('onnxscript')
+pytest.importorskip('onnxruntime')
+
+from mmseg_attn.__main__ import main
+from mmseg_attn.errors import UserError
+from mmseg_attn.export import export
+from mmseg_attn.runtime import Card, open_session
+from mmseg_attn.runtime.resizing import resize
+
+
+@pytest.fixture(scope='module')
+def exported(trained, tmp_path_factory):
+    """A file that predicts in windows of 48, and its config."""
+    config = Config.fromfile(trained.config)
+    config.model.test_cfg = dict(
+        mode='slide', crop_size=(48, 48), stride=(32, 32)
+    )
+    steps = config.test_dataloader.dataset.pipeline
+    kept = [step for step in steps if step['type'] != 'Resize']
+    config.test_dataloader.dataset.pipeline = kept
+    root = tmp_path_factory.mktemp('runtime')
+    config.dump(str(root / 'config.py'))
+    export(config, trained.checkpoint, root / 'model.onnx')
+    return root
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pictures')
+    for seed, size in enumerate(((70, 100), (48, 48), (40, 120))):
+        cv2.imwrite(str(folder / f'{seed}.png'), picture(seed, *size)[0])
+    return folder
+
+
+def run(*words):
+    assert not main(['predict', *map(str, words)])
+
+
+def test_results_are_those_of_the_host(exported, trained, pictures, tmp_path):
+    kinds = ['--save', 'mask', 'overlay', 'areas', 'coco']
+    host, file = tmp_path / 'host', tmp_path / 'file'
+    config = exported / 'config.py'
+    run(config, trained.checkpoint, pictures, '--out', host, *kinds)
+    run(exported / 'model.onnx', pictures, '--out', file, *kinds)
+    names = {p.relative_to(host) for p in host.rglob('*') if p.is_file()}
+    assert len(names) == 3 * 4 + 2
+    for name in names:
+        if name.name != 'predict.json':
+            assert (file / name).read_bytes() == (host / name).read_bytes()
+    note = json.loads((file / 'predict.json').read_text())
+    assert note['classes'] == ['ground', 'disc']
+
+
+def test_scores_are_averaged_over_windows(
+    exported, trained, pictures, tmp_path
+):
+    host, file = tmp_path / 'host', tmp_path / 'file'
+    words = ['--save', 'scores', '--score-type', 'float16']
+    config = exported / 'config.py'
+    run(config, trained.checkpoint, pictures, '--out', host, *words)
+    run(exported / 'model.onnx', pictures, '--out', file, *words)
+    for path in (host / 'scores').iterdir():
+        expected = np.load(path)['scores']
+        found = np.load(file / 'scores' / path.name)['scores']
+        assert np.abs(found - expected.astype(float)).max() <= 2e-3
+
+
+def test_needs_no_host_no_torch_and_no_opencv(exported, pictures, tmp_path):
+    # As where none of them is installed.
+    code = (
+        'import sys, time\n'
+        "bad = ('torch', 'cv2', 'mmcv', 'mmengine', 'mmseg', 'mmdet',\n"
+        "       'matplotlib')\n"
+        'class Missing:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        "        if name.partition('.')[0] in bad:\n"
+        '            raise ModuleNotFoundError(name, name=name)\n'
+        'sys.meta_path.insert(0, Missing())\n'
+        'from mmseg_attn.__main__ import main\n'
+        'main(sys.argv[1:])\n'
+        'assert not set(bad) & set(sys.modules)\n'
+        'assert time.process_time() < 5, time.process_time()\n'
+    )
+    words = [exported / 'model.onnx', pictures, '--out', tmp_path / 'alone']
+    done = subprocess.run(
+        [sys.executable, '-c', code, 'predict', *map(str, words)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    words[-1] = tmp_path / 'beside'
+    run(*words)
+    for seed in range(3):
+        masks = [
+            np.asarray(Image.open(tmp_path / name / f'mask/{seed}.png'))
+            for name in ('alone', 'beside')
+        ]
+        np.testing.assert_array_equal(*masks)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_resizing_is_torchs(align_corners):
+    values = torch.randn(2, 3, 7, 9)
+    for size in ((14, 5), (3, 31), (7, 9)):
+        expected = torch.nn.functional.interpolate(
+            values, size, mode='bilinear', align_corners=align_corners
+        )
+        found = resize(values.numpy(), size, align_corners)
+        torch.testing.assert_close(
+            torch.from_numpy(found), expected, atol=1e-5, rtol=0
+        )
+
+
+def test_options_of_the_other_way(exported, pictures, capsys):
+    file = exported / 'model.onnx'
+    for words, line in (
+        ([file, pictures, '--tta'], '--tta is for a config'),
+        ([file, pictures, '--no-resize'], '--no-resize is for a config'),
+        ([file, pictures, '--provider', 'cuda'], 'onnxruntime-gpu'),
+        ([file, pictures, '--provider', 'gpu'], 'expected cpu, cuda'),
+        ([exported / 'none.onnx', pictures], 'none.onnx does not exist'),
+        (['a.py', 'b.pth'], 'expected a config, a checkpoint and pictures'),
+        (['a.py', 'b.pth', 'c', '--provider', 'cpu'], 'exported models'),
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(*words)
+        assert line in end.value.code and '\n' not in end.value.code
+
+
+def test_files_that_are_none(exported, tmp_path):
+    import onnx
+
+    path = tmp_path / 'a.onnx'
+    path.write_bytes((exported / 'model.onnx').read_bytes()[:5000])
+    with pytest.raises(UserError, match='damaged'):
+        open_session(path)
+    network = onnx.load(exported / 'model.onnx')
+    del network.metadata_props[:]
+    onnx.save(network, path)
+    with pytest.raises(UserError, match='not written by the command export'):
+        open_session(path)
+    path.with_suffix('.pt2').write_bytes(b'PK')
+    with pytest.raises(UserError, match='damaged'):
+        open_session(path.with_suffix('.pt2'))
+
+
+def test_a_program_with_code_is_not_read(tmp_path):
+    """Torch itself would run it: a checkpoint as an older program."""
+    marker, path = tmp_path / 'ran', tmp_path / 'a.pt2'
+
+    class Evil:
+        def __reduce__(self):
+            return marker.touch, ()
+
+    torch.save(Evil(), path)
+    with pytest.raises(UserError, match='pickled'):
+        open_session(path)
+    assert not marker.exists()
+
+
+def test_a_card_of_a_newer_version():
+    card = Card(('a', 'b'), ((0, 0, 0), (1, 1, 1)), scale=(640, 480))
+    assert Card.from_json(card.to_json(), 'a.onnx') == card
+    text = card.to_json().replace('"format": 1', '"format": 2')
+    with pytest.raises(UserError, match='newer mmseg_attn'):
+        Card.from_json(text, 'a.onnx')
+    with pytest.raises(UserError, match='damaged'):
+        Card.from_json('{"format": 1}', 'a.onnx')
