@@ -10,9 +10,8 @@ import numpy as np
 from ..errors import UserError
 from ..inference.samples import Sample, ScoredMap, stream_frames
 from ..pictures import check_depth, read_picture
-from ..pictures.opencv import cv2
 from ..streaming import Windows
-from .resizing import picture_size, resize
+from .resizing import picture_size, resize, resize_bytes
 from .sessions import Session
 
 
@@ -88,7 +87,7 @@ class ExportedSegmenter:
         inputs, card = image, self.card
         if card.scale:
             size = picture_size(image.shape[:2], card.scale, card.keep_ratio)
-            inputs = _resized(image, size)
+            inputs = resize_bytes(image, size)
         fixed = card.window or card.fixed_size
         if card.fixed_size and inputs.shape[:2] != tuple(fixed):
             got, need = inputs.shape, card.fixed_size
@@ -191,12 +190,3 @@ class ExportedSegmenter:
             scores = np.exp(found - found.max(0))
             scores /= scores.sum(0)
         return ScoredMap(mask, scores)
-
-
-def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if picture.shape[:2] == tuple(size):
-        return picture
-    if cv2:  # what the host does; numpy's may differ by one of 255
-        return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
-    planes = resize(picture.transpose(2, 0, 1), size)
-    return np.rint(planes).astype(np.uint8).transpose(1, 2, 0)

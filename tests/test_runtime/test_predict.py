@@ -20,7 +20,7 @@ from mmseg_attn.__main__ import main
 from mmseg_attn.errors import UserError
 from mmseg_attn.export import export
 from mmseg_attn.runtime import Card, open_session
-from mmseg_attn.runtime.resizing import resize
+from mmseg_attn.runtime.resizing import resize, resize_bytes
 
 
 @pytest.fixture(scope='module')
@@ -124,6 +124,18 @@ def test_resizing_is_torchs(align_corners):
         torch.testing.assert_close(
             torch.from_numpy(found), expected, atol=1e-5, rtol=0
         )
+
+
+def test_pictures_are_resized_as_by_opencv(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    sizes = ((33, 91), (25, 35), (100, 140), (64, 51))
+    expected = [resize_bytes(noise, size) for size in sizes]
+    monkeypatch.setattr('mmseg_attn.runtime.resizing.cv2', None)
+    for size, wanted in zip(sizes, expected, strict=True):
+        found = resize_bytes(noise, size)
+        assert found.dtype == np.uint8 and found.shape == (*size, 3)
+        far = np.abs(found.astype(int) - wanted)
+        assert far.max() <= 1 and (far > 0).mean() < 0.01
 
 
 def test_options_of_the_other_way(exported, pictures, capsys):
