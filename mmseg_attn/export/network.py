@@ -84,8 +84,8 @@ class PictureNetwork(nn.Module):
         if self.turn:
             x = x.flip(1)
         x = (x - self.mean) / self.std
+        right, below = -width % self.divisor, -height % self.divisor
         if self.divisor > 1:
-            right, below = -width % self.divisor, -height % self.divisor
             x = F.pad(x, (0, right, 0, below), value=self.pad_value)
         size = x.shape[2:]
         if self.half_precision:
@@ -97,7 +97,10 @@ class PictureNetwork(nn.Module):
                 size,
                 mode='bilinear',
                 align_corners=self.model.align_corners,
-            )[:, :, :height, :width]
+            )
+            if self.divisor > 1:
+                # A slice would bind the file to sizes that are multiples.
+                logits = F.pad(logits, (0, -right, 0, -below))
         return self._take(logits)
 
     def _logits(self, x: Tensor) -> Tensor:

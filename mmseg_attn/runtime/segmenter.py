@@ -138,7 +138,8 @@ class ExportedSegmenter:
     def _in_windows(self, picture: np.ndarray) -> np.ndarray:
         """Average the output of windows that overlap."""
         height, width = picture.shape[:2]
-        windows = Windows(self.card.window, self.card.stride)
+        card = self.card
+        windows = Windows(card.window, card.stride, multiple=card.divisor)
         rows, columns = windows.cut(height, width)
         total, count = 0.0, np.zeros((height, width), np.float32)
         for top in rows.starts:

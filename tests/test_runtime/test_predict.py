@@ -30,6 +30,7 @@ def exported(trained, tmp_path_factory):
     config.model.test_cfg = dict(
         mode='slide', crop_size=(48, 48), stride=(32, 32)
     )
+    config.model.data_preprocessor.test_cfg = dict(size_divisor=16)
     steps = config.test_dataloader.dataset.pipeline
     kept = [step for step in steps if step['type'] != 'Resize']
     config.test_dataloader.dataset.pipeline = kept
