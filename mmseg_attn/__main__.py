@@ -62,7 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 module = importlib.import_module(f'mmseg_attn.commands.{name}')
             module.add_arguments(command)
             options.add_debug(command)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # argparse does not gather inputs that options stand between.
+    inputs = getattr(args, 'inputs', None)
+    if rest and inputs and not any(text.startswith('-') for text in rest):
+        args.inputs = [*inputs, *rest]
+    elif rest:
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
     stopped = getattr(module, 'STOPPED', 'Stopped.')
     with one_line_errors(stopped, args.debug):
         from .progress import quiet_hosts

@@ -80,7 +80,8 @@ class PictureNetwork(nn.Module):
             classes).
         """
         height, width = pictures.shape[1:3]
-        x = pictures.permute(0, 3, 1, 2).float()
+        # In the host's order: others may choose other sums.
+        x = pictures.permute(0, 3, 1, 2).contiguous().float()
         if self.turn:
             x = x.flip(1)
         x = (x - self.mean) / self.std

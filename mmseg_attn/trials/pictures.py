@@ -16,7 +16,7 @@ from ..datasets.pairs import (
     read_pair,
     split_pairs,
 )
-from ..datasets.scenes.png import write_png
+from ..png import write_png
 from ..visualization.overlay import make_palette
 
 # Longest side of the working copies, in pixels.

@@ -342,7 +342,9 @@ def test_exported_files_agree_at_other_sizes(name, device, tmp_path):
         expected = F.interpolate(expected, size[1:], mode='bilinear')
         expected = expected.detach().numpy()
         most = max(1, np.abs(expected).max())
-        for session, bound in zip(sessions, (1e-4, 1e-5, 1e-4), strict=True):
+        # Interlaced attention is traced in other sums than it runs in.
+        same = 1e-4 if name.startswith('ISAHead') else 1e-5
+        for session, bound in zip(sessions, (1e-4, same, 1e-4), strict=True):
             got = session(pictures.numpy())
             assert got.shape == expected.shape
             assert np.abs(got - expected).max() <= bound * most

@@ -26,12 +26,15 @@ from measure import time_in_turns
 from options import parser, size
 from report import save_table
 
-from mmseg_attn.apis import load_model
 from mmseg_attn.configs import load_config
 from mmseg_attn.errors import run_command
-from mmseg_attn.export import export
-from mmseg_attn.export.network import PictureNetwork
+from mmseg_attn.progress import quiet_imports
 from mmseg_attn.runtime import open_session
+
+with quiet_imports():
+    from mmseg_attn.apis import load_model
+    from mmseg_attn.export import export
+    from mmseg_attn.export.network import PictureNetwork
 
 R50 = 'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024'
 # The same head on the small backbone, whose last stage has 512 channels.
