@@ -34,6 +34,17 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Gathers inputs that options stand between, which argparse does not."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, rest = super().parse_known_args(args, namespace)
+        inputs = getattr(found, 'inputs', None)
+        if inputs and not any(text.startswith('-') for text in rest):
+            found.inputs, rest = [*inputs, *rest], []
+        return found, rest
+
+
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run a command.
 
@@ -47,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         SystemExit: With one line, for what the user can put right.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog='python -m mmseg_attn')
+    parser = _Parser(prog='python -m mmseg_attn')
     parser.add_argument(
         '--version', action='version', version=f'mmseg_attn {__version__}'
     )
@@ -62,13 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 module = importlib.import_module(f'mmseg_attn.commands.{name}')
             module.add_arguments(command)
             options.add_debug(command)
-    args, rest = parser.parse_known_args(argv)
-    # argparse does not gather inputs that options stand between.
-    inputs = getattr(args, 'inputs', None)
-    if rest and inputs and not any(text.startswith('-') for text in rest):
-        args.inputs = [*inputs, *rest]
-    elif rest:
-        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    args = parser.parse_args(argv)
     stopped = getattr(module, 'STOPPED', 'Stopped.')
     with one_line_errors(stopped, args.debug):
         from .progress import quiet_hosts
