@@ -7,6 +7,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 
 from .hosts import missing_host
 
@@ -29,6 +31,31 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """
     found = difflib.get_close_matches(name, list(names), cutoff=cutoff)
     return f' Did you mean {" or ".join(found)}?' if found else ''
+
+
+def need_package(what: str, name: str, install: str) -> ModuleType:
+    """Import an optional package, or say how to install it.
+
+    Args:
+        what: What needs it, for the message.
+        name: The module.
+        install: What ``pip install`` takes for it.
+
+    Returns:
+        The module.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition('.')[0]:
+            raise
+        raise UserError(
+            f'{what} needs {error.name}, which is not installed: pip install '
+            f'{install}'
+        ) from error
 
 
 @contextmanager

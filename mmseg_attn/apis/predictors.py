@@ -3,7 +3,7 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from torch import nn
 from ..datasets.stereo_transforms import LoadDisparity
 from ..engine.data_checks import use_own_loader
 from ..errors import UserError
-from ..inference.samples import Sample, ScoredMap, stream_frames
+from ..inference.samples import Runner, Sample, ScoredMap
 from ..models.segmentors import SegTTAModel
 from ..pictures import check_depth
 from ..visualization.overlay import as_bgr8
@@ -33,7 +33,7 @@ from .test_pipelines import (
 )
 
 
-class Predictor:
+class Predictor(Runner):
     """Prepare pictures as the model's config says for testing.
 
     Attributes:
@@ -160,20 +160,6 @@ class Predictor:
                 'off, or in a format that the loader does not know.'
             )
         return results
-
-    def stream(
-        self, frames: Iterable[np.ndarray], batch_size: int = 1
-    ) -> Iterator[tuple[np.ndarray, object]]:
-        """Predict the frames of a video as they come.
-
-        Args:
-            frames: (H, W, 3) uint8 in BGR order.
-            batch_size: Frames at a time.
-
-        Yields:
-            A frame and its prediction, in order.
-        """
-        yield from stream_frames(self, frames, batch_size)
 
     @torch.inference_mode()
     def _run(self, samples: Sequence[Sample]) -> list:

@@ -41,11 +41,9 @@ class WindowNetwork:
             tuple(config.crop_size) if slides else (1, 1),
             tuple(config.stride) if slides else (1, 1),
             blend,
-            _padding(self.model).get('size_divisor') or 1,
+            divisor_of(self.model),
         )
-        head = self.model.decode_head
-        head = head[-1] if isinstance(head, nn.ModuleList) else head
-        self.threshold = getattr(head, 'threshold', None) or 0.5
+        self.threshold = threshold_of(self.model)
         self.depth = getattr(predictor.load, 'depth', None)
 
     @torch.inference_mode()
@@ -137,12 +135,32 @@ def why_not(predictor: Predictor) -> str | None:
     if others:
         return f'the test pipeline has the step {others[0]}'
     padding = _padding(model)
-    divisor = padding.get('size_divisor') or 1
+    divisor = divisor_of(model)
     if padding.get('size') or any(
         side % divisor for side in model.test_cfg.crop_size
     ):
         return 'data_preprocessor.test_cfg pads it to a size of its own'
     return None
+
+
+def threshold_of(model: nn.Module) -> float:
+    """Probability from which on a pixel is foreground, of one logit.
+
+    Args:
+        model: A segmentor, perhaps with a cascade of heads.
+    """
+    head = model.decode_head
+    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    return getattr(head, 'threshold', None) or 0.5
+
+
+def divisor_of(model: nn.Module) -> int:
+    """What the sides of pictures are filled up to multiples of.
+
+    Args:
+        model: A segmentor.
+    """
+    return _padding(model).get('size_divisor') or 1
 
 
 def _padding(model: nn.Module) -> dict:

@@ -56,14 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_pictures(pictures)
     options.add_class_names(parser)
-    add(
-        '--slide',
-        type=int,
-        nargs='?',
-        const=0,
-        metavar='PIXELS',
-        help="have predict go in windows (default size: the config's)",
-    )
+    options.add_slide(parser, 'have predict go in windows')
     options.add_cfg_options(parser)
 
 

@@ -73,6 +73,23 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_slide(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--slide``, the side of windows; 0 is the config's.
+
+    Args:
+        parser: The parser.
+        what: What it does here.
+    """
+    parser.add_argument(
+        '--slide',
+        type=int,
+        nargs='?',
+        const=0,
+        metavar='PIXELS',
+        help=f"{what} (default size: the config's)",
+    )
+
+
 def add_depth(parser: argparse.ArgumentParser) -> None:
     """Add ``--depth``."""
     parser.add_argument(

@@ -156,14 +156,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help="average over the flips and scales of the config's tta_pipeline",
     )
-    add(
-        '--slide',
-        type=int,
-        nargs='?',
-        const=0,
-        metavar='PIXELS',
-        help='predict in overlapping windows, which bounds the memory that '
-        "large pictures take (default size: the config's)",
+    options.add_slide(
+        parser,
+        'predict in overlapping windows, which bounds the memory that large '
+        'pictures take',
     )
     add(
         '--blend',

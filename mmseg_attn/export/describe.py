@@ -1,7 +1,6 @@
 # Copyright (c) mmseg_attn contributors.
 """Say in a card what a model needs to be run without its config."""
 
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -10,7 +9,9 @@ from torch import nn
 
 from .. import __version__
 from ..apis.test_pipelines import test_pipeline
+from ..apis.window_network import divisor_of, threshold_of
 from ..errors import UserError
+from ..hosts import version_of
 from ..inference.files import sha256
 from ..runtime.card import Card
 
@@ -51,8 +52,6 @@ def describe(
         model.test_cfg.get('stride'),
     )
     normal = prepare._enable_normalize
-    head = model.decode_head
-    head = head[-1] if isinstance(head, nn.ModuleList) else head
     scale, keep_ratio = _scale(cfg)
     # Means are of the order that the network sees.
     step = 1 if prepare._channel_conversion else -1
@@ -62,10 +61,10 @@ def describe(
         output=output,
         resized=resized,
         align_corners=bool(model.align_corners),
-        threshold=float(getattr(head, 'threshold', None) or 0.5),
+        threshold=threshold_of(model),
         scale=scale,
         keep_ratio=keep_ratio,
-        divisor=(prepare.test_cfg or {}).get('size_divisor') or 1,
+        divisor=divisor_of(model),
         window=tuple(crop) if slide else None,
         stride=tuple(stride) if slide else None,
         fixed_size=fixed_size,
@@ -81,7 +80,7 @@ def describe(
         versions={
             'mmseg_attn': __version__,
             'torch': torch.__version__,
-            'onnxscript': _version('onnxscript'),
+            'onnxscript': version_of('onnxscript') or '',
         },
     )
 
@@ -109,10 +108,3 @@ def _scale(cfg: Config) -> tuple[tuple[int, int] | None, bool]:
             'PackSegInputs.'
         )
     return scale, keep_ratio
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ''

@@ -8,12 +8,11 @@ import numpy as np
 from mmengine.config import Config
 
 from ..apis import load_model, make_predictor
+from ..datasets.mask_classes import IGNORED
 from ..datasets.pairs import find_pairs, read_pair
 from ..errors import UserError
 from ..evaluation.areas import class_iou
 from ..runtime import ExportedSegmenter, open_session
-
-IGNORED = 255
 
 
 def check_folders(images: Path | None, masks: Path | None) -> None:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..apis.window_network import divisor_of, threshold_of
 from ..errors import UserError
 from ..models.segmentors import ClipEncoderDecoder
 
@@ -49,7 +50,8 @@ class PictureNetwork(nn.Module):
                 'test_cfg.size), which a file of any size cannot: use '
                 'size_divisor.'
             )
-        self.divisor = padding.get('size_divisor') or 1
+        self.divisor = divisor_of(model)
+        self.threshold = threshold_of(model)
         self.pad_value = prepare.pad_val
         self.model, self.output = model, output
         self.resized, self.half_precision = resized, half
@@ -124,8 +126,7 @@ class PictureNetwork(nn.Module):
         if single:
             second = logits.sigmoid()
             if self.output == 'mask':
-                head = self.model.decode_head
-                return (second[:, 0] > head.threshold).to(torch.uint8)
+                return (second[:, 0] > self.threshold).to(torch.uint8)
             return torch.cat([1 - second, second], 1)
         if self.output == 'probabilities':
             return logits.softmax(1)

@@ -32,7 +32,8 @@ def quantize(path: Path, card: Card, pictures: Sequence[str | Path]) -> None:
     Raises:
         UserError: There is no picture, or onnx is missing.
     """
-    onnx, quantization = need('onnx', 'onnxruntime.quantization')
+    onnx = need('onnx')
+    quantization = need('onnxruntime.quantization')
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, quiet():

@@ -6,14 +6,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, need_package
 from ..runtime.card import KEY, Card
 
 # Of the ONNX files: the first with everything that torch's exporter writes.
@@ -91,7 +90,8 @@ def write_onnx(
     Raises:
         UserError: onnx or onnxscript is missing.
     """
-    need('onnx', 'onnxscript')
+    need('onnx')
+    need('onnxscript')
     with quiet():
         found = torch.onnx.export(
             program,
@@ -118,7 +118,7 @@ def write_openvino(
     Raises:
         UserError: OpenVINO is missing.
     """
-    need('openvino')  # before the longer half
+    need('openvino', 'openvino')  # before the longer half
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder, 'model.onnx')
         write_onnx(program, card, onnx)
@@ -136,7 +136,7 @@ def convert_onnx(onnx: Path, card: Card, path: Path) -> None:
     Raises:
         UserError: OpenVINO is missing.
     """
-    (openvino,) = need('openvino')
+    openvino = need('openvino', 'openvino')
     network = openvino.convert_model(str(onnx))
     network.set_rt_info(card.to_json(), KEY)
     openvino.save_model(network, str(path), compress_to_fp16=False)
@@ -149,22 +149,17 @@ WRITERS: dict[str, Callable] = {
 }
 
 
-def need(*names: str) -> list[ModuleType]:
+def need(name: str, extra: str = 'export') -> ModuleType:
     """Import what a format needs.
 
     Args:
-        *names: Packages.
+        name: The module.
+        extra: The package's extra that brings it.
 
     Raises:
-        UserError: One is missing.
+        UserError: It is missing.
     """
-    try:
-        return [import_module(name) for name in names]
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'{error.name} is not installed, which this format needs: pip '
-            'install "mmseg_attn[export]"'
-        ) from error
+    return need_package('this format', name, f'"mmseg_attn[{extra}]"')
 
 
 @contextmanager

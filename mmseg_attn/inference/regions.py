@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..pictures.opencv import need_opencv
+from ..pictures.opencv import cv2, need_opencv
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
@@ -46,7 +46,7 @@ def find_regions(
     Yields:
         Regions, those of a class from the top of the picture to its bottom.
     """
-    cv2 = need_opencv('finding the polygons of regions')
+    need_opencv('finding the polygons of regions')
     from contourpy import FillType, contour_generator
 
     for label in labels:
@@ -82,7 +82,6 @@ def _area(ring: np.ndarray) -> float:
 
 
 def _simple(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    cv2 = need_opencv('simplifying polygons')
     ring = ring.astype(np.float32)
     found = cv2.approxPolyDP(ring, tolerance, True)[:, 0]
     if len(found) < 3 or not _area(found):  # thin or tiny: keep it

@@ -1,10 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
 """What goes into a model and comes out of it, whatever runs it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +36,10 @@ class ScoredMap(NamedTuple):
     scores: np.ndarray
 
 
-class Runner(Protocol):
+class Runner(ABC):
     """What runs a model on pictures."""
 
+    @abstractmethod
     def prepare(self, image: object) -> Sample:
         """Read a picture, or a pair, and make of it what the model takes.
 
@@ -45,6 +47,7 @@ class Runner(Protocol):
             image: Path, or an array (H, W, 3) uint8 in BGR order.
         """
 
+    @abstractmethod
     def __call__(self, samples: Sequence[Sample]) -> Sequence:
         """Predict pictures of one size.
 
@@ -60,23 +63,11 @@ class Runner(Protocol):
         Args:
             frames: (H, W, 3) uint8 in BGR order.
             batch_size: Frames at a time.
+
+        Yields:
+            A frame and its prediction, in order.
         """
-
-
-def stream_frames(
-    runner: Runner, frames: Iterable[np.ndarray], batch_size: int
-) -> Iterator[tuple[np.ndarray, object]]:
-    """Predict frames that have nothing to do with each other.
-
-    Args:
-        runner: What runs the model.
-        frames: (H, W, 3) uint8 in BGR order.
-        batch_size: Frames at a time.
-
-    Yields:
-        A frame and its prediction, in order.
-    """
-    samples = map(runner.prepare, frames)
-    while batch := list(islice(samples, batch_size)):
-        for sample, found in zip(batch, runner(batch), strict=True):
-            yield sample.picture, found
+        samples = map(self.prepare, frames)
+        while batch := list(islice(samples, batch_size)):
+            for sample, found in zip(batch, self(batch), strict=True):
+                yield sample.picture, found

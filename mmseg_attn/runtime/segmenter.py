@@ -2,20 +2,20 @@
 """Run an exported segmentor on pictures."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
-from ..inference.samples import Sample, ScoredMap, stream_frames
+from ..inference.samples import Runner, Sample, ScoredMap
 from ..pictures import check_depth, read_picture
 from ..streaming import Windows
 from .resizing import picture_size, resize, resize_bytes
 from .sessions import Session
 
 
-class ExportedSegmenter:
+class ExportedSegmenter(Runner):
     """Segment pictures as the exported file says.
 
     Attributes:
@@ -88,9 +88,8 @@ class ExportedSegmenter:
         if card.scale:
             size = picture_size(image.shape[:2], card.scale, card.keep_ratio)
             inputs = resize_bytes(image, size)
-        fixed = card.window or card.fixed_size
-        if card.fixed_size and inputs.shape[:2] != tuple(fixed):
-            got, need = inputs.shape, card.fixed_size
+        got, need = inputs.shape[:2], card.fixed_size
+        if need and got != need:
             raise UserError(
                 f'the network gets {got[0]} x {got[1]} pixels (height, '
                 f'width) and takes {need[0]} x {need[1]} alone: resize the '
@@ -119,6 +118,20 @@ class ExportedSegmenter:
         sizes = [sample.picture.shape[:2] for sample in samples]
         return list(map(self._take, found, sizes))
 
+    def windows(self, blend: str = 'average') -> Windows:
+        """Say how pictures are cut into windows.
+
+        Args:
+            blend: How windows that overlap are put together.
+
+        Returns:
+            Of single pixels where the file is for whole pictures.
+        """
+        card, pixel = self.card, (1, 1)
+        return Windows(
+            card.window or pixel, card.stride or pixel, blend, card.divisor
+        )
+
     def network(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network as it is.
 
@@ -137,34 +150,17 @@ class ExportedSegmenter:
 
     def _in_windows(self, picture: np.ndarray) -> np.ndarray:
         """Average the output of windows that overlap."""
-        height, width = picture.shape[:2]
-        card = self.card
-        windows = Windows(card.window, card.stride, multiple=card.divisor)
-        rows, columns = windows.cut(height, width)
-        total, count = 0.0, np.zeros((height, width), np.float32)
+        size = picture.shape[:2]
+        rows, columns = self.windows().cut(*size)
+        total = None
         for top in rows.starts:
             for left in columns.starts:
                 part = np.s_[top : rows.end(top), left : columns.end(left)]
                 (found,) = self.network(picture[part][None])
-                if count.max() == 0:
-                    total = np.zeros((len(found), height, width), np.float32)
+                if total is None:
+                    total = np.zeros((len(found), *size), np.float32)
                 total[:, part[0], part[1]] += found
-                count[part] += 1
-        return total / count
-
-    def stream(
-        self, frames: Iterable[np.ndarray], batch_size: int = 1
-    ) -> Iterator[tuple[np.ndarray, object]]:
-        """Predict the frames of a video as they come.
-
-        Args:
-            frames: (H, W, 3) uint8 in BGR order.
-            batch_size: Frames at a time.
-
-        Yields:
-            A frame and its prediction, in order.
-        """
-        yield from stream_frames(self, frames, batch_size)
+        return total / np.outer(rows.total, columns.total)
 
     def _take(
         self, found: np.ndarray, size: tuple[int, int]

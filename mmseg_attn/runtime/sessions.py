@@ -4,13 +4,11 @@
 import json
 import zipfile
 from abc import ABC, abstractmethod
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, need_package
 from .card import KEY, Card
 
 # Names of the command line -> those of ONNX Runtime.
@@ -60,7 +58,7 @@ class OnnxSession(Session):
     """A file ``.onnx``, by ONNX Runtime. Arguments as of :class:`Session`."""
 
     def __init__(self, path: Path, provider: str = 'cpu') -> None:
-        runtime = _need('onnxruntime', path)
+        runtime = need_package(str(path), 'onnxruntime', 'onnxruntime')
         if provider not in PROVIDERS:
             raise UserError(
                 f'the provider (--provider) is {provider!r}, expected '
@@ -104,7 +102,7 @@ class OpenvinoSession(Session):
     """
 
     def __init__(self, path: Path, provider: str = 'cpu') -> None:
-        openvino = _need('openvino', path)
+        openvino = need_package(str(path), 'openvino', 'openvino')
         core, device = openvino.Core(), provider.upper()
         there = core.available_devices
         if not any(name.split('.')[0] == device for name in there):
@@ -138,7 +136,7 @@ class ProgramSession(Session):
     """A file ``.pt2``, by PyTorch. Arguments as of :class:`Session`."""
 
     def __init__(self, path: Path, provider: str = 'cpu') -> None:
-        torch = _need('torch', path)
+        torch = need_package(str(path), 'torch', 'torch')
         _refuse_code(path)
         extra = {f'{KEY}.json': ''}
         try:
@@ -206,17 +204,6 @@ def open_session(path: str | Path, provider: str = 'cpu') -> Session:
     if not path.is_file():
         raise UserError(f'{path} does not exist.')
     return SESSIONS[path.suffix.lower()](path, provider)
-
-
-def _need(name: str, path: Path) -> ModuleType:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise UserError(
-            f'{path} needs {name}, which is not installed: pip install {name}'
-        ) from error
 
 
 def _broken(path: Path, error: Exception) -> UserError:

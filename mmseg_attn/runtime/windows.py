@@ -3,7 +3,6 @@
 
 import numpy as np
 
-from ..streaming import Windows
 from .resizing import picture_size
 from .segmenter import ExportedSegmenter
 
@@ -38,12 +37,7 @@ class ExportedWindows:
         elif segmenter.soft:
             self.reason = 'scores are saved (--save scores)'
             self.advice = 'leave that out.'
-        self.windows = Windows(
-            self.card.window or (1, 1),
-            self.card.stride or (1, 1),
-            blend,
-            self.card.divisor,
-        )
+        self.windows = segmenter.windows(blend)
         self.threshold = self.card.threshold
         self.depth = segmenter.depth
 
