@@ -351,8 +351,9 @@ def _run_all(
 
     with make_progress() as progress, ThreadPoolExecutor(jobs) as executor:
         total = progress.add_task('all trainings', total=len(runs))
-        futures = {executor.submit(work, run): run for run in runs}
+        # In here from the first one: leaving the executor waits for them all.
         try:
+            futures = {executor.submit(work, run): run for run in runs}
             for number, future in enumerate(as_completed(futures), start=1):
                 try:
                     text = f'{futures[future].name}: {future.result()}'

@@ -8,7 +8,9 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from tiny_segmentor import write_dataset
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.configs import method_titles
+from mmseg_attn.errors import UserError
 from mmseg_attn.trials import comparison as command
 from mmseg_attn.trials import trial
 from mmseg_attn.trials.columns import metric_columns
@@ -279,6 +282,32 @@ def test_stopping_ends_all_processes(tmp_path):
     assert 'Stopped. The same command goes on from here.' in err
     assert is_free(work / 'comparison.lock')
     assert not read_runs(work)
+
+
+def test_a_stop_before_all_are_started(tmp_path, monkeypatch):
+    """The first training runs by then: nothing may wait for its end."""
+    write_dataset(tmp_path, 5)
+    running, killed = threading.Event(), threading.Event()
+
+    def run_trial(name, config, environment, progress, on_start, inherited):
+        on_start(types.SimpleNamespace(kill=killed.set))
+        running.set()
+        assert killed.wait(20)
+        raise UserError(name)
+
+    class Interrupted(command.ThreadPoolExecutor):
+        def submit(self, *args):
+            if running.is_set():
+                raise KeyboardInterrupt
+            future = super().submit(*args)
+            assert running.wait(20)
+            return future
+
+    monkeypatch.setattr(trial, 'run_trial', run_trial)
+    monkeypatch.setattr(command, 'ThreadPoolExecutor', Interrupted)
+    with pytest.raises(SystemExit, match='130'):
+        main(arguments(tmp_path))
+    assert killed.is_set()
 
 
 def test_methods_are_those_with_configs():
