@@ -254,6 +254,27 @@ def counted(page: Path) -> str:
     return markdown_table(head, rows)
 
 
+def deploy(page: Path) -> str:
+    """Times of exported models beside PyTorch's."""
+    rows = []
+    for path in sorted((RESULTS / 'deploy').glob('*/deploy.json')):
+        source = link(path.with_suffix('.md'), page)
+        models = json.loads(path.read_text())['models']
+        for name, sizes in models.items():
+            for found in sizes:
+                medians = {
+                    way: seconds['total']['median']
+                    for way, seconds in found['seconds'].items()
+                }
+                cells = (f'{1e3 * s:.0f} ms' for s in medians.values())
+                # One without a quantised file.
+                missing = [''] * (5 - len(medians))
+                place = f'[{path.parent.name}]({source})'
+                rows.append([name, *cells, *missing, place])
+    head = ['model', 'PyTorch, eager', 'ONNX Runtime', 'OpenVINO', '.pt2']
+    return markdown_table([*head, 'ONNX Runtime, int8', 'from'], rows)
+
+
 def comparison(page: Path) -> str:
     """All methods under one budget, from the results of two runs."""
     scenes, horses = (
@@ -365,6 +386,7 @@ TEXTS = (
     speed,
     gpu,
     counted,
+    deploy,
     comparison,
     papers,
     api,

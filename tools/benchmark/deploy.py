@@ -74,7 +74,10 @@ class Timed:
 def models(args):
     """Name and config of each model."""
     if args.configs:
-        return {name: load_config(name) for name in args.configs}
+        return {
+            '/'.join(Path(name).with_suffix('').parts[-2:]): load_config(name)
+            for name in args.configs
+        }
     small = load_config(R50)
     small.merge_from_dict({'model': R18})
     return {'CCNet R-50-D8': load_config(R50), 'CCNet R-18-D8': small}
