@@ -68,7 +68,8 @@ def export(
         output: ``'logits'``, ``'probabilities'`` or ``'mask'``.
         resized: Whether the output has the size of the picture.
         half: Compute in 16 bits.
-        fixed_size: The only height and width; by default any.
+        fixed_size: The only height and width, of pictures or of the windows
+            that they are predicted in; by default any.
         int8: Pictures to quantise by, of an ``.onnx``: the ranges of all
             activations are taken from them.
         classes: Names of the classes, as for
@@ -111,13 +112,18 @@ def export(
         fixed_size=fixed_size,
         precision='fp16' if half else 'fp32',
     )
+    if fixed_size and card.window and tuple(fixed_size) != card.window:
+        got, need = _text(fixed_size), _text(card.window)
+        raise UserError(
+            f'the fixed size (--fixed-size) is {got}, but pictures are '
+            f'predicted in windows of {need}: give both one size.'
+        )
     network = PictureNetwork(model, output, resized, half).eval()
     network.requires_grad_(False)
     size = fixed_size or card.window or _crop(config)
     if min(size) < LEAST:
         raise UserError(
-            f'the size is {size[0]} x {size[1]} pixels, expected at least '
-            f'{LEAST} a side.'
+            f'the size is {_text(size)}, expected at least {LEAST} a side.'
         )
     pictures = torch.zeros(2, *size, 3, dtype=torch.uint8)
     program = trace(network, pictures, fixed_size is not None)
@@ -140,6 +146,10 @@ def export(
 def _crop(config: Config) -> tuple[int, int]:
     size = config.get('crop_size') or USUAL
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _text(size: Sequence[int]) -> str:
+    return f'{size[0]} x {size[1]} pixels (height, width)'
 
 
 def _why_not(title: str) -> str:

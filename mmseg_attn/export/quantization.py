@@ -96,6 +96,7 @@ class _Pictures:
             picture = segmenter.prepare(file).data['inputs']
             if window:
                 picture = picture[: window[0], : window[1]]
+            segmenter.check_size(*picture.shape[:2])
             yield {'pictures': np.ascontiguousarray(picture[None, ..., ::-1])}
 
     def get_next(self) -> dict[str, np.ndarray] | None:

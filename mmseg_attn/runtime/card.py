@@ -38,8 +38,8 @@ class Card:
         window: Height and width of the windows that pictures are predicted
             in; None: whole.
         stride: Steps from one window to the next.
-        fixed_size: The only height and width that the network takes; None:
-            any.
+        fixed_size: The only height and width that the network takes, of
+            pictures or of windows; None: any.
         mean: Means of red, green and blue, of 0 to 255.
         std: Standard deviations, likewise.
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.

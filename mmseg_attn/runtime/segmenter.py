@@ -75,7 +75,7 @@ class ExportedSegmenter(Runner):
             What :meth:`__call__` takes.
 
         Raises:
-            UserError: It is no whole picture, or not of the file's size.
+            UserError: It is no whole picture.
         """
         if isinstance(image, (str, os.PathLike)):
             image = read_picture(str(image), self.depth)
@@ -88,13 +88,6 @@ class ExportedSegmenter(Runner):
         if card.scale:
             size = picture_size(image.shape[:2], card.scale, card.keep_ratio)
             inputs = resize_bytes(image, size)
-        got, need = inputs.shape[:2], card.fixed_size
-        if need and got != need:
-            raise UserError(
-                f'the network gets {got[0]} x {got[1]} pixels (height, '
-                f'width) and takes {need[0]} x {need[1]} alone: resize the '
-                'pictures, or export without --fixed-size.'
-            )
         return Sample(image, {'inputs': inputs})
 
     def __call__(
@@ -141,12 +134,35 @@ class ExportedSegmenter(Runner):
         Returns:
             What the card says, of the size of the pictures unless they are
             class maps.
+
+        Raises:
+            UserError: The file is bound to another size.
         """
+        self.check_size(*pictures.shape[1:3])
         found = self.session(np.ascontiguousarray(pictures[..., ::-1]))
         if self.card.output == 'mask' or self.card.resized:
             return found
         size = pictures.shape[1:3]
         return resize(found, size, self.card.align_corners)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse what a network of one size cannot take.
+
+        Args:
+            height: Height of a picture or window, in pixels.
+            width: Likewise.
+
+        Raises:
+            UserError: It has another size.
+        """
+        got, need = (height, width), self.card.fixed_size
+        if need and got != need:
+            what = 'larger pictures' if self.card.window else 'that size'
+            raise UserError(
+                f'the network gets {got[0]} x {got[1]} pixels (height, '
+                f'width) and takes {need[0]} x {need[1]} alone: give it '
+                f'{what}, or export without --fixed-size.'
+            )
 
     def _in_windows(self, picture: np.ndarray) -> np.ndarray:
         """Average the output of windows that overlap."""

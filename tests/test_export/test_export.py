@@ -109,7 +109,24 @@ def test_fixed_size_takes_no_other(trained, tmp_path):
     (mask,) = segmenter([segmenter.prepare(picture(0, 48, 80)[0])])
     assert mask.shape == (48, 80)
     with pytest.raises(UserError, match='takes 48 x 80 alone'):
-        segmenter.prepare(picture(0)[0])
+        segmenter([segmenter.prepare(picture(0)[0])])
+
+
+def test_fixed_windows_take_larger_pictures(trained, tmp_path):
+    config = as_they_are(Config.fromfile(trained.config))
+    given = config, trained.checkpoint, tmp_path / 'a.pt2'
+    with pytest.raises(UserError, match='windows of 48 x 48 .* one size'):
+        export(*given, slide=48, fixed_size=(48, 80))
+    found = export(*given, slide=48, fixed_size=(48, 48))
+    assert [item.size for item in found.differences] == [(48, 48)]
+    segmenter = ExportedSegmenter(open_session(found.path))
+    image, _ = picture(2, 75, 101)
+    (mask,) = segmenter([segmenter.prepare(image)])
+    model = load_model(*given[:2], device='cpu', slide=48)
+    np.testing.assert_array_equal(mask, predict(model, image))
+    small = segmenter.prepare(image[:40])
+    with pytest.raises(UserError, match='takes 48 x 48 .* larger pictures'):
+        segmenter([small])
 
 
 def test_half_precision_agrees(trained, tmp_path):
