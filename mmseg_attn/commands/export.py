@@ -70,9 +70,9 @@ def main(args: argparse.Namespace) -> None:
 
     with quiet_imports():
         from ..export import export
-        from ..export.measuring import check_folders, mean_ious
+        from ..export.measuring import labelled_pairs, mean_ious
 
-    check_folders(args.images, args.masks)
+    pairs = labelled_pairs(args.images, args.masks)
     config = load_config(args.config, options.read_options(args.cfg_options))
     fixed = tuple(args.fixed_size) if args.fixed_size else None
     found = export(
@@ -104,9 +104,7 @@ def main(args: argparse.Namespace) -> None:
         f'{args.out}: {found.bytes / 1e6:.1f} MB, {card.precision}, '
         f'{len(card.classes)} classes, gives {card.output}.'
     )
-    if args.images:
-        before, after = mean_ious(
-            config, args.checkpoint, args.out, args.images, args.masks
-        )
+    if pairs:
+        before, after = mean_ious(found.model, args.out, pairs)
         print(f'mIoU: {before:.2f} by PyTorch, {after:.2f} by {args.out}')
     options.print_next('predict', args.out, args.images or 'PICTURES')

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from torch import nn
 
 from ..apis import load_model
 from ..apis.tasks import SEGMENTOR, task_of
@@ -35,12 +36,14 @@ class Exported:
         card: What it says of itself.
         bytes: Its size, weights included.
         differences: From the network, at each size that was tried.
+        model: What was written, in PyTorch.
     """
 
     path: Path
     card: Card
     bytes: int
     differences: Sequence[Difference]
+    model: nn.Module
 
 
 def export(
@@ -140,7 +143,7 @@ def export(
             quantize(path, card, int8)
             found = compare(open_session(path), network, tried)
         written = sum(file.stat().st_size for file in folder.iterdir())
-    return Exported(out, card, written, found)
+    return Exported(out, card, written, found, model)
 
 
 def _crop(config: Config) -> tuple[int, int]:

@@ -1,51 +1,47 @@
 # Copyright (c) mmseg_attn contributors.
 """The mIoU of a model and of what it was exported to, on labelled pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
+from torch import nn
 
-from ..apis import load_model, make_predictor
+from ..apis import make_predictor
 from ..datasets.mask_classes import IGNORED
-from ..datasets.pairs import find_pairs, read_pair
+from ..datasets.pairs import Pair, find_pairs, read_pair
 from ..errors import UserError
 from ..evaluation.areas import class_iou
 from ..runtime import ExportedSegmenter, open_session
 
 
-def check_folders(images: Path | None, masks: Path | None) -> None:
-    """Refuse one folder without the other, before long work.
+def labelled_pairs(images: Path | None, masks: Path | None) -> list[Pair]:
+    """Find labelled pictures, before long work.
 
     Args:
         images: Folder of pictures.
         masks: Folder of their masks.
+
+    Returns:
+        None where no folder is given.
 
     Raises:
         UserError: One is missing.
     """
     if (images is None) != (masks is None):
         raise UserError('the mIoU needs both folders: --images and --masks.')
-    if images:
-        find_pairs(images, masks)
+    return find_pairs(images, masks)[0] if images else []
 
 
 def mean_ious(
-    config: Config,
-    checkpoint: str | Path,
-    exported: str | Path,
-    images: Path,
-    masks: Path,
+    model: nn.Module, exported: str | Path, pairs: Sequence[Pair]
 ) -> tuple[float, float]:
     """Measure a model and an exported file on labelled pictures.
 
     Args:
-        config: The model's config.
-        checkpoint: Its weights.
+        model: The model.
         exported: The file.
-        images: Folder of pictures.
-        masks: Folder of masks with class indices, 255 where none counts.
+        pairs: Pictures, and masks with class indices, 255 where none counts.
 
     Returns:
         Mean IoU of both, in per cent, over the classes that occur.
@@ -53,12 +49,8 @@ def mean_ious(
     Raises:
         UserError: A mask has other values.
     """
-    pairs, _ = find_pairs(images, masks)
     session = open_session(exported)
-    runners = (
-        make_predictor(load_model(config, checkpoint, device='cpu')),
-        ExportedSegmenter(session),
-    )
+    runners = make_predictor(model), ExportedSegmenter(session)
     classes = len(session.card.classes)
     counts = np.zeros((2, classes, classes), np.int64)
     for pair in pairs:

@@ -1,6 +1,8 @@
 # Copyright (c) mmseg_attn contributors.
 """A segmentor as one network from a picture of bytes to its classes."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +71,7 @@ class PictureNetwork(nn.Module):
         self.register_buffer('mean', mean.clone(), persistent=False)
         self.register_buffer('std', std.clone(), persistent=False)
         if half:
-            self.model.half()
+            self.model = copy.deepcopy(model).half()
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Segment pictures.

@@ -13,8 +13,9 @@ pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
 
 from mmseg_attn import find_config, load_model, predict
+from mmseg_attn.apis import loading
 from mmseg_attn.errors import UserError
-from mmseg_attn.export import export, exporting
+from mmseg_attn.export import export, exporting, measuring
 from mmseg_attn.runtime import ExportedSegmenter, open_session
 
 
@@ -136,6 +137,8 @@ def test_half_precision_agrees(trained, tmp_path):
     state = torch.export.load(path).state_dict
     weights = [v for n, v in state.items() if n.endswith('conv1.weight')]
     assert weights and {v.dtype for v in weights} == {torch.float16}
+    # The model is measured beside the file.
+    assert {p.dtype for p in found.model.parameters()} == {torch.float32}
 
 
 def test_eight_bits_find_the_same(trained, onnx, tmp_path):
@@ -207,7 +210,16 @@ def test_bad_wishes(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_command_and_measure(trained, tmp_path, capsys):
+def test_command_and_measure(trained, tmp_path, capsys, monkeypatch):
+    called = []
+    for module, name in ((loading, 'load_weights'), (measuring, 'find_pairs')):
+        whole = getattr(module, name)
+
+        def counted(*args, whole=whole, name=name):
+            called.append(name)
+            return whole(*args)
+
+        monkeypatch.setattr(module, name, counted)
     for folder in ('images', 'masks'):
         (tmp_path / folder).mkdir()
     for seed in range(30, 33):
@@ -219,6 +231,7 @@ def test_command_and_measure(trained, tmp_path, capsys):
     with pytest.raises(SystemExit, match='both folders'):
         command(trained, out, folders[0])
     command(trained, out, *folders)
+    assert sorted(called) == ['find_pairs', 'load_weights']
     text = capsys.readouterr().out
     assert '2 classes, gives logits' in text and 'Next: python -m' in text
     line = next(line for line in text.splitlines() if 'mIoU' in line)
