@@ -152,6 +152,21 @@ def load_config(
     return config
 
 
+def training_crop(config: Config) -> tuple[int, int] | None:
+    """Read the size of the pictures that a training sees.
+
+    Args:
+        config: Config of a segmentor.
+
+    Returns:
+        Height and width, in pixels; None where it does not say.
+    """
+    model = config.get('model') or {}
+    size = (model.get('data_preprocessor') or {}).get('size')
+    size = size or config.get('crop_size')
+    return (size, size) if isinstance(size, int) else size and tuple(size)
+
+
 def write_config(
     config: str | Path, folder: Path, options: dict | None = None
 ) -> Path:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -75,29 +74,6 @@ def segmentor_flops(
     }
     rest = counter.get_total_flops() - sum(parts.values())
     return parts | {'decode_head': rest}
-
-
-def training_crop(cfg: Config) -> tuple[int, int]:
-    """Read the size of the pictures that a training sees.
-
-    Args:
-        cfg: Config of a segmentor.
-
-    Returns:
-        Height and width, in pixels.
-
-    Raises:
-        UserError: The config does not say it.
-    """
-    size = (cfg.model.get('data_preprocessor') or {}).get('size')
-    size = size or cfg.get('crop_size')
-    if not size:
-        raise UserError(
-            'the config does not say how large training crops are '
-            '(model.data_preprocessor.size, crop_size): give --shape HEIGHT '
-            'WIDTH.'
-        )
-    return size
 
 
 def _counted(run: Callable, *args) -> FlopCounterMode:

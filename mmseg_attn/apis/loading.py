@@ -12,7 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
-from ..configs import load_config
+from ..configs import load_config, training_crop
 from ..engine.checkpoint import load_weights
 from ..engine.config_errors import (
     check_installed,
@@ -164,11 +164,7 @@ def _dataset_meta(
 
 def _sliding(cfg: Config, size: int | tuple[int, int]) -> ConfigDict:
     test_cfg = cfg.model.get('test_cfg', {})
-    crop = (
-        size
-        or test_cfg.get('crop_size')
-        or cfg.model.get('data_preprocessor', {}).get('size')
-    )
+    crop = size or test_cfg.get('crop_size') or training_crop(cfg)
     if not crop:
         raise UserError(
             'The config names no window size (`model.test_cfg.crop_size`); '

@@ -3,7 +3,7 @@
 
 import argparse
 
-from ..configs import load_config
+from ..configs import load_config, training_crop
 from ..errors import UserError
 from ..progress import make_console, quiet_imports
 from . import options
@@ -41,13 +41,20 @@ def main(args: argparse.Namespace) -> None:
 
     with quiet_imports():
         from ..apis import load_model
-        from ..apis.complexity import segmentor_flops, training_crop
+        from ..apis.complexity import segmentor_flops
         from ..apis.tasks import CLIPS, SEGMENTOR, check_task
 
     cfg = load_config(args.config, options.read_options(args.cfg_options))
     check_task(cfg, SEGMENTOR, CLIPS)
     model = load_model(cfg, None, device='cpu')
-    height, width = args.shape or training_crop(cfg)
+    shape = args.shape or training_crop(cfg)
+    if not shape:
+        raise UserError(
+            'the config does not say how large training crops are '
+            '(model.data_preprocessor.size, crop_size): give --shape HEIGHT '
+            'WIDTH.'
+        )
+    height, width = shape
     try:
         flops = segmentor_flops(model, height, width)
     except RuntimeError as error:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..apis import load_model
 from ..apis.tasks import SEGMENTOR, task_of
-from ..configs import load_config
+from ..configs import load_config, training_crop
 from ..errors import UserError
 from ..files import gathered
 from ..runtime.card import OUTPUTS, Card
@@ -123,7 +123,7 @@ def export(
         )
     network = PictureNetwork(model, output, resized, half).eval()
     network.requires_grad_(False)
-    size = fixed_size or card.window or _crop(config)
+    size = fixed_size or card.window or training_crop(config) or USUAL
     if min(size) < LEAST:
         raise UserError(
             f'the size is {_text(size)}, expected at least {LEAST} a side.'
@@ -144,11 +144,6 @@ def export(
             found = compare(open_session(path), network, tried)
         written = sum(file.stat().st_size for file in folder.iterdir())
     return Exported(out, card, written, found, model)
-
-
-def _crop(config: Config) -> tuple[int, int]:
-    size = config.get('crop_size') or USUAL
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _text(size: Sequence[int]) -> str:

@@ -1,16 +1,10 @@
 # Copyright (c) mmseg_attn contributors.
-import pytest
 import torch
 from mmengine.config import Config
 from mmseg.models import build_segmentor
 from torch import nn
 
-from mmseg_attn.apis.complexity import (
-    count_flops,
-    segmentor_flops,
-    training_crop,
-)
-from mmseg_attn.errors import UserError
+from mmseg_attn.apis.complexity import count_flops, segmentor_flops
 from mmseg_attn.layers import CrissCrossAttention
 from mmseg_attn.ops.core import matmul
 
@@ -74,12 +68,3 @@ def test_what_the_product_library_tries_out_is_not_counted():
     matmul.onednn_works.cache_clear()
     operands = torch.ones(128, 128), torch.ones(128, 512)
     assert count_flops(matmul.mm, *operands) == 2 * 128 * 128 * 512
-
-
-def test_the_size_of_training_crops():
-    cfg = Config(dict(model=dict(data_preprocessor=None), crop_size=(8, 6)))
-    assert training_crop(cfg) == (8, 6)
-    cfg.model.data_preprocessor = dict(size=(4, 5))
-    assert training_crop(cfg) == (4, 5)
-    with pytest.raises(UserError, match='give --shape HEIGHT WIDTH'):
-        training_crop(Config(dict(model={})))

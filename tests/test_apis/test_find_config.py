@@ -2,10 +2,11 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmseg_attn import configs
 from mmseg_attn.__main__ import main
-from mmseg_attn.configs import find_config, load_config
+from mmseg_attn.configs import find_config, load_config, training_crop
 from mmseg_attn.errors import UserError
 
 NAME = 'ccnet_r50-d8_4xb2-40k_cityscapes-512x1024'
@@ -106,3 +107,12 @@ def test_a_copy_in_one_piece(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='another content'):
         main([*words, '--cfg-options', 'train_cfg.max_iters=3'])
     assert Path(f'own/{NAME}.py').read_text() == text
+
+
+def test_the_size_of_training_crops():
+    cfg = Config(dict(model=dict(data_preprocessor=None), crop_size=(8, 6)))
+    assert training_crop(cfg) == (8, 6)
+    cfg.model.data_preprocessor = dict(size=[4, 5])
+    assert training_crop(cfg) == (4, 5)
+    assert training_crop(Config(dict(crop_size=7))) == (7, 7)
+    assert training_crop(Config(dict(model={}))) is None
