@@ -12,6 +12,14 @@ from types import ModuleType
 
 from .hosts import missing_host
 
+# Optional packages -> what pip installs for them, where that is another name.
+INSTALLED_BY = {
+    'cv2': 'opencv-python-headless',
+    'onnx': '"mmseg_attn[export]"',
+    'onnxscript': '"mmseg_attn[export]"',
+    'rasterio': '"mmseg_attn[geo]"',
+}
+
 
 class UserError(ValueError):
     """Something the user can put right: commands print it as one line."""
@@ -33,13 +41,12 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f' Did you mean {" or ".join(found)}?' if found else ''
 
 
-def need_package(what: str, name: str, install: str) -> ModuleType:
+def need_package(what: str, name: str) -> ModuleType:
     """Import an optional package, or say how to install it.
 
     Args:
         what: What needs it, for the message.
         name: The module.
-        install: What ``pip install`` takes for it.
 
     Returns:
         The module.
@@ -50,11 +57,12 @@ def need_package(what: str, name: str, install: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition('.')[0]:
+        package = name.partition('.')[0]
+        if error.name != package:
             raise
         raise UserError(
-            f'{what} needs {error.name}, which is not installed: pip install '
-            f'{install}'
+            f'{what} needs {package}, which is not installed: pip install '
+            f'{INSTALLED_BY.get(package, package)}'
         ) from error
 
 

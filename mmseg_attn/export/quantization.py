@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, need_package
 from ..inference.jobs import find_jobs
 from ..runtime.card import KEY, Card
 from ..runtime.segmenter import ExportedSegmenter
 from ..runtime.sessions import open_session
-from .writers import need, quiet
+from .writers import quiet
 
 # Pictures that are looked at; more change the ranges little.
 MOST_PICTURES = 64
@@ -32,8 +32,8 @@ def quantize(path: Path, card: Card, pictures: Sequence[str | Path]) -> None:
     Raises:
         UserError: There is no picture, or onnx is missing.
     """
-    onnx = need('onnx')
-    quantization = need('onnxruntime.quantization')
+    onnx = need_package('int8 (--int8)', 'onnx')
+    quantization = need_package('int8 (--int8)', 'onnxruntime.quantization')
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, quiet():

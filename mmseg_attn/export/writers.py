@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +89,8 @@ def write_onnx(
     Raises:
         UserError: onnx or onnxscript is missing.
     """
-    need('onnx')
-    need('onnxscript')
+    for name in ('onnx', 'onnxscript'):
+        need_package(f'a file {path.suffix}', name)
     with quiet():
         found = torch.onnx.export(
             program,
@@ -118,7 +117,8 @@ def write_openvino(
     Raises:
         UserError: OpenVINO is missing.
     """
-    need('openvino', 'openvino')  # before the longer half
+    # Before the longer half.
+    need_package(f'a file {path.suffix}', 'openvino')
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder, 'model.onnx')
         write_onnx(program, card, onnx)
@@ -136,7 +136,7 @@ def convert_onnx(onnx: Path, card: Card, path: Path) -> None:
     Raises:
         UserError: OpenVINO is missing.
     """
-    openvino = need('openvino', 'openvino')
+    openvino = need_package(f'a file {path.suffix}', 'openvino')
     network = openvino.convert_model(str(onnx))
     network.set_rt_info(card.to_json(), KEY)
     openvino.save_model(network, str(path), compress_to_fp16=False)
@@ -147,19 +147,6 @@ WRITERS: dict[str, Callable] = {
     '.pt2': write_program,
     '.xml': write_openvino,
 }
-
-
-def need(name: str, extra: str = 'export') -> ModuleType:
-    """Import what a format needs.
-
-    Args:
-        name: The module.
-        extra: The package's extra that brings it.
-
-    Raises:
-        UserError: It is missing.
-    """
-    return need_package('this format', name, f'"mmseg_attn[{extra}]"')
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..pictures.opencv import cv2, need_opencv
+from ..errors import need_package
+from ..pictures.opencv import cv2
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
@@ -46,7 +47,7 @@ def find_regions(
     Yields:
         Regions, those of a class from the top of the picture to its bottom.
     """
-    need_opencv('finding the polygons of regions')
+    need_package('finding the polygons of regions', 'cv2')
     from contourpy import FillType, contour_generator
 
     for label in labels:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from ..errors import UserError
+from ..errors import UserError, need_package
 from ..files import whole
 from ..pictures import picture_size
 from ..png import write_rows
@@ -19,7 +19,6 @@ from ..streaming import (
     Picture,
     RowFile,
     Windows,
-    check_rasterio,
     ignored_label,
     open_picture,
     overview,
@@ -155,7 +154,7 @@ class Streamer:
         """
         if 'geotiff' in job.data:
             self._refuse_if_whole('--save geotiff')
-            check_rasterio('--save geotiff')
+            need_package('--save geotiff', 'rasterio')
         reason, advice = self.model.reason, self.model.advice
         try:
             width, height = picture_size(str(job.source))

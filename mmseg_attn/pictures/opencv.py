@@ -6,12 +6,11 @@ there: it is the largest package of all, and Pillow decodes the same pictures.
 """
 
 import io
-from types import ModuleType
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import UserError
+from ..errors import need_package
 
 try:
     import cv2
@@ -20,26 +19,6 @@ except ModuleNotFoundError:
 
 # What OpenCV raises.
 OPENCV_ERRORS = (cv2.error,) if cv2 else ()
-
-
-def need_opencv(what: str) -> ModuleType:
-    """Return OpenCV, or say that it is missing.
-
-    Args:
-        what: What needs it, for the message.
-
-    Returns:
-        The module ``cv2``.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    if cv2 is None:
-        raise UserError(
-            f'{what} needs OpenCV, which is not installed: pip install '
-            'opencv-python-headless'
-        )
-    return cv2
 
 
 def decode(data: bytes, color_type: str = 'color') -> np.ndarray | None:
@@ -80,7 +59,7 @@ def _by_pillow(data: bytes, grey: bool, turned: bool) -> np.ndarray | None:
     except Exception:
         return None
     if wide and not image.mode.startswith('I'):
-        need_opencv('a picture of 16 bits in colour')
+        need_package('a picture of 16 bits in colour', 'cv2')
     if wide:
         values = np.asarray(image).astype(np.uint16)
         return values if grey else values[..., None].repeat(3, axis=-1)

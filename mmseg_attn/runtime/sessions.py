@@ -58,7 +58,7 @@ class OnnxSession(Session):
     """A file ``.onnx``, by ONNX Runtime. Arguments as of :class:`Session`."""
 
     def __init__(self, path: Path, provider: str = 'cpu') -> None:
-        runtime = need_package(str(path), 'onnxruntime', 'onnxruntime')
+        runtime = need_package(str(path), 'onnxruntime')
         if provider not in PROVIDERS:
             raise UserError(
                 f'the provider (--provider) is {provider!r}, expected '
@@ -102,7 +102,7 @@ class OpenvinoSession(Session):
     """
 
     def __init__(self, path: Path, provider: str = 'cpu') -> None:
-        openvino = need_package(str(path), 'openvino', 'openvino')
+        openvino = need_package(str(path), 'openvino')
         core, device = openvino.Core(), provider.upper()
         there = core.available_devices
         if not any(name.split('.')[0] == device for name in there):
@@ -136,7 +136,7 @@ class ProgramSession(Session):
     """A file ``.pt2``, by PyTorch. Arguments as of :class:`Session`."""
 
     def __init__(self, path: Path, provider: str = 'cpu') -> None:
-        torch = need_package(str(path), 'torch', 'torch')
+        torch = need_package(str(path), 'torch')
         _refuse_code(path)
         extra = {f'{KEY}.json': ''}
         try:

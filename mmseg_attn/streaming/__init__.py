@@ -5,7 +5,7 @@ No host and no torch: a network is a function from windows to logits.
 """
 
 from .overview import overview
-from .pictures import Picture, check_rasterio, open_picture
+from .pictures import Picture, open_picture
 from .row_file import RowFile
 from .segmenting import Network, ignored_label, segment_rows
 from .windows import BLENDS, Windows
@@ -16,7 +16,6 @@ __all__ = [
     'Picture',
     'RowFile',
     'Windows',
-    'check_rasterio',
     'ignored_label',
     'open_picture',
     'overview',

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, need_package
 from ..pictures import check_depth, check_head, open_head, read_picture
 from ..pictures.heads import Head
 
@@ -72,21 +72,6 @@ class Picture:
         return {}
 
 
-def check_rasterio(option: str) -> None:
-    """Refuse what needs rasterio where there is none.
-
-    Args:
-        option: What needs it.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    if not find_spec('rasterio'):
-        raise UserError(
-            f"{option} needs rasterio: pip install 'mmseg_attn[geo]'"
-        )
-
-
 def open_picture(
     path: str | Path,
     bands: Sequence[int] | None = None,
@@ -121,7 +106,7 @@ def open_picture(
     if bands and not tiff:
         raise UserError(f'--bands is for TIFF files, and {path} is none.')
     if bands:
-        check_rasterio('--bands')
+        need_package('--bands', 'rasterio')
     if tiff and head.turn in (0, 1) and find_spec('rasterio'):
         from .rasters import Raster
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from ..pictures.opencv import cv2, need_opencv
+from ..errors import UserError, need_package
+from ..pictures.opencv import cv2
 from .quiet import quiet_opencv
 from .streams import Stream, ended_by_interrupt
 
@@ -133,7 +133,7 @@ def read_video(source: str | Path | Stream) -> Iterator[VideoReader]:
     Raises:
         UserError: It is no video that OpenCV can decode, or does not answer.
     """
-    need_opencv(f'the video {source}')
+    need_package(f'the video {source}', 'cv2')
     with ExitStack() as stack:
         if isinstance(source, Stream):
             capture = _open_stream(source)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..pictures.opencv import need_opencv
+from ..errors import need_package
 from .overlay import text_font
 
 
@@ -54,7 +54,7 @@ def write_names(
 
 def _centres(mask, labels, least):
     """Radius of each region's largest circle, its x and y, and the class."""
-    cv2 = need_opencv('writing names on regions')
+    cv2 = need_package('writing names on regions', 'cv2')
     for label in labels:
         inside = np.pad((mask == label).astype(np.uint8), 1)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)

@@ -2,6 +2,7 @@
 """TIFF files by bands of rows, and predict with windows that stream."""
 
 import json
+import sys
 import warnings
 
 import cv2
@@ -300,7 +301,7 @@ def test_what_does_not_stream_says_so(
     said = told('--blend', 'centre', '--tta', slide=['--slide'])
     assert '--blend is for' in said and '--tta' in said
     with monkeypatch.context() as without:
-        without.setattr(pictures, 'find_spec', lambda name: None)
+        without.setitem(sys.modules, 'rasterio', None)
         for words in (['--save', 'geotiff'], ['--bands', '3,2,1']):
             said = told(*words, slide=['--slide'])
             assert f'{words[0]}' in said and 'mmseg_attn[geo]' in said
