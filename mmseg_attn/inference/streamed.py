@@ -228,9 +228,14 @@ class Streamer:
                     table = colours if self.dtype == np.uint8 else None
                     write_rows(path, labels.bands(), height, width, table)
                 elif kind == 'geotiff':
-                    from ..streaming.rasters import write_geotiff
+                    from ..streaming import rasters
 
-                    write_geotiff(path, picture, labels, classes, colours)
+                    rasters.write_geotiff(
+                        path, picture, labels, classes, colours
+                    )
+                    # First, since the file itself says that all is done.
+                    with whole(f'{file}.aux.xml') as names:
+                        rasters.write_category_names(names, classes)
                 elif kind == 'areas':
                     counts = np.zeros(ignored_label(self.dtype) + 1, np.int64)
                     for band in labels.bands():

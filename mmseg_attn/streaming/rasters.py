@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
@@ -268,3 +269,21 @@ def write_geotiff(
             )
     finally:
         tiles.unlink(missing_ok=True)
+
+
+def write_category_names(path: Path, classes: Sequence[str]) -> None:
+    """Write names of classes where GDAL has those of a GeoTIFF's categories.
+
+    The format has no place for them: GDAL keeps them in ``NAME.tif.aux.xml``
+    beside ``NAME.tif``, and QGIS writes them into its legend.
+
+    Args:
+        path: Where to.
+        classes: The names.
+    """
+    root = ElementTree.Element('PAMDataset')
+    band = ElementTree.SubElement(root, 'PAMRasterBand', band='1')
+    names = ElementTree.SubElement(band, 'CategoryNames')
+    for name in classes:
+        ElementTree.SubElement(names, 'Category').text = str(name)
+    ElementTree.ElementTree(root).write(path, encoding='utf-8')

@@ -4,6 +4,7 @@
 import json
 import sys
 import warnings
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -187,6 +188,11 @@ def test_geotiff_in_geotiff_out(predict, raster, pixels, segmentor, tmp_path):
         names = [f'kind {i}' for i in range(5)]
         assert json.loads(file.tags()['classes']) == names
         assert file.tags(1)['CLASS_4'] == 'kind 4'
+    # GDAL's own names, which rasterio does not give: a VRT repeats them.
+    file = tmp_path / 'out/geotiff/a.tif'
+    rasterio.shutil.copy(file, tmp_path / 'a.vrt', driver='VRT')
+    described = ElementTree.parse(tmp_path / 'a.vrt')
+    assert [item.text for item in described.iter('Category')] == names
     empty = (values == 0).all(-1)
     assert empty.sum() >= 1600
     np.testing.assert_array_equal(labels == 255, empty)
@@ -194,7 +200,7 @@ def test_geotiff_in_geotiff_out(predict, raster, pixels, segmentor, tmp_path):
     plain = predict_whole(segmentor, values[..., ::-1])
     np.testing.assert_array_equal(labels[~empty], plain[~empty])
     left = {file.name for file in (tmp_path / 'out/geotiff').iterdir()}
-    assert left == {'a.tif'}  # no rows, no tiles
+    assert left == {'a.tif', 'a.tif.aux.xml'}  # no rows, no tiles
     shown = cv2.imread(str(tmp_path / 'out/overlay/a.jpg'))
     assert shown.shape[0] == 70 and shown[:38, 52:88].max() < 20
 
