@@ -1,6 +1,11 @@
 # Copyright (c) mmseg_attn contributors.
-"""Builds a wheel that both mims find; the metadata is in pyproject.toml."""
+"""Builds a wheel that both mims find; the metadata is in pyproject.toml.
 
+Where the weights of resources/zoo are put on the web for a release, the build
+is told the address by MMSEG_ATTN_ZOO_URL, for mim; this package has them.
+"""
+
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +20,7 @@ ROOT = Path(__file__).parent
 # a second copy in a folder beginning with `_` is found.
 MIM_FOLDERS = ('mmseg_attn/.mim', '_mmseg_attn_mim/.mim')
 MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
+ZOO = Path('resources/zoo')
 
 
 class BuildWithMim(build_py):
@@ -33,6 +39,18 @@ class BuildWithMim(build_py):
                     shutil.copytree(ROOT / name, target / name, ignore=ignore)
                 else:
                     shutil.copy2(ROOT / name, target / name)
+            (target / ZOO).mkdir(parents=True, exist_ok=True)
+            text = (ROOT / ZOO / 'metafile.yaml').read_text('utf-8')
+            if address := os.environ.get('MMSEG_ATTN_ZOO_URL'):
+                text = text.replace(
+                    f'Weights: {ZOO.as_posix()}/',
+                    f'Weights: {address.rstrip("/")}/',
+                )
+            (target / ZOO / 'metafile.yaml').write_text(text, 'utf-8')
+        # mim downloads weights: it needs no copy of its own.
+        target = Path(self.build_lib, MIM_FOLDERS[0])
+        for path in (ROOT / ZOO).glob('*.pth'):
+            shutil.copy2(path, target / ZOO / path.name)
 
 
 if __name__ == '__main__':

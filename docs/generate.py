@@ -24,6 +24,7 @@ from mmseg_attn.__main__ import main as run
 from mmseg_attn.configs import BENCHMARKS
 from mmseg_attn.errors import run_command
 from mmseg_attn.markdown import markdown_table
+from mmseg_attn.metafiles import ZOO, find_row
 from mmseg_attn.progress import quiet_imports
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,8 +127,35 @@ def recipes(page: Path) -> str:
     return markdown_table(head, rows)
 
 
+def own_zoo(page: Path) -> str:
+    """The models that were trained here, from their metafile."""
+    head = ['name', 'data', 'backbone', 'parameters', 'val mIoU']
+    head += ['of all seeds', 'trained on', 'files', 'config']
+    metafile = ROOT / ZOO / 'metafile.yaml'
+    rows = []
+    for model in yaml.safe_load(metafile.read_text())['Models']:
+        row = find_row(model['Name'])
+        files = [ROOT / model[key] for key in ('Weights', 'Safetensors')]
+        size = files[0].stat().st_size / 1e6
+        rows.append(
+            (
+                f'`{row.short}`',
+                row.dataset,
+                row.backbone,
+                f'{model["Metadata"]["Parameters"]:,}',
+                f'{row.miou:.2f}',
+                f'{row.mean:.2f} ± {row.spread:.2f} ({len(row.seeds)})',
+                model['Metadata']['Training Resources'],
+                f'{size:.2f} MB '
+                + ', '.join(f'[{f.suffix}]({link(f, page)})' for f in files),
+                f'[{row.name}]({link(row.config, page)})',
+            )
+        )
+    return markdown_table(head, rows)
+
+
 def zoo(page: Path) -> str:
-    """The published checkpoints, from the metafiles."""
+    """The checkpoints that others published, from the metafiles."""
     head = ('config', 'data', 'backbone', 'mIoU', 'flip and scales', 'weights')
     found = {}
     for metafile in metafiles():
@@ -351,7 +379,7 @@ def command(*arguments: str) -> str:
 def metafiles() -> list[Path]:
     """Those of all methods, in the order of ``model-index.yml``."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    return [ROOT / name for name in index['Import']]
+    return [ROOT / n for n in index['Import'] if n.startswith('configs/')]
 
 
 def title(case: str) -> str:
@@ -382,6 +410,7 @@ TEXTS = (
     operators,
     configs,
     recipes,
+    own_zoo,
     zoo,
     speed,
     gpu,

@@ -27,6 +27,7 @@ COMMANDS = {
     'flops': 'count the parameters and operations of a segmentor',
     'labels': 'count the labels of data, find bad ones',
     'zoo': 'list, download and check trained models',
+    'reproduce': 'train a model of the zoo anew, and compare',
     'predict': 'segment pictures or videos, detect, match pairs',
     'export': 'write a segmentor for ONNX Runtime, OpenVINO or PyTorch',
     'worst': 'find the pictures that a model does worst',
@@ -35,14 +36,19 @@ COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Gathers inputs that options stand between, which argparse does not."""
+    """Takes options between arguments, as argparse can, but not by default."""
+
+    _apart = False
 
     def parse_known_args(self, args=None, namespace=None):
-        found, rest = super().parse_known_args(args, namespace)
-        inputs = getattr(found, 'inputs', None)
-        if inputs and not any(text.startswith('-') for text in rest):
-            found.inputs, rest = [*inputs, *rest], []
-        return found, rest
+        # Those of a command first, then what stands between; it calls this.
+        if self._apart or self._subparsers or {'-h', '--help'} & {*args}:
+            return super().parse_known_args(args, namespace)
+        self._apart = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._apart = False
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:

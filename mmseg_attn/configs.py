@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from . import metafiles
 from .errors import UserError, near
 from .files import whole
 from .hosts import missing_host
@@ -80,7 +81,7 @@ def find_config(name_or_path: str) -> str:
     Args:
         name_or_path: Path of a config file, or the file name of a config of
             this project with or without ``.py``, optionally with its folders
-            (``ccnet/NAME.py``).
+            (``ccnet/NAME.py``), or the short name of a model of the zoo.
 
     Returns:
         Path of the config file.
@@ -91,20 +92,27 @@ def find_config(name_or_path: str) -> str:
     path = Path(name_or_path)
     if path.is_file():
         return str(path)
+    configs, short = list_configs(), {}
+    if path.name:
+        wanted = path.with_name(path.name.removesuffix('.py') + '.py')
+        for config in configs:
+            if config.parts[-len(wanted.parts) :] == wanted.parts:
+                return str(config)
+        short = metafiles.short_names()
+        if name_or_path in short:
+            return str(short[name_or_path].config)
     if path.is_dir():
         raise UserError(
             f'{name_or_path or "the current folder"} is a folder, expected a '
             'config file.'
         )
-    wanted = path.with_name(path.name.removesuffix('.py') + '.py')
-    configs = list_configs()
-    for config in configs:
-        if config.parts[-len(wanted.parts) :] == wanted.parts:
-            return str(config)
     raise UserError(
         f'No config file {name_or_path}, and none of the {len(configs)} '
-        'packaged configs has this name.'
-        + near(wanted.stem, [config.stem for config in configs])
+        f'packaged configs and {len(short)} models of the zoo has this name.'
+        + near(
+            path.name.removesuffix('.py'),
+            [*short, *(config.stem for config in configs)],
+        )
     )
 
 
@@ -280,44 +288,10 @@ def list_configs() -> list[Path]:
     """
     return [
         path
-        for root in package_roots()
+        for root in metafiles.package_roots()
         for path in sorted((root / 'configs').rglob('*.py'))
         if '_base_' not in path.relative_to(root).parts
     ]
-
-
-def package_roots() -> list[Path]:
-    """Find the folders that hold the package's ``configs`` and model index.
-
-    Returns:
-        One, in an installed wheel and in a checkout.
-    """
-    package = Path(__file__).resolve().parent
-    roots = [package / '.mim']  # in an installed wheel
-    if (package.parent / 'pyproject.toml').is_file():  # in a checkout
-        roots.append(package.parent)
-    return [root for root in roots if (root / 'model-index.yml').is_file()]
-
-
-@functools.cache
-def method_titles() -> dict[str, str]:
-    """Read what the methods are called from their metafiles.
-
-    Returns:
-        Folder in ``configs`` -> title, in the order of ``model-index.yml``.
-    """
-    import yaml  # the hosts bring it; other commands need none
-
-    titles = {}
-    for root in package_roots():
-        index = yaml.safe_load((root / 'model-index.yml').read_text('utf-8'))
-        for metafile in index['Import']:
-            path = root / metafile
-            (collection,) = yaml.safe_load(path.read_text('utf-8'))[
-                'Collections'
-            ]
-            titles[path.parent.name] = collection['Name']
-    return titles
 
 
 def benchmark_table() -> str:
@@ -331,7 +305,7 @@ def benchmark_table() -> str:
         UserError: A config of a benchmark or backbone without a title here, or
             of a folder that is not in ``model-index.yml``.
     """
-    titles = method_titles()
+    titles = metafiles.method_titles()
     found, methods = {}, set()
     for path in list_configs():
         name, method = SEGMENTOR.fullmatch(path.stem), path.parent.name

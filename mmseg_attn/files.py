@@ -89,6 +89,19 @@ def check_writable(folder: str | Path) -> None:
         pass
 
 
+def find_best(folder: str | Path) -> str | None:
+    """Find the best weights of a training.
+
+    Args:
+        folder: Where it wrote.
+
+    Returns:
+        What mmengine's ``save_best`` left last, or None.
+    """
+    found = sorted(Path(folder).glob('best_*.pth'), key=os.path.getmtime)
+    return str(found[-1]) if found else None
+
+
 def set_aside(path: Path) -> Path:
     """Mark a result as of a part of its source only.
 

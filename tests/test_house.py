@@ -38,7 +38,7 @@ ORDER = (
 # The ground: small modules that import each other alone.
 GROUND = {
     *('configs', 'errors', 'fetch', 'files', 'hosts', 'markdown'),
-    *('pictures', 'png', 'progress', 'progress_lines'),
+    *('metafiles', 'pictures', 'png', 'progress', 'progress_lines'),
     *('registry', 'video'),
 }
 # What stands between the command predict and a model knows neither torch nor

@@ -186,15 +186,22 @@ def test_zoo(folder):
         assert sum(f' {name} ' in line for line in out.splitlines()) == 1
 
 
-def test_download(mim, folder, installed, trained):
-    """``mim download`` fetches a model's weights and its flat config."""
-    shutil.copy(trained, folder / 'zoo-1234abcd.pth')
+@pytest.fixture
+def server(folder):
+    """The address of a server of the folder's files."""
     handler = functools.partial(
         http.server.SimpleHTTPRequestHandler, directory=folder
     )
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f'http://127.0.0.1:{server.server_port}/zoo-1234abcd.pth'
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+
+def test_download(mim, folder, installed, trained, server):
+    """``mim download`` fetches a model's weights and its flat config."""
+    shutil.copy(trained, folder / 'zoo-1234abcd.pth')
+    url = f'{server}/zoo-1234abcd.pth'
     for metafile in installed.parent.glob('*/.mim/configs/ccnet/*.yaml'):
         text = metafile.read_text()
         mine = rf'(Name: {CONFIG}\n(?:.*\n)*?  Weights: )\S+'
@@ -202,14 +209,11 @@ def test_download(mim, folder, installed, trained):
         if 'mmseg_attn' in str(metafile):
             assert replaced == 1
             metafile.write_text(text)
-    try:
-        run(
-            *(mim, 'download', 'mmseg_attn', '--config', CONFIG),
-            *('--dest', 'zoo'),
-            cwd=folder,
-        )
-    finally:
-        server.shutdown()
+    run(
+        *(mim, 'download', 'mmseg_attn', '--config', CONFIG),
+        *('--dest', 'zoo'),
+        cwd=folder,
+    )
     got = folder / 'zoo/zoo-1234abcd.pth'
     assert got.read_bytes() == trained.read_bytes()
     code = (
@@ -219,6 +223,31 @@ def test_download(mim, folder, installed, trained):
     )
     out = run(PYTHON, '-c', code, cwd=folder)
     assert out.split()[-1] == 'mmseg_attn.CCHead'
+
+
+def test_weights_that_were_trained_here(mim, folder, installed, server):
+    """They are in the wheel, and mim has them where an address is given."""
+    picture = folder / 'data/cityscapes/leftImg8bit/val/x/0_leftImg8bit.png'
+    words = ('-m', 'mmseg_attn', 'predict', 'demo_ccnet', picture)
+    out = run(PYTHON, *words, cwd=folder)
+    assert '1 of 1 inputs done' in out
+    name = 'ccnet-r2_r18-s4_1xb8-1k_demo-scenes-96x96'
+    (weights,) = installed.glob('.mim/resources/zoo/demo_ccnet-*.pth')
+    shutil.copy(weights, folder)
+    # As the build writes it for MMSEG_ATTN_ZOO_URL.
+    for metafile in installed.parent.glob('*/.mim/resources/zoo/*.yaml'):
+        text = metafile.read_text()
+        text = text.replace('Weights: resources/zoo/', f'Weights: {server}/')
+        metafile.write_text(text)
+    run(
+        *(mim, 'download', 'mmseg_attn', '--config', name),
+        *('--dest', 'ours'),
+        cwd=folder,
+    )
+    got = folder / 'ours' / weights.name
+    assert got.read_bytes() == weights.read_bytes()
+    out = run(PYTHON, '-m', 'mmseg_attn', 'zoo', 'verify', got, cwd=folder)
+    assert 'as in the metafile' in out
 
 
 @pytest.mark.skipif(bool(missing_ops()), reason='no compiled operators')

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """The wheel and the source archive hold what mim needs and nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 import mmseg_attn
 
 ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = 'https://example.org/releases'
 
 
 def tracked_like(folder):
@@ -34,7 +36,7 @@ def tree(tmp_path_factory):
         if path.name in {
             *('mmseg_attn', 'configs', 'tools', 'tests', 'requirements'),
             *('setup.py', 'pyproject.toml', 'MANIFEST.in', 'Makefile'),
-            *('README.md', 'LICENSE', 'model-index.yml'),
+            *('README.md', 'LICENSE', 'model-index.yml', 'resources'),
         }:
             if path.is_dir():
                 shutil.copytree(path, tree / path.name)
@@ -43,7 +45,7 @@ def tree(tmp_path_factory):
     return tree
 
 
-def build(tree, out, kind):
+def build(tree, out, kind, **env):
     """Build with setuptools' PEP 517 hook; return what it built."""
     pytest.importorskip('setuptools', '77', reason='setuptools>=77 needed')
     out.mkdir(parents=True)
@@ -55,6 +57,7 @@ def build(tree, out, kind):
             str(out),
         ],
         cwd=tree,
+        env=os.environ | env,
         capture_output=True,
         text=True,
     )
@@ -73,7 +76,8 @@ def wheel(sdist):
     with tarfile.open(sdist) as archive:
         archive.extractall(sdist.parent.parent / 'unpacked', filter='data')
     (source,) = (sdist.parent.parent / 'unpacked').iterdir()
-    return build(source, sdist.parent.parent / 'wheel', 'wheel')
+    out = sdist.parent.parent / 'wheel'
+    return build(source, out, 'wheel', MMSEG_ATTN_ZOO_URL=ADDRESS)
 
 
 def names(wheel):
@@ -95,14 +99,36 @@ def test_wheel_content(wheel):
             for name in found
             if name.startswith(folder)
         }
+        weights = {
+            name
+            for name in tracked_like('resources/zoo')
+            if name.endswith('.pth') and folder.startswith('mmseg_attn/')
+        }
         assert held == {
-            'model-index.yml',
+            *('model-index.yml', 'resources/zoo/metafile.yaml'),
             *tracked_like('configs'),
             *tracked_like('tools'),
+            *weights,
         }
     code = {name for name in found if name.startswith('mmseg_attn/')}
     assert tracked_like('mmseg_attn') <= code
     assert 'mmseg_attn/py.typed' in code  # else type checkers see nothing
+
+
+def test_weights_have_the_address_that_was_given(wheel):
+    """In the wheel alone, for both mims; the names of files stay."""
+    archive = zipfile.ZipFile(wheel)
+    place = 'resources/zoo/metafile.yaml'
+    source = yaml.safe_load((ROOT / place).read_text())['Models']
+    for folder in ('mmseg_attn', '_mmseg_attn_mim'):
+        text = archive.read(f'{folder}/.mim/{place}').decode()
+        models = yaml.safe_load(text)['Models']
+        assert [model['Weights'] for model in models] == [
+            model['Weights'].replace('resources/zoo', ADDRESS)
+            for model in source
+        ]
+        for model, other in zip(models, source, strict=True):
+            assert {**model, 'Weights': ''} == {**other, 'Weights': ''}
 
 
 def test_first_file_leads_to_mim(wheel):
@@ -142,7 +168,8 @@ def test_nothing_left_in_the_tree(tree, wheel):
 def test_model_index():
     """mim reads the metafiles that the index names, and no others exist."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    found = (ROOT / 'configs').rglob('metafile.y*ml')
+    found = [*(ROOT / 'configs').rglob('metafile.y*ml')]
+    found += (ROOT / 'resources').rglob('metafile.y*ml')
     assert sorted(index['Import']) == sorted(
         path.relative_to(ROOT).as_posix() for path in found
     )

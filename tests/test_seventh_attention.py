@@ -21,7 +21,7 @@ BLOCKS = {
     place: (kind, text)
     for kind, place, text in BLOCK.findall(PAGE.read_text(encoding='utf-8'))
 }
-COPIED = ('mmseg_attn', 'configs', 'tools', 'tests')
+COPIED = ('mmseg_attn', 'configs', 'tools', 'tests', 'resources/zoo')
 FILES = ('pyproject.toml', 'model-index.yml')
 # The tests that know no attention by its name.
 TESTS = (

@@ -24,11 +24,12 @@ from ..progress import quiet_hosts
 from ..visualization.overlay import make_palette
 from .tasks import task_of
 from .test_pipelines import test_dataset
+from .zoo import chosen_weights
 
 
 def load_model(
     config: str | Path | Config,
-    checkpoint: str | Path | None,
+    checkpoint: str | Path | None = 'zoo',
     *,
     device: str | None = None,
     classes: Sequence[str] | None = None,
@@ -41,7 +42,8 @@ def load_model(
     Args:
         config: Path or name of a config (see
             :func:`~mmseg_attn.apis.find_config`), or a loaded one.
-        checkpoint: Path of the weights; None leaves them random.
+        checkpoint: Path of the weights; ``'zoo'`` takes those of the model of
+            the zoo that ``config`` names; None leaves them random.
         device: Such as ``'cpu'`` or ``'cuda:1'``; by default the best there
             is.
         classes: Names of the classes. By default those of the checkpoint, else
@@ -62,6 +64,7 @@ def load_model(
         raise UserError(
             f'classes is the text {classes!r}, expected a list of names.'
         )
+    checkpoint = chosen_weights(config, checkpoint)
     config = copy.deepcopy(load_config(config))
     device = _check_device(device or get_device())
     if not isinstance(config.get('model'), dict):

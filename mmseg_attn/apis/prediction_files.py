@@ -20,6 +20,7 @@ from .loading import load_model
 from .predictors import Segmenter
 from .tasks import Task, make_predictor, task_of
 from .window_network import WindowNetwork
+from .zoo import chosen_weights
 
 
 def predict_files(
@@ -54,7 +55,8 @@ def predict_files(
     Args:
         config: Path or name of a config (see
             :func:`~mmseg_attn.apis.find_config`), or a loaded one.
-        checkpoint: Path of the weights.
+        checkpoint: Path of the weights, or ``'zoo'``, as for
+            :func:`~mmseg_attn.apis.load_model`.
         inputs: Pictures, videos, folders (with their subfolders) and globs; of
             a stereo network the left pictures. ``'0'`` is the first camera,
             and a URL (``http``, ``rtsp``) is a video: Ctrl-C ends either.
@@ -112,7 +114,7 @@ def predict_files(
         stop_on_error=stop_on_error,
     )
     look, out, save = request.look, request.out, request.save
-    checkpoint = str(checkpoint)
+    checkpoint = str(chosen_weights(config, checkpoint))
     config = load_config(config)
     check_installed(config)
     check_output_folder(config, out)

@@ -3,20 +3,20 @@
 
 The rows are those of the package's metafiles, which mim reads too. mim checks
 nothing of what it downloads; here nothing gets its name before it is checked.
+The weights that were trained here come with the package: for these nothing
+reaches for the network.
 """
 
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import yaml
 
 from .. import configs
-from ..errors import UserError, near
+from ..errors import UserError
 from ..fetch import discard, fetch
+from ..metafiles import Row, find_row, read_rows
 from ..progress import quiet_imports
 
 # A published file's name ends in the first 8 digits of its sha256. Not so
@@ -26,88 +26,6 @@ NAMED_BEFORE_PUBLISHING = (
     'https://download.openmmlab.com/mmsegmentation/',
     'https://mmassets.onedl.ai/mmsegmentation/',
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """A published checkpoint, as its metafile describes it.
-
-    Attributes:
-        name: Name of its config, without suffix.
-        config: The config.
-        method: The collection it is in.
-        dataset: What it was tested on.
-        backbone: Such as ``R-50-D8``.
-        miou: In per cent, as its publisher says.
-        url: Where the checkpoint is.
-        sha256: Checksum of the whole file, where it is known.
-    """
-
-    name: str
-    config: Path
-    method: str
-    dataset: str
-    backbone: str
-    miou: float | None
-    url: str
-    sha256: str | None
-
-    @property
-    def file(self) -> str:
-        """Name of the checkpoint's file."""
-        return urlsplit(self.url).path.split('/')[-1]
-
-
-def read_rows() -> list[Row]:
-    """Read the rows of all metafiles of the package.
-
-    Returns:
-        In the order of ``model-index.yml``.
-    """
-    rows = []
-    for root in configs.package_roots():
-        index = root / 'model-index.yml'
-        for metafile in yaml.safe_load(index.read_text('utf-8'))['Import']:
-            content = yaml.safe_load((root / metafile).read_text('utf-8'))
-            rows += [_row(root, model) for model in content['Models']]
-    return rows
-
-
-def _row(root: Path, model: dict) -> Row:
-    results = model['Results']
-    results = results[0] if isinstance(results, list) else results
-    return Row(
-        name=model['Name'],
-        config=root / model['Config'],
-        method=model['In Collection'],
-        dataset=results['Dataset'],
-        backbone=model['Metadata']['Architecture'][0],
-        miou=results['Metrics'].get('mIoU'),
-        url=model['Weights'],
-        sha256=model.get('SHA256'),
-    )
-
-
-def find_row(name: str) -> Row:
-    """Find the row of a config.
-
-    Args:
-        name: The config's name, with or without folders and ``.py``.
-
-    Returns:
-        Its row.
-
-    Raises:
-        UserError: There is none.
-    """
-    rows = {row.name: row for row in read_rows()}
-    stem = Path(name).name.removesuffix('.py')
-    if stem not in rows:
-        raise UserError(
-            f'there is no checkpoint of {stem} among the {len(rows)} of '
-            f'"python -m mmseg_attn zoo list".{near(stem, rows)}'
-        )
-    return rows[stem]
 
 
 def download(
@@ -139,8 +57,75 @@ def download(
                 f'{path} is there already and is left as it is, but it is '
                 f'not {row.url}: {error} Remove it or choose another --dest.'
             ) from error
+    return path, _bring(row, path, retries, timeout)
+
+
+def find_weights(row: Row) -> Path:
+    """Find the checked weights of a row, wherever they are.
+
+    Args:
+        row: Which.
+
+    Returns:
+        The file that came with the package, or the one that was downloaded,
+        now or earlier, to where torch.hub keeps such files.
+
+    Raises:
+        UserError: They cannot be had or are not good.
+    """
+    if row.packaged:
+        _check_hash(row.packaged, row)
+        return row.packaged
+    import torch
+
+    path = Path(torch.hub.get_dir(), 'checkpoints', row.file)
+    if path.exists():
+        _check_hash(path, row)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _bring(row, path)
+    return path
+
+
+def chosen_weights(
+    config: object, checkpoint: str | Path | None
+) -> str | Path | None:
+    """Put the zoo's weights in the place of the word ``'zoo'``.
+
+    Args:
+        config: What names the model.
+        checkpoint: The weights, or ``'zoo'``.
+
+    Returns:
+        The weights, or what else was given.
+
+    Raises:
+        UserError: The zoo has none of this model, or they cannot be had.
+    """
+    if checkpoint != 'zoo':
+        return checkpoint
+    if not isinstance(config, (str, Path)):
+        raise UserError(
+            'the zoo finds weights by the name of a model: name it, or a '
+            'checkpoint beside the config.'
+        )
+    return find_weights(find_row(config))
+
+
+def _bring(
+    row: Row, path: Path, retries: int = 4, timeout: float = 30.0
+) -> str:
+    """Copy or download a checkpoint; it gets its name once it is checked."""
     part = path.with_name(f'{path.name}.part')
-    fetch(row.url, part, retries, timeout)
+    if row.packaged:
+        shutil.copyfile(row.packaged, part)
+    elif '://' in row.url:
+        fetch(row.url, part, retries, timeout)
+    else:
+        raise UserError(
+            f'{row.url} should have come with the package, and is not there: '
+            'install it again.'
+        )
     try:
         found = check(part, row)
     except UserError as error:
@@ -148,7 +133,7 @@ def download(
         raise UserError(f'{row.url} is refused: {error}') from error
     os.replace(part, path)
     discard(part)
-    return path, found
+    return found
 
 
 def check(path: Path, row: Row | None, config: Path | None = None) -> str:
@@ -165,7 +150,8 @@ def check(path: Path, row: Row | None, config: Path | None = None) -> str:
     Raises:
         UserError: It is not good, with the reason.
     """
-    from ..engine.checkpoint_files import check_file
+    with quiet_imports():
+        from ..engine.checkpoint_files import check_file
 
     check_file(str(path), str(path))
     found = _check_hash(path, row)
@@ -226,15 +212,16 @@ def sha256sum(path: Path) -> str:
 def _check_hash(path: Path, row: Row | None) -> str:
     digest = sha256sum(path)
     found = f'sha256 {digest}'
-    if row and row.sha256:
-        if digest != row.sha256.lower():
+    name = path.name.removesuffix('.part')
+    expected = row and row.hashes.get(name)
+    if expected:
+        if digest != expected.lower():
             raise UserError(
                 f'{path} is damaged or another file: its sha256 is {digest}, '
-                f'expected {row.sha256}.'
+                f'expected {expected}.'
             )
         return f'{found}, as in the metafile'
-    name = row.file if row else path.name
-    named = re.search(r'-([0-9a-f]{8})\.pth$', name)
+    named = re.search(r'-([0-9a-f]{8})\.(pth|safetensors)$', name)
     if not named:
         return f'{found}, with nothing to compare it with'
     if digest.startswith(named[1]):
@@ -290,7 +277,8 @@ def download_checkpoint(
     """Put a checked checkpoint and its config, in one piece, into a folder.
 
     Args:
-        name: Name of its config, as :func:`list_checkpoints` has it.
+        name: Its short name or that of its config, as
+            :func:`list_checkpoints` has them.
         folder: The folder, made where it is not there.
         retries: Further tries after a broken connection.
         timeout: Seconds to wait for an answer.
@@ -299,7 +287,7 @@ def download_checkpoint(
         The checkpoint; its config lies beside it.
 
     Raises:
-        UserError: As of :func:`find_row` and :func:`download`.
+        UserError: There is no such model, or as of :func:`download`.
     """
     return download(find_row(name), Path(folder), retries, timeout)[0]
 
@@ -318,7 +306,7 @@ def verify_checkpoint(path: str | Path, config: str | None = None) -> str:
         UserError: It is not good, or of no known config.
     """
     path = Path(path)
-    row = next((row for row in read_rows() if row.file == path.name), None)
+    row = next((row for row in read_rows() if path.name in row.hashes), None)
     if not (row or config):
         raise UserError(
             f'no checkpoint of the zoo has the name {path.name}: say with '

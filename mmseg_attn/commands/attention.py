@@ -8,7 +8,7 @@ from ..configs import load_config
 from ..errors import UserError
 from ..files import whole
 from ..progress import quiet_imports
-from . import options
+from . import checkpoints, options
 
 FORMATS = ('.png', '.jpg', '.pdf', '.svg')
 
@@ -16,7 +16,7 @@ FORMATS = ('.png', '.jpg', '.pdf', '.svg')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     options.add_config(parser)
-    options.add_checkpoint(parser)
+    checkpoints.add_checkpoint(parser)
     add = parser.add_argument
     add(
         'pictures',
@@ -71,6 +71,9 @@ def main(args: argparse.Namespace) -> None:
         UserError: What is written would replace a file, or the model, a
             picture or a pixel cannot be used.
     """
+    found = [*args.pictures]
+    weights = checkpoints.find_weights(args.config, args.checkpoint, found)
+    args.pictures = [Path(picture) for picture in found]
     _check_arguments(args)
     out = args.out or Path('attention.html' if args.html else 'attention.png')
     _check_files(out, args)
@@ -80,16 +83,17 @@ def main(args: argparse.Namespace) -> None:
 
     cfg = load_config(args.config, options.read_options(args.cfg_options))
     check_task(cfg, SEGMENTOR)
-    model = load_model(
-        cfg, args.checkpoint, device=args.device, classes=args.classes
-    )
+    model = load_model(cfg, weights, device=args.device, classes=args.classes)
     if args.html:
-        _write_page(model, out, args)
+        title = f'{Path(args.config).stem}, {Path(weights).name}'
+        _write_page(model, out, title, args)
     else:
         _draw(model, out, args)
 
 
-def _write_page(model, out: Path, args: argparse.Namespace) -> None:
+def _write_page(
+    model, out: Path, title: str, args: argparse.Namespace
+) -> None:
     from ..apis import write_attention_page
 
     steps = write_attention_page(
@@ -98,7 +102,7 @@ def _write_page(model, out: Path, args: argparse.Namespace) -> None:
         out,
         masks=args.masks,
         layers=args.layers,
-        title=f'{Path(args.config).stem}, {Path(args.checkpoint).name}',
+        title=title,
     )
     for picture, step in zip(args.pictures, steps, strict=True):
         if step > 1:

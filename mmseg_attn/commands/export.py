@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ..configs import load_config
 from ..progress import make_console, quiet_imports
-from . import options
+from . import checkpoints, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     options.add_config(parser)
-    options.add_checkpoint(parser)
+    checkpoints.add_checkpoint(parser)
     add = parser.add_argument
     add(
         'out',
@@ -74,10 +74,11 @@ def main(args: argparse.Namespace) -> None:
 
     pairs = labelled_pairs(args.images, args.masks)
     config = load_config(args.config, options.read_options(args.cfg_options))
+    weights = checkpoints.find_weights(args.config, args.checkpoint)
     fixed = tuple(args.fixed_size) if args.fixed_size else None
     found = export(
         config,
-        args.checkpoint,
+        weights,
         args.out,
         output=args.output,
         resized=args.resize,

@@ -20,48 +20,10 @@ if TYPE_CHECKING:  # importing it takes longer than all of --help
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the config, as ``config``."""
     parser.add_argument(
-        'config', help='config file, or name of a packaged config'
+        'config',
+        help='config file, or name of a packaged config or of a model of the '
+        'zoo',
     )
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add the weights, as ``checkpoint``."""
-    parser.add_argument(
-        'checkpoint',
-        type=_weights,
-        help='trained weights: a file, a URL, or the folder of a training, '
-        'whose best ones are taken',
-    )
-
-
-def _weights(text: str) -> str:
-    try:
-        return best_weights(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def best_weights(text: str) -> str:
-    """Find the best weights of a training.
-
-    Args:
-        text: Its folder, or what else names weights.
-
-    Returns:
-        The file in the folder, or the text.
-
-    Raises:
-        UserError: There is none in the folder.
-    """
-    if not Path(text).is_dir():
-        return text
-    # What save_best of mmengine leaves; an earlier best one it removes.
-    found = sorted(Path(text).glob('best_*.pth'), key=os.path.getmtime)
-    if not found:
-        raise UserError(
-            f'{text} is a folder without best_*.pth: name a file of weights'
-        )
-    return str(found[-1])
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..configs import load_config
-from ..errors import UserError
+from ..errors import UserError, near
+from ..metafiles import is_row, short_names
 from ..progress import quiet_imports
-from . import options
+from . import checkpoints, options
 
 if TYPE_CHECKING:
     from ..inference.files import Summary
@@ -27,14 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.usage = (
         'python -m mmseg_attn predict CONFIG CHECKPOINT INPUT ... [options]\n'
+        '       python -m mmseg_attn predict NAME INPUT ... [options]\n'
         '       python -m mmseg_attn predict MODEL.onnx INPUT ... [options]'
     )
     add = parser.add_argument
     add(
         'model',
         help='config file, or name of a packaged config, followed by its '
-        'checkpoint (a file, a URL, or the folder of a training); or what '
-        'export wrote: .onnx, .pt2 or .xml',
+        'checkpoint (a file, a URL, or the folder of a training); or name of '
+        'a model of the zoo; or what export wrote: .onnx, .pt2 or .xml',
     )
     add(
         'inputs',
@@ -261,23 +263,23 @@ def _by_file(args: argparse.Namespace, common: dict) -> Summary:
 
 
 def _by_host(args: argparse.Namespace, common: dict) -> Summary:
+    with quiet_imports():
+        from ..apis.prediction_files import predict_files
+
     checkpoint, *inputs = args.inputs
-    if not inputs:
-        raise UserError(
-            f'got {args.model} and {checkpoint} alone: expected a config, a '
-            'checkpoint and pictures, or an exported model (.onnx, .pt2 or '
-            '.xml) and pictures.'
-        )
+    if not (inputs or is_row(args.model)):
+        raise _alone(args.model, checkpoint)
     if args.provider:
         raise UserError(
             '--provider is for exported models: a checkpoint runs on --device.'
         )
-    with quiet_imports():
-        from ..apis.prediction_files import predict_files
-
+    config = load_config(args.model, options.read_options(args.cfg_options))
+    weights = checkpoints.find_weights(args.model, checkpoint, inputs)
+    if not inputs:
+        raise _alone(args.model, checkpoint)
     return predict_files(
-        load_config(args.model, options.read_options(args.cfg_options)),
-        options.best_weights(checkpoint),
+        config,
+        weights,
         inputs,
         right=args.right,
         calibration=args.calibration,
@@ -287,4 +289,12 @@ def _by_host(args: argparse.Namespace, common: dict) -> Summary:
         tta=args.tta,
         resize=args.resize,
         **common,
+    )
+
+
+def _alone(model: str, checkpoint: str) -> UserError:
+    return UserError(
+        f'got {model} and {checkpoint} alone: expected a config, a checkpoint '
+        'and pictures, or pictures behind a model of the zoo (zoo list) or an '
+        f'exported one (.onnx, .pt2 or .xml).{near(model, short_names())}'
     )

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 from ..errors import UserError
 from ..progress import quiet_imports
-from . import options
+from . import checkpoints, options
 
 # What the hosts log is what a test says.
 LOGS = True
@@ -15,7 +15,7 @@ LOGS = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     options.add_config(parser)
-    options.add_checkpoint(parser)
+    checkpoints.add_checkpoint(parser)
     options.add_work_dir(parser, 'the log and the metrics')
     add = parser.add_argument
     add(
@@ -76,7 +76,8 @@ def main(args: argparse.Namespace) -> None:
         from ..apis.testing import merge_views, use_windows
         from ..engine.runner import build_runner, end_processes
 
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    cfg.load_from = checkpoints.find_weights(args.config, args.checkpoint)
+    cfg.resume = False
     task = task_of(cfg)
     if args.show or args.show_dir:
         task.draw_tests(cfg, args.show_dir)

@@ -8,13 +8,13 @@ from ..configs import SPLITS, load_config
 from ..errors import UserError
 from ..files import check_writable
 from ..progress import make_console, quiet_imports
-from . import options
+from . import checkpoints, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     options.add_config(parser)
-    options.add_checkpoint(parser)
+    checkpoints.add_checkpoint(parser)
     add = parser.add_argument
     add(
         '-n',
@@ -70,14 +70,13 @@ def main(args: argparse.Namespace) -> None:
                 f'{args.out / name} exists; replace it with --overwrite.'
             )
     cfg = load_config(args.config, options.read_options(args.cfg_options))
+    weights = checkpoints.find_weights(args.config, args.checkpoint)
     # Before the model is built.
     check_task(cfg, SEGMENTOR)
     check_output_folder(cfg, args.out)
     check_writable(args.out)
     check_paths(cfg, f'{args.split}_dataloader')
-    model = load_model(
-        cfg, args.checkpoint, device=args.device, classes=args.classes
-    )
+    model = load_model(cfg, weights, device=args.device, classes=args.classes)
     found = worst(
         model,
         args.split,

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--dataset', default='', help='the same, such as voc')
     action = actions.add_parser('download', help='fetch, check, then name')
     add = action.add_argument
-    add('config', nargs='+', help='name of a config of the list')
+    add('name', nargs='+', help='a model of the list')
     add(
         '--dest',
         type=Path,
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
         print(f'{args.file}: {found}')
     else:
         # All names first, before anything is fetched.
-        for row in [zoo.find_row(name) for name in args.config]:
+        for row in [zoo.find_row(name) for name in args.name]:
             path, found = zoo.download(
                 row, args.dest, retries=args.retries, timeout=args.timeout
             )
@@ -62,17 +62,21 @@ def main(args: argparse.Namespace) -> None:
 def _print_list(rows: list) -> None:
     from rich.table import Table
 
-    table = Table(caption='mIoU in per cent, as the source says')
-    table.add_column('config', no_wrap=True, overflow='fold')
-    for title in ('dataset', 'backbone', 'mIoU', 'source'):
+    table = Table(
+        caption='mIoU in per cent, as the source says. A name is enough for '
+        'predict, test, worst, attention, export and load_model.'
+    )
+    table.add_column('name', no_wrap=True, overflow='fold')
+    for title in ('method', 'dataset', 'backbone', 'mIoU', 'source'):
         table.add_column(title, overflow='fold')
     for row in rows:
         table.add_row(
-            row.name,
+            row.title,
+            row.method,
             row.dataset,
             row.backbone,
             '-' if row.miou is None else f'{row.miou:.2f}',
-            urlsplit(row.url).netloc or 'file',
+            'ours' if row.short else urlsplit(row.url).netloc or 'file',
         )
     # Into a file or a pipe, lines are as long as they need to be.
     make_console(200).print(table)

@@ -17,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 
 from ..errors import UserError, near
 from ..hosts import HostError
+from .safetensors_files import is_safetensors, read_safetensors
 
 ZIP = b'PK\x03\x04'
 
@@ -26,7 +27,7 @@ def read_file(
     map_location: str | torch.device | Callable | None = 'cpu',
     name: str | None = None,
 ) -> object:
-    """Read a file of torch.save with ``weights_only``, or say what is wrong.
+    """Read a file of torch.save with ``weights_only``, or of safetensors.
 
     Args:
         path: The file.
@@ -38,11 +39,14 @@ def read_file(
 
     Raises:
         UserError: The file is missing, empty, cut off, damaged, a web page,
-            refused by ``weights_only``, or otherwise not of torch.save.
+            refused by ``weights_only``, or otherwise of neither format.
     """
     path = os.path.expanduser(path)
     name = name or path
     check_file(path, name)
+    if is_safetensors(path):
+        known = isinstance(map_location, (str, torch.device))
+        return read_safetensors(path, name, map_location if known else 'cpu')
     _check_sums(path, name)
     safe_globals = getattr(torch.serialization, 'safe_globals', None)
     if not safe_globals:  # torch 2.4
@@ -116,6 +120,8 @@ def check_file(path: str, name: str) -> None:
         raise UserError(
             f'checkpoint {name} is empty (0 bytes): copy or download it again.'
         )
+    if is_safetensors(path):
+        return
     with open(path, 'rb') as stream:
         start = stream.read(512).lstrip()
     if start[:1] == b'<':

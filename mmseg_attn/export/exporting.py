@@ -12,6 +12,7 @@ from torch import nn
 
 from ..apis import load_model
 from ..apis.tasks import SEGMENTOR, task_of
+from ..apis.zoo import chosen_weights
 from ..configs import load_config, training_crop
 from ..errors import UserError
 from ..files import gathered
@@ -65,7 +66,8 @@ def export(
 
     Args:
         config: Path or name of a config, or a loaded one.
-        checkpoint: Path of the weights.
+        checkpoint: Path of the weights, or ``'zoo'``, as for
+            :func:`~mmseg_attn.apis.load_model`.
         out: The file: ``.onnx``, ``.pt2`` (torch.export) or ``.xml``
             (OpenVINO, with a ``.bin`` beside it).
         output: ``'logits'``, ``'probabilities'`` or ``'mask'``.
@@ -100,6 +102,7 @@ def export(
         raise UserError(
             'int8 (--int8) is for .onnx files of full precision alone.'
         )
+    checkpoint = chosen_weights(config, checkpoint)
     config = copy.deepcopy(load_config(config))
     task = task_of(config)
     if task is not SEGMENTOR:

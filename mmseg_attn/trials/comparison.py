@@ -16,9 +16,10 @@ from mmengine.config import Config
 from rich.console import Console
 
 from .. import __version__
-from ..configs import list_configs, method_titles
+from ..configs import list_configs
 from ..errors import UserError
 from ..files import whole
+from ..metafiles import method_titles
 from ..progress import make_progress
 from . import trial
 from .columns import metric_columns

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmseg_attn import configs
+from mmseg_attn import configs, metafiles
 from mmseg_attn.__main__ import main
 from mmseg_attn.configs import find_config, load_config, training_crop
 from mmseg_attn.errors import UserError
@@ -55,10 +55,10 @@ def write_method(root, *names):
 
 @pytest.fixture
 def one_method(tmp_path, monkeypatch):
-    monkeypatch.setattr(configs, 'package_roots', lambda: [tmp_path])
-    configs.method_titles.cache_clear()
+    monkeypatch.setattr(metafiles, 'package_roots', lambda: [tmp_path])
+    metafiles.method_titles.cache_clear()
     yield tmp_path
-    configs.method_titles.cache_clear()
+    metafiles.method_titles.cache_clear()
 
 
 def test_a_method_needs_its_metafile_alone(one_method):
@@ -66,12 +66,12 @@ def test_a_method_needs_its_metafile_alone(one_method):
         f'strip_{b}_4xb2-80k_cityscapes-512x1024' for b in ('r50-d8', 'r18')
     ]
     write_method(one_method, *names)
-    assert configs.method_titles() == {'strip': 'Strip'}
+    assert metafiles.method_titles() == {'strip': 'Strip'}
     table = configs.benchmark_table()
     assert '| benchmark | [Strip](configs/strip/README.md) |' in table
     assert '| Cityscapes | R-18, R-50 |' in table
     (one_method / 'model-index.yml').write_text('Import: []')
-    configs.method_titles.cache_clear()
+    metafiles.method_titles.cache_clear()
     with pytest.raises(UserError, match='configs/strip/metafile.yaml to mod'):
         configs.benchmark_table()
 

@@ -18,7 +18,7 @@ import yaml
 from mmengine.config import Config
 from tiny_segmentor import config_text, write_dataset
 
-from mmseg_attn import fetch
+from mmseg_attn import fetch, metafiles
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import zoo
 from mmseg_attn.errors import UserError
@@ -110,7 +110,7 @@ def rows(tmp_path, monkeypatch, trained):
     config = root / f'configs/tiny/{NAME}.py'
     config.write_text("_base_ = './part.py'\n")
     (root / 'model-index.yml').write_text('Import: [configs/tiny/meta.yaml]')
-    monkeypatch.setattr(zoo.configs, 'package_roots', lambda: [root])
+    monkeypatch.setattr(metafiles, 'package_roots', lambda: [root])
     monkeypatch.setattr(fetch.time, 'sleep', lambda seconds: None)
     monkeypatch.chdir(tmp_path)
 
@@ -344,6 +344,21 @@ def test_bad_files_never_get_the_name(
     server.cuts, server.status = [], []
     path, _ = zoo.download(row, Path('dest'))
     assert path.read_bytes() == checkpoint
+
+
+def test_weights_of_a_name_are_fetched_once(
+    good, server, tmp_path, monkeypatch
+):
+    """They are checked each time, where torch.hub keeps its files."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: tmp_path / 'hub')
+    path = zoo.find_weights(good)
+    assert path == tmp_path / f'hub/checkpoints/{good.file}'
+    assert path.read_bytes() == server.content
+    assert zoo.find_weights(good) == path
+    assert server.asked == [None]
+    path.write_bytes(server.content[:-1])
+    with pytest.raises(UserError, match='is damaged or another file'):
+        zoo.find_weights(good)
 
 
 def test_without_a_network(rows):

@@ -34,6 +34,7 @@ ARGUMENTS = {
     'flops': ['a.py'],
     'labels': ['a.py'],
     'zoo': ['list'],
+    'reproduce': ['a'],
     'export': ['a.py', 'b.pth', 'c.onnx'],
     'predict': ['a.py', 'b.pth', 'c.png'],
     'worst': ['a.py', 'b.pth'],

@@ -19,8 +19,8 @@ import pytest
 from tiny_segmentor import write_dataset
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.configs import method_titles
 from mmseg_attn.errors import UserError
+from mmseg_attn.metafiles import method_titles
 from mmseg_attn.trials import comparison as command
 from mmseg_attn.trials import trial
 from mmseg_attn.trials.columns import metric_columns

@@ -1,100 +1,29 @@
 # Copyright (c) mmseg_attn contributors.
 """Make a checkpoint fit to be published.
 
-Keeps the weights and a few plain facts; leaves out the optimizer, the log and
-all else of the training. The name of what is written ends in the first 8
-digits of its own sha256.
+Keeps the weights (of a training with EMAHook the averaged ones) and a few
+plain facts; leaves out the optimizer, the log and all else of the training.
+The name of what is written ends in the first 8 digits of its own sha256.
+
+With --zoo it becomes a model of this project's zoo: .pth and .safetensors
+with float16 filters in resources/zoo/, and a row of the metafile there, once
+both have the val mIoU that the training printed.
 """
 
 import argparse
-import hashlib
-import io
-from collections import OrderedDict
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from mmseg_attn import __version__
+from mmseg_attn.commands.checkpoints import best_weights
 from mmseg_attn.configs import find_config
 from mmseg_attn.errors import UserError, run_command
-from mmseg_attn.files import whole
 from mmseg_attn.progress import quiet_imports
 
 with quiet_imports():
-    from mmseg_attn.apis.zoo import check_structure, sha256sum
+    from mmseg_attn.apis.publishing import Facts, add_to_zoo, publish, slim
+    from mmseg_attn.apis.zoo import sha256sum
     from mmseg_attn.engine.checkpoint import load_checkpoint
 
-
-def slim(checkpoint: dict, name: str) -> dict:
-    """Keep what a published checkpoint needs.
-
-    Args:
-        checkpoint: As mmengine saves it, from ``load_checkpoint``.
-        name: Its name in messages.
-
-    Returns:
-        ``state_dict``, tensors on the CPU, and ``meta``: the version of this
-        package, and where the checkpoint has them the config's text (``cfg``)
-        and the names and colours of the classes (``dataset_meta``), all of
-        plain types.
-
-    Raises:
-        UserError: There is no state dict, or a weight that is no tensor.
-    """
-    weights = checkpoint.get('state_dict')
-    if not isinstance(weights, dict):
-        raise UserError(f'{name} has no "state_dict": expected a training\'s.')
-    kept = OrderedDict()
-    for key, value in weights.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f'{key} of {name} is a {type(value).__name__}.')
-        # A view would be saved with all of what it is a view of.
-        kept[key] = value.detach().cpu().clone()
-    # The versions of modules, which some read when they load.
-    kept._metadata = getattr(weights, '_metadata', {})
-    meta = checkpoint.get('meta', {})
-    plain = {'mmseg_attn_version': __version__}
-    if isinstance(meta.get('cfg'), str):
-        plain['cfg'] = meta['cfg']
-    dataset = meta.get('dataset_meta') or {}
-    facts = {}
-    if dataset.get('classes') is not None:
-        facts['classes'] = [str(label) for label in dataset['classes']]
-    if dataset.get('palette') is not None:
-        facts['palette'] = [[int(v) for v in c] for c in dataset['palette']]
-    if facts:
-        plain['dataset_meta'] = facts
-    return {'state_dict': kept, 'meta': plain}
-
-
-def publish(content: dict, prefix: Path, config: str | None) -> Path:
-    """Write a checkpoint under a name that holds its hash.
-
-    Args:
-        content: From :func:`slim`.
-        prefix: Folder and name, to which ``-XXXXXXXX.pth`` is added.
-        config: A config whose model it must fit fully.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: The file exists, or the checkpoint does not fit.
-    """
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    digest = hashlib.sha256(stream.getbuffer()).hexdigest()
-    name = prefix.name.removesuffix('.pth')
-    path = prefix.with_name(f'{name}-{digest[:8]}.pth')
-    if path.exists():
-        raise UserError(f'{path} exists already.')
-    with whole(path) as partial:
-        partial.write_bytes(stream.getbuffer())
-        torch.load(partial, weights_only=True)
-        if config:
-            check_structure(partial, Path(config))
-    return path
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def row(path: Path, config: str | None) -> str:
@@ -117,26 +46,79 @@ def row(path: Path, config: str | None) -> str:
     )
 
 
-def main() -> None:
+def seed(text: str) -> tuple[int, float]:
+    """Read ``0=61.2``."""
+    number, _, miou = text.partition('=')
+    return int(number), float(miou)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('source', type=Path, help='checkpoint of a training')
-    parser.add_argument(
-        'prefix', type=Path, help='what to write, without -XXXXXXXX.pth'
+    add = parser.add_argument
+    add(
+        'source',
+        help='checkpoint of a training, or its folder: the best one there',
     )
-    parser.add_argument(
+    add(
+        'prefix',
+        type=Path,
+        help='what to write, without -XXXXXXXX.pth; with --zoo the short name',
+    )
+    add(
         '--strict-with',
         metavar='CONFIG',
         help='a config, or its name, whose model must have the same weights',
     )
-    args = parser.parse_args()
+    add('--half', action='store_true', help='filters in float16')
+    add(
+        '--safetensors',
+        dest='suffix',
+        action='store_const',
+        const='.safetensors',
+        default='.pth',
+        help='write this format',
+    )
+    zoo = parser.add_argument_group('the zoo of this project')
+    add = zoo.add_argument
+    add('--zoo', action='store_true', help='write files and row, see above')
+    add('--data', help='what it was trained on, such as CamVid')
+    add('--backbone', help='such as R-18')
+    add(
+        '--seeds',
+        nargs='+',
+        type=seed,
+        metavar='SEED=MIOU',
+        help='val mIoU of each training, that of the source first',
+    )
+    add('--resources', help='such as "2 CPU cores, 38 minutes"')
+    add('--data-root', help="folder of the data (default: the config's)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
     config = args.strict_with and find_config(args.strict_with)
-    content = slim(load_checkpoint(args.source), str(args.source))
-    path = publish(content, args.prefix, config)
-    print(f'{path}: {len(content["state_dict"])} tensors')
-    print(f'For metafile.yaml:\n{row(path, config)}')
+    source = best_weights(args.source)
+    content = slim(load_checkpoint(source), source, args.half or args.zoo)
+    if not args.zoo:
+        path = publish(content, args.prefix, config, args.suffix)
+        print(f'{path}: {len(content["state_dict"])} tensors')
+        print(f'For metafile.yaml:\n{row(path, config)}')
+        return
+    needed = ('strict_with', 'data', 'backbone', 'seeds', 'resources')
+    for name in needed:
+        if not getattr(args, name):
+            raise UserError(f'--zoo needs --{name.replace("_", "-")}.')
+    facts = Facts(args.data, args.backbone, dict(args.seeds), args.resources)
+    short = str(args.prefix)
+    found = add_to_zoo(ROOT, content, short, config, facts, args.data_root)
+    for name in ('Weights', 'Safetensors'):
+        path = ROOT / found[name]
+        print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
+    print('Now: python docs/generate.py, and a line in CHANGELOG.md.')
 
 
 if __name__ == '__main__':
