@@ -79,7 +79,9 @@ def test_scenes_are_drawn_and_the_seed_is_that_of_the_row(
     base = Path(metafiles.__file__).parents[1] / f'configs/demo/{name}.py'
     write_row(
         f"_base_ = '{base}'\ntrain_cfg = dict(max_iters=2, val_interval=9)\n"
-        'default_hooks = dict(checkpoint=dict(interval=2))\n',
+        'default_hooks = dict(checkpoint=dict(interval=2))\n'
+        'test_dataloader = dict(dataset=dict(data_prefix=dict('
+        "img_path='images/train', seg_map_path='masks/train')))\n",
         'Drawn scenes',
         {3: 1.0},
     )

@@ -349,6 +349,14 @@ def _zoo(material: Material) -> Iterator[Case]:
     yield _case('zoo', 'no such dataset', 'list', '--dataset', 'no_such')
     yield _case('zoo', 'no such name', 'download', 'no_such')
     yield _case('zoo', 'of no checkpoint', 'download', 'ccnet')
+    yield _case('predict', 'near a name of the zoo', 'demo_cnet', 'a.png')
+    yield _case('test', 'a config without weights', material.config)
+    yield _case('reproduce', 'no such name', 'no_such')
+    yield _case(
+        'reproduce',
+        'trained by others',
+        'isanet_r50-d8_4xb4-20k_voc12aug-512x512',
+    )
     name = 'isanet_r50-d8_4xb4-20k_voc12aug-512x512'
     for option, values in (
         ('--retries', ('x', '-1', '1.5')),
