@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> None:
     with quiet_imports():
         from mmengine.dist import is_main_process
 
+        from ..apis.streamed_test import stream_test
         from ..apis.tasks import SEGMENTOR, task_of
         from ..apis.testing import merge_views, use_windows
         from ..engine.runner import build_runner, end_processes
@@ -93,6 +94,8 @@ def main(args: argparse.Namespace) -> None:
     saving = task.save_tests(cfg, str(args.out)) if args.out else nullcontext()
     with saving:
         runner = build_runner(cfg, train=False)
+        if task is SEGMENTOR and not args.tta:
+            stream_test(runner.model, cfg)
         runner.test()
     del runner
     if task is SEGMENTOR and is_main_process():

@@ -193,6 +193,21 @@ def test_sliding_windows(tool, trained, tmp_path):
         assert (expected != found).mean() < 0.001
 
 
+def test_windows_of_large_pictures_stream(tool, tmp_path, monkeypatch):
+    words = '--slide', '32', '16', '--out'
+    code, expected = tool(*words, tmp_path / 'whole')
+    assert code is None
+    monkeypatch.setattr('mmseg_attn.apis.streamed_test.LARGE', 0)
+    # The host's way, which would hold all logits.
+    monkeypatch.setattr('mmseg.models.EncoderDecoder.slide_inference', None)
+    code, metrics = tool(*words, tmp_path / 'streamed')
+    assert code is None and metrics['mIoU'] == expected['mIoU']
+    masks = read(tmp_path / 'whole')
+    assert len(masks) == 8
+    for name, found in read(tmp_path / 'streamed').items():
+        np.testing.assert_array_equal(found, masks[name])
+
+
 def test_a_config_that_resumes_is_tested_all_the_same(tool, trained, tmp_path):
     """Of weights alone there is nothing to resume."""
     weights = torch.load(trained[1], weights_only=False)['state_dict']
