@@ -76,14 +76,18 @@ def find_weights(row: Row) -> Path:
     if row.packaged:
         _check_hash(row.packaged, row)
         return row.packaged
-    import torch
+    with quiet_imports():
+        import torch
+
+        from ..engine.pretrained import alone
 
     path = Path(torch.hub.get_dir(), 'checkpoints', row.file)
-    if path.exists():
-        _check_hash(path, row)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _bring(row, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent):
+        if path.exists():
+            _check_hash(path, row)
+        else:
+            _bring(row, path)
     return path
 
 

@@ -121,7 +121,7 @@ def _read_url(url: str, map_location: MapLocation) -> object:
     folder = Path(torch.hub.get_dir(), 'checkpoints')
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (urlsplit(url).path.split('/')[-1] or 'index.html')
-    with _alone(folder):
+    with alone(folder):
         if not path.exists():
             part = path.with_name(f'{path.name}.part')
             fetch(url, part)
@@ -143,8 +143,15 @@ def _read_url(url: str, map_location: MapLocation) -> object:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let the processes of one training download one after the other."""
+def alone(folder: Path) -> Iterator[None]:
+    """Let the processes of one training download one after the other.
+
+    Args:
+        folder: Where they download to.
+
+    Yields:
+        Nothing, when it is this process' turn.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
