@@ -29,7 +29,7 @@ COMMANDS = {
     'zoo': 'list, download and check trained models',
     'reproduce': 'train a model of the zoo anew, and compare',
     'predict': 'segment pictures or videos, detect, match pairs',
-    'export': 'write a segmentor for ONNX Runtime, OpenVINO or PyTorch',
+    'export': 'write a model for ONNX Runtime, OpenVINO or PyTorch',
     'worst': 'find the pictures that a model does worst',
     'attention': 'show where a pixel looks',
 }

@@ -71,5 +71,5 @@ VISUALIZERS = Registry(
     'visualizer',
     parent=ROOT_VISUALIZERS,
     scope='mmseg_attn',
-    locations=['mmseg_attn.visualization.disparity'],
+    locations=['mmseg_attn.visualization.disparity_visualizer'],
 )

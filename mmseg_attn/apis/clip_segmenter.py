@@ -2,19 +2,19 @@
 """Segment the frames of videos with the help of those around them."""
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from torch import nn
 
-from ..datasets.clips import clip_paths
 from ..errors import UserError
 from ..inference.samples import Sample, ScoredMap
 from ..models.decode_heads.cc_head_3d import middle
+from ..models.segmentors import ClipEncoderDecoder
+from ..video.clips import Clip
 from .predictors import Segmenter
 from .test_pipelines import test_dataset
 
@@ -24,9 +24,12 @@ class ClipSegmenter(Segmenter):
 
     Arguments as of :class:`Predictor`. How many frames a clip has, and how
     far apart they are, the config's test dataset says.
+
+    Attributes:
+        clip: Which frames these are.
     """
 
-    def __init__(self, model: nn.Module, tta: bool = False) -> None:
+    def __init__(self, model: ClipEncoderDecoder, tta: bool = False) -> None:
         if tta:
             raise UserError(
                 '--tta: the frames of a video are looked at once, as they '
@@ -34,17 +37,14 @@ class ClipSegmenter(Segmenter):
                 'averages over flips and scales in the command test alone.'
             )
         super().__init__(model)
+        self.clip = clip_of(model)
         dataset = test_dataset(model.cfg)
-        self.frames = dataset.get('frames', 5)
-        self.step = dataset.get('frame_step', 1)
-        self.label_frame = middle(self.frames, model.label_frame)
         root, prefix = dataset.get('data_root'), dataset.get('data_prefix', {})
         self._folders = [
             os.path.abspath(os.path.join(root or '', prefix[key]))
             for key in ('img_path', 'frame_path')
             if prefix.get(key)
         ]
-        self._told = self.frames == 1
 
     def prepare(self, image: str | Path | np.ndarray) -> Sample:
         """Read a picture and the frames around it.
@@ -66,23 +66,12 @@ class ClipSegmenter(Segmenter):
             results['img_shape'] = results['ori_shape'] = image.shape[:2]
         else:
             path = str(image)
-            paths = clip_paths(
-                *(path, self.frames, self.label_frame, self.step),
-                self._folder_of_others(path),
-            )
-            if len(set(paths)) == 1 and not self._told:
-                self._told = True
-                warnings.warn(
-                    f'{path} has no other frame beside it: its clip is this '
-                    f'picture {self.frames} times. Others are found by the '
-                    f'last number of their name, {self.step} higher or lower.',
-                    stacklevel=2,
-                )
+            paths = self.clip.paths(path, self._folder_of_others(path))
             results = self.load(
                 dict(
                     img_path=path,
                     frame_paths=paths,
-                    label_frame=self.label_frame,
+                    label_frame=self.clip.label_frame,
                 )
             )
         picture = results['img']
@@ -118,29 +107,11 @@ class ClipSegmenter(Segmenter):
         Raises:
             UserError: The frames change in size.
         """
-        before = self.label_frame * self.step
-        after = (self.frames - 1 - self.label_frame) * self.step
-        # What is in reach of the next frame to be segmented, by number.
-        kept = {}
         encode = self._encode
-        if self.step > 1 or self.model.test_cfg.get('mode') == 'slide':
+        if self.clip.step > 1 or self.model.test_cfg.get('mode') == 'slide':
             encode = self.prepare
-        last, size = -1, None
-        for last, frame in enumerate(frames):
-            size = size or frame.shape
-            if frame.shape != size:
-                raise UserError(
-                    f'frame {last} is {frame.shape[1]} x {frame.shape[0]} '
-                    f'pixels, those before are {size[1]} x {size[0]}: '
-                    'expected a video of one size.'
-                )
-            kept[last] = (frame, encode(frame))
-            if last >= after:
-                yield self._segment(kept, last - after, last)
-                kept.pop(last - after - before, None)
-        for number in range(max(0, last + 1 - after), last + 1):
-            yield self._segment(kept, number, last)
-            kept.pop(number - before, None)
+        # Nothing of a clip is held while the next frame is encoded.
+        yield from starmap(self._segment, self.clip.stream(frames, encode))
 
     def _encode(self, frame: np.ndarray) -> tuple:
         sample = self.prepare(frame)
@@ -150,19 +121,14 @@ class ClipSegmenter(Segmenter):
         return sample, data['data_samples'], x, reduced
 
     def _segment(
-        self, kept: dict, number: int, last: int
+        self, frame: np.ndarray, clip: list
     ) -> tuple[np.ndarray, np.ndarray | ScoredMap]:
-        """A frame and its class map, from what is kept of its clip."""
-        numbers = [
-            min(max(number + self.step * (i - self.label_frame), 0), last)
-            for i in range(self.frames)
-        ]
-        frame, own = kept[number]
-        clip = [kept[n][1] for n in numbers]
+        """A frame and its class map, from what was made of its clip."""
+        own = clip[self.clip.label_frame]
         if isinstance(own, Sample):
             inputs = [sample.data['inputs'] for sample in clip]
             data = {**own.data, 'inputs': torch.cat(inputs, dim=1)}
-            meta = dict(label_frame=self.label_frame)
+            meta = dict(label_frame=self.clip.label_frame)
             data['data_samples'].set_metainfo(meta)
             return frame, self([Sample(frame, data)])[0]
         sample, data_samples, x, _ = own
@@ -171,3 +137,20 @@ class ClipSegmenter(Segmenter):
         logits = self.model.decode_frames(x, reduced, metas)
         (result,) = self.model.postprocess_result(logits, data_samples)
         return frame, self.take(sample, result)
+
+
+def clip_of(model: ClipEncoderDecoder) -> Clip:
+    """Say which frames a model segments a frame with.
+
+    Args:
+        model: As from :func:`~mmseg_attn.apis.load_model`.
+
+    Returns:
+        What the config's test dataset says.
+
+    Raises:
+        UserError: The model segments a frame that clips do not have.
+    """
+    dataset = test_dataset(model.cfg)
+    frames, step = dataset.get('frames', 5), dataset.get('frame_step', 1)
+    return Clip(frames, middle(frames, model.label_frame), step)

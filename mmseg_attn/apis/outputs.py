@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""How instances and disparities are drawn and saved."""
+"""How instances are drawn and saved."""
 
 import json
 from collections.abc import Iterable
@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.structures import InstanceData
 
-from ..datasets.disparity_files import write_pfm, write_png
 from ..inference.outputs import Look, Output
 from ..inference.region_files import Origin
-from ..visualization.disparity import draw_disparity
 from ..visualization.instances import InstancePainter
 
 
@@ -64,37 +62,6 @@ class InstanceOutput(Output):
     ) -> np.ndarray:
         """Draw boxes, masks, and names at the boxes: no legend."""
         return self.painter(picture, self._kept(found))
-
-
-class DisparityOutput(Output):
-    """Disparities of a stereo network: (H, W) float32 in pixels."""
-
-    @staticmethod
-    def endings(look: Look) -> dict[str, str]:
-        """Kinds of files beside the overlay, and their endings."""
-        endings = {'pfm': '.pfm', 'png': '.png'}
-        return endings | ({'depth': '.pfm'} if look.calibration else {})
-
-    def classes_in(self, found: np.ndarray) -> set[int]:
-        """Numbers of the classes that were found."""
-        return set()
-
-    def save(
-        self, kind: str, path: Path, found: np.ndarray, origin: Origin
-    ) -> None:
-        """Write disparities in pixels, or depth in the baseline's unit."""
-        if kind == 'png':
-            write_png(path, found)
-        elif kind == 'pfm':
-            write_pfm(path, found)
-        else:
-            write_pfm(path, self.look.calibration.depth(found))
-
-    def draw(
-        self, picture: np.ndarray, found: np.ndarray, listed: Iterable[int]
-    ) -> np.ndarray:
-        """Colour the disparities, with a scale in pixels beside them."""
-        return draw_disparity(found, scale=self.look.legend)[..., ::-1]
 
 
 def _encode(mask) -> dict:

@@ -2,7 +2,6 @@
 """Predict pictures, folders, videos and pairs into files."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -11,14 +10,12 @@ from ..configs import load_config
 from ..engine.config_errors import check_installed
 from ..engine.data_checks import check_output_folder
 from ..errors import UserError
-from ..inference.calibration import read_calibration
-from ..inference.files import Request, Summary, run_jobs, sha256
-from ..inference.jobs import find_jobs, pair_up
-from ..inference.outputs import Look, MaskOutput
+from ..inference.files import Request, Summary, plan, run_jobs, sha256
+from ..inference.outputs import Look
 from ..inference.streamed import Streamer
 from .loading import load_model
 from .predictors import Segmenter
-from .tasks import Task, make_predictor, task_of
+from .tasks import make_predictor, task_of
 from .window_network import WindowNetwork
 from .zoo import chosen_weights
 
@@ -113,30 +110,15 @@ def predict_files(
         overwrite=overwrite,
         stop_on_error=stop_on_error,
     )
-    look, out, save = request.look, request.out, request.save
     checkpoint = str(chosen_weights(config, checkpoint))
     config = load_config(config)
     check_installed(config)
-    check_output_folder(config, out)
+    check_output_folder(config, request.out)
     task = task_of(config)
-    if not task.takes_pairs and (right or calibration):
-        raise UserError(
-            '--right and --calibration are for stereo networks, and '
-            f'{config.filename} is none.'
-        )
-    if task.output is not MaskOutput and (look.names or look.clear):
-        raise UserError(
-            '--names and --clear are for segmentors, and '
-            f'{config.filename} is none.'
-        )
-    if calibration:
-        look = replace(look, calibration=read_calibration(calibration))
-    endings = task.output.endings(look)
-    inputs = [str(item) for item in request.inputs]
-    on_request = task.output.on_request
-    jobs = find_jobs(inputs, out, save, overlay_format, endings, on_request)
-    if task.takes_pairs:
-        jobs = pair_up(jobs, right)
+    wanted = plan(
+        *(request, config.filename, task.output),
+        *(task.takes_pairs, right, calibration),
+    )
     model = load_model(
         config, checkpoint, device=device, classes=classes, slide=slide
     )
@@ -147,7 +129,7 @@ def predict_files(
         if not isinstance(predictor, Segmenter):
             raise UserError('--no-resize is for segmentors.')
         predictor.keep_size()
-    output = task.output(model.dataset_meta, look)
+    output = task.output(model.dataset_meta, wanted.look)
     streamer = None
     if isinstance(predictor, Segmenter):
         network = WindowNetwork(predictor, blend)
@@ -160,24 +142,14 @@ def predict_files(
         'tta': tta,
         'slide': slide,
         'depth': depth,
-        'frames': frames,
         'blend': None if blend == 'average' else blend,
         'bands': bands and list(bands),
         'no_resize': None if resize else True,
-        **_settings(task, look),
+        **wanted.settings,
         'classes': list(model.dataset_meta['classes']),
         'palette': model.dataset_meta['palette'],
     }
-    if task.takes_pairs:
-        content['right'] = str(Path(right).resolve())
-    return run_jobs(request, jobs, predictor, output, content, streamer)
-
-
-def _settings(task: Task, look: Look) -> dict:
-    settings = asdict(look)
-    if not task.takes_pairs:
-        del settings['calibration']
-    return settings
+    return run_jobs(request, wanted.jobs, predictor, output, content, streamer)
 
 
 def _read(checkpoint: str) -> bytes:

@@ -10,12 +10,12 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..errors import UserError
-from ..inference.outputs import MaskOutput, Output
+from ..inference.outputs import DisparityOutput, MaskOutput, Output
 from ..models.segmentors import ClipEncoderDecoder
 from ..models.stereo import PSMNet
 from . import reports, testing
 from .clip_segmenter import ClipSegmenter
-from .outputs import DisparityOutput, InstanceOutput
+from .outputs import InstanceOutput
 from .predictors import Detector, Predictor, Segmenter, StereoMatcher
 from .test_pipelines import add_clip_views
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""``export``: write a segmentor into a file that runs without OpenMMLab."""
+"""``export``: write a model into a file that runs without OpenMMLab."""
 
 import argparse
 from pathlib import Path
@@ -24,9 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--output',
         choices=['logits', 'probabilities', 'mask'],
-        default='logits',
-        help='what the network gives (default: %(default)s, of which predict '
-        'makes everything else)',
+        help='what a segmentor gives (default: logits, of which predict makes '
+        'everything else)',
     )
     add(
         '--resize',
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'pictures or folders give (.onnx)',
     )
     pictures = parser.add_argument_group(
-        'mIoU', 'measured on labelled pictures, before and after'
+        'mIoU', 'of a segmentor on labelled pictures, before and after'
     )
     options.add_pictures(pictures)
     options.add_class_names(parser)
@@ -69,11 +68,14 @@ def main(args: argparse.Namespace) -> None:
     from rich.table import Table
 
     with quiet_imports():
+        from ..apis.tasks import CLIPS, SEGMENTOR, check_task
         from ..export import export
         from ..export.measuring import labelled_pairs, mean_ious
 
     pairs = labelled_pairs(args.images, args.masks)
     config = load_config(args.config, options.read_options(args.cfg_options))
+    if args.images:
+        check_task(config, SEGMENTOR, CLIPS)
     weights = checkpoints.find_weights(args.config, args.checkpoint)
     fixed = tuple(args.fixed_size) if args.fixed_size else None
     found = export(
@@ -88,24 +90,34 @@ def main(args: argparse.Namespace) -> None:
         classes=args.classes,
         slide=args.slide,
     )
-    table = Table('pixels', 'largest difference', 'pixels of another class')
+    card = found.card
+    stereo = not card.classes
+    table = Table('pixels', 'largest difference')
+    if not stereo:
+        table.add_column('pixels of another class')
     table.add_column('ms, PyTorch', justify='right')
     table.add_column(f'ms, {args.out.suffix}', justify='right')
     for item in found.differences:
         table.add_row(
             ' x '.join(map(str, item.size)),
-            f'{item.logits:.1e}',
-            f'{item.pixels:.4%}',
+            f'{item.values:.1e}',
+            *([] if stereo else [f'{item.pixels:.4%}']),
             f'{1000 * item.theirs:.0f}',
             f'{1000 * item.ours:.0f}',
         )
     make_console(100).print(table)
-    card = found.card
+    given = f'{len(card.classes)} classes, gives {card.output}'
+    if stereo:
+        given = f'gives disparities below {card.max_disparity} pixels'
+    elif card.frames:
+        given = f'clips of {card.frames} frames, {given}'
     print(
-        f'{args.out}: {found.bytes / 1e6:.1f} MB, {card.precision}, '
-        f'{len(card.classes)} classes, gives {card.output}.'
+        f'{args.out}: {found.bytes / 1e6:.1f} MB, {card.precision}, {given}.'
     )
     if pairs:
         before, after = mean_ious(found.model, args.out, pairs)
         print(f'mIoU: {before:.2f} by PyTorch, {after:.2f} by {args.out}')
-    options.print_next('predict', args.out, args.images or 'PICTURES')
+    if stereo:
+        options.print_next('predict', args.out, 'LEFT', '--right', 'RIGHT')
+    else:
+        options.print_next('predict', args.out, args.images or 'PICTURES')

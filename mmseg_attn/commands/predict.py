@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 STOPPED = 'Stopped. The same command goes on from here.'
 # What an exported file says itself, or cannot do.
-HOST_OPTIONS = (
-    *('right', 'calibration', 'classes', 'device', 'slide', 'tta'),
-    'cfg_options',
-)
+HOST_OPTIONS = ('classes', 'device', 'slide', 'tta', 'cfg_options')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -231,6 +228,8 @@ def main(args: argparse.Namespace) -> int:
         bands=args.bands,
         overwrite=args.overwrite,
         stop_on_error=args.stop_on_error,
+        right=args.right,
+        calibration=args.calibration,
     )
     run = _by_file if is_exported(args.model) else _by_host
     found = run(args, common)
@@ -281,8 +280,6 @@ def _by_host(args: argparse.Namespace, common: dict) -> Summary:
         config,
         weights,
         inputs,
-        right=args.right,
-        calibration=args.calibration,
         classes=args.classes,
         device=args.device,
         slide=args.slide,

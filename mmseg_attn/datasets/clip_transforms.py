@@ -3,9 +3,7 @@
 
 import copy
 import random
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +11,9 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmseg.datasets.transforms import PackSegInputs
 
-from ..errors import UserError
-from ..pictures import check_depth, read_picture, size_text
+from ..pictures import check_depth
 from ..registry import TRANSFORMS
-from ..video import VIDEOS, read_frame
+from ..video.clips import read_clip
 
 
 @TRANSFORMS.register_module()
@@ -37,7 +34,7 @@ class LoadClip(BaseTransform):
 
         Args:
             results: A sample with ``label_frame`` and ``frame_paths``, which
-                :func:`read_clip_frame` reads.
+                :func:`~mmseg_attn.video.clips.read_clip_frame` reads.
 
         Returns:
             The sample with ``clip``, a list of (H, W, 3) uint8 BGR, and
@@ -46,58 +43,12 @@ class LoadClip(BaseTransform):
         Raises:
             UserError: A frame cannot be read, or has another size.
         """
-        loaded = {}
-        for path in results['frame_paths']:
-            if path not in loaded:
-                loaded[path] = read_clip_frame(path, self.depth)
-        clip = [loaded[path] for path in results['frame_paths']]
-        results['img'] = clip[results['label_frame']]
-        size = results['img'].shape[:2]
-        for path, frame in loaded.items():
-            if frame.shape[:2] != size:
-                raise UserError(
-                    f'{path} is {size_text(frame)} pixels, the labelled '
-                    f'frame {results.get("img_path")} is '
-                    f'{size_text(results["img"])}: the frames of a clip must '
-                    'be of one size.'
-                )
+        label_frame = results['label_frame']
+        clip = read_clip(results['frame_paths'], label_frame, self.depth)
+        results['img'] = clip[label_frame]
         results['clip'] = clip
-        results['img_shape'] = results['ori_shape'] = size
+        results['img_shape'] = results['ori_shape'] = clip[0].shape[:2]
         return results
-
-
-def frame_path(video: str | Path, index: int) -> str:
-    """Name a frame of a video.
-
-    Args:
-        video: The video, such as ``NAME.mp4``.
-        index: Number of the frame, from 0 on.
-
-    Returns:
-        ``NAME#INDEX.mp4``, so that what is written for a frame, under its name
-        without the ending, is not that of another.
-    """
-    video = Path(video)
-    return str(video.with_name(f'{video.stem}#{index}{video.suffix}'))
-
-
-def read_clip_frame(path: str, depth: int | None = None) -> np.ndarray:
-    """Read a frame of a clip.
-
-    Args:
-        path: A picture, or what :func:`frame_path` gives.
-        depth: Bits that 16-bit pictures use.
-
-    Returns:
-        (H, W, 3) uint8, BGR.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    found = re.fullmatch(r'(.+)#(\d+)(\.\w+)', path)
-    if found and found[3].lower() in VIDEOS:
-        return read_frame(found[1] + found[3], int(found[2]))
-    return read_picture(path, depth)
 
 
 @TRANSFORMS.register_module()

@@ -3,7 +3,6 @@
 
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +12,12 @@ from mmseg.datasets import BaseSegDataset
 from ..errors import UserError
 from ..registry import DATASETS
 from ..video import VIDEOS, count_frames
+from ..video.clips import NUMBERED, clip_paths, frame_path, outward
 from .camvid import VIDEO_NAMES, CamVidDataset
-from .clip_transforms import frame_path
 from .folder import FolderDataset
 
-NUMBERED = re.compile(r'(.*?)(\d+)')
 # What may stand between a video's name and the number of a frame.
 BETWEEN = re.compile(r'[-_.]+(f|frame)?[-_.]*$')
-
-
-def clip_paths(
-    path: str,
-    frames: int,
-    label_frame: int,
-    frame_step: int,
-    folder: str | None = None,
-) -> list[str]:
-    """Find the frames around a picture by the number that ends its name.
-
-    Args:
-        path: The picture, such as ``0001TP_006690.png``.
-        frames: Number T of frames of the clip.
-        label_frame: Which of them the picture is, from 0 on.
-        frame_step: How far apart the numbers of two frames are.
-        folder: Where the other frames are. None means beside the picture.
-
-    Returns:
-        T paths. In place of a frame that is not there stands the nearest one
-        that is, on the way to the picture.
-    """
-    stem, ending = os.path.splitext(os.path.basename(path))
-    numbered = NUMBERED.fullmatch(stem)
-    if not numbered:
-        return [path] * frames
-    name, digits = numbered.groups()
-    folder = folder or os.path.dirname(path)
-    present = _listing(folder)
-
-    def find(number: int) -> str | None:
-        for text in (f'{number:0{len(digits)}d}', str(number)):
-            if number >= 0 and f'{name}{text}{ending}' in present:
-                return os.path.join(folder, f'{name}{text}{ending}')
-        return None
-
-    return _outward(path, int(digits), frames, label_frame, frame_step, find)
-
-
-def _listing(folder: str) -> frozenset[str]:
-    folder = folder or '.'
-    if not os.path.isdir(folder):
-        return frozenset()
-    return _listed(folder, os.stat(folder).st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _listed(folder: str, since: int) -> frozenset[str]:
-    """Names in a folder that was last changed then."""
-    return frozenset(os.listdir(folder))
 
 
 def _check_folder(name: str, folder: str | None) -> None:
@@ -77,18 +25,6 @@ def _check_folder(name: str, folder: str | None) -> None:
         raise UserError(
             f'data_prefix.{name} is {folder!r}, expected a folder.'
         )
-
-
-def _outward(label, number, frames, label_frame, step, find) -> list[str]:
-    """Frames before and after the label, each found or as its neighbour."""
-    sides = []
-    for count, sign in ((label_frame, -1), (frames - 1 - label_frame, 1)):
-        side, last = [], label
-        for distance in range(1, count + 1):
-            last = find(number + sign * distance * step) or last
-            side.append(last)
-        sides.append(side)
-    return [*reversed(sides[0]), label, *sides[1]]
 
 
 class _Clips:
@@ -239,7 +175,7 @@ class _Clips:
                     label_map=self.label_map,
                     reduce_zero_label=self.reduce_zero_label,
                     seg_fields=[],
-                    frame_paths=_outward(
+                    frame_paths=outward(
                         *(label, number, self.frames, self.label_frame),
                         *(self.frame_step, find),
                     ),

@@ -8,9 +8,10 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from ..errors import UserError
-from ..pictures import check_depth, read_picture, size_text
+from ..pictures import check_depth, size_text
+from ..pictures.disparity_files import read_disparity
+from ..pictures.stereo import read_stereo_pair
 from ..registry import TRANSFORMS
-from .disparity_files import read_disparity
 
 
 @TRANSFORMS.register_module()
@@ -43,31 +44,10 @@ class LoadStereoPair(BaseTransform):
                 size.
         """
         paths = results['img_path'], results['right_path']
-        pair = [read_picture(path, self.depth) for path in paths]
-        check_pair(*pair, *paths)
-        image = np.concatenate(pair, axis=2)
+        image = np.concatenate(read_stereo_pair(*paths, self.depth), axis=2)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
-
-
-def check_pair(
-    left: np.ndarray, right: np.ndarray, left_name: str, right_name: str
-) -> None:
-    """Refuse pictures of different sizes.
-
-    Args:
-        left, right: The pictures, (H, W, 3).
-        left_name, right_name: Their names, for the message.
-
-    Raises:
-        UserError: They differ.
-    """
-    if left.shape != right.shape:
-        raise UserError(
-            f'{left_name} is {size_text(left)} pixels, {right_name} is '
-            f'{size_text(right)}: expected a rectified pair of one size.'
-        )
 
 
 @TRANSFORMS.register_module()
@@ -86,7 +66,7 @@ class LoadDisparity(BaseTransform):
 
         Raises:
             UserError: The map cannot be read (see
-                :func:`~mmseg_attn.datasets.disparity_files.read_disparity`),
+                :func:`~mmseg_attn.pictures.disparity_files.read_disparity`),
                 or has another size than the picture.
         """
         path = results['disparity_path']

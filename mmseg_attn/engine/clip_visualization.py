@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 from mmseg.engine import SegVisualizationHook
 from mmseg.structures import SegDataSample
 
-from ..datasets.clip_transforms import read_clip_frame
 from ..registry import HOOKS
+from ..video.clips import read_clip_frame
 
 
 @HOOKS.register_module()

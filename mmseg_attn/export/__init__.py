@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Write segmentors into files that run without OpenMMLab."""
+"""Write models into files that run without OpenMMLab."""
 
 from .exporting import Exported, export
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from ..errors import UserError
+from ..runtime.card import STEREO, Card
 from ..runtime.sessions import Session
 
-# The largest difference of a logit, beside those of 1 and less relative to
-# the largest one, and the share of pixels of another class.
+# The largest difference of a logit or disparity, beside those of 1 and less
+# relative to the largest one, and the share of pixels of another class.
 MOST = {
     'fp32': {'.onnx': 1e-4, '.xml': 1e-4, '.pt2': 1e-5},
     'fp16': dict.fromkeys(('.onnx', '.xml', '.pt2'), 5e-2),
@@ -26,14 +27,15 @@ class Difference(NamedTuple):
 
     Attributes:
         size: Height and width.
-        logits: The largest difference, over the largest value or 1.
-        pixels: Share of the pixels whose class differs.
+        values: The largest difference of a logit, probability or disparity,
+            over the largest value or 1.
+        pixels: Share of the pixels whose class differs; 0 of disparities.
         ours: Seconds of the file for a picture.
         theirs: Seconds of the network for a picture.
     """
 
     size: tuple[int, int]
-    logits: float
+    values: float
     pixels: float
     ours: float
     theirs: float
@@ -56,7 +58,7 @@ def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
 def compare(
     session: Session, network: nn.Module, sizes: Sequence[tuple[int, int]]
 ) -> list[Difference]:
-    """Run both on pictures of noise.
+    """Run both on pictures of noise, or on clips or pairs of them.
 
     Args:
         session: The file.
@@ -67,61 +69,62 @@ def compare(
         The differences at each size.
     """
     generator = np.random.default_rng(0)
-    found = []
-    for size in sizes:
+    card, found = session.card, []
+    together = (card.frames,) if card.frames else ()
+    for height, width in sizes:
         # Squares, since noise of single pixels says little of regions.
-        coarse = generator.integers(
-            0, 256, (1, -(-size[0] // 8), -(-size[1] // 8), 3), np.uint8
-        )
-        picture = coarse.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
-        picture = np.ascontiguousarray(picture)
+        shape = 1, *together, -(-height // 8), -(-width // 8), 3
+        coarse = generator.integers(0, 256, shape, np.uint8)
+        picture = coarse.repeat(8, -3).repeat(8, -2)[..., :width, :]
+        picture = np.ascontiguousarray(picture[..., :height, :, :])
         with torch.inference_mode():
             theirs, expected = _timed(
                 lambda x: network(torch.from_numpy(x)).numpy(), picture
             )
         ours, got = _timed(session, picture)
-        classes = got, expected
-        if expected.ndim == 4:
-            classes = _classes(got), _classes(expected)
-        most = max(1.0, float(np.abs(expected.astype(float)).max()))
-        far = np.abs(got.astype(float) - expected).max() / most
-        if expected.ndim == 3:
-            far = 0.0
-        share = float((classes[0] != classes[1]).mean())
-        found.append(Difference(size, float(far), share, ours, theirs))
+        far = share = 0.0
+        if card.output != 'mask':
+            most = max(1.0, float(np.abs(expected.astype(float)).max()))
+            far = float(np.abs(got.astype(float) - expected).max() / most)
+        if card.task != STEREO:
+            share = float((_classes(got) != _classes(expected)).mean())
+        size = height, width
+        found.append(Difference(size, far, share, ours, theirs))
     return found
 
 
-def check(
-    differences: Sequence[Difference], precision: str, kind: str
-) -> None:
+def check(differences: Sequence[Difference], card: Card, kind: str) -> None:
     """Refuse a file that disagrees with its network.
 
     Args:
         differences: As from :func:`compare`.
-        precision: ``'fp32'`` or ``'fp16'``.
+        card: What the file says of itself.
         kind: Ending of the file.
 
     Raises:
         UserError: It does.
     """
     for item in differences:
-        bounds = MOST[precision][kind], MOST_PIXELS[precision]
+        bounds = MOST[card.precision][kind], MOST_PIXELS[card.precision]
         # Not <=: a value that is no number is no agreement.
-        good = item.logits <= bounds[0] and item.pixels <= bounds[1]
+        good = item.values <= bounds[0] and item.pixels <= bounds[1]
         if not good:
             height, width = item.size
+            others = f', {item.pixels:.2%} of the pixels of another class'
             raise UserError(
                 f'the exported network disagrees with PyTorch at {height} x '
-                f'{width} pixels: logits by {item.logits:.1e} (expected up to '
-                f'{bounds[0]:.0e}), {item.pixels:.2%} of the pixels of '
-                'another class. No file was written; bind it to one size: '
-                '--fixed-size HEIGHT WIDTH.'
+                f'{width} pixels: {card.output} by {item.values:.1e} '
+                f'(expected up to {bounds[0]:.0e})'
+                f'{"" if card.task == STEREO else others}. No file was '
+                'written; bind it to one size: --fixed-size HEIGHT WIDTH.'
             )
 
 
-def _classes(logits: np.ndarray) -> np.ndarray:
-    return logits.argmax(1) if logits.shape[1] > 1 else logits[:, 0] > 0
+def _classes(found: np.ndarray) -> np.ndarray:
+    """The class of each pixel (N, H, W), of logits or of class maps."""
+    if found.ndim == 4:
+        return found.argmax(1) if found.shape[1] > 1 else found[:, 0] > 0
+    return found
 
 
 def _timed(run, picture: np.ndarray) -> tuple[float, np.ndarray]:

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Say in a card what a model needs to be run without its config."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -8,16 +9,21 @@ from mmengine.config import Config
 from torch import nn
 
 from .. import __version__
+from ..apis.clip_segmenter import clip_of
+from ..apis.tasks import CLIPS, STEREO, task_of
 from ..apis.test_pipelines import test_pipeline
 from ..apis.window_network import divisor_of, threshold_of
 from ..errors import UserError
 from ..hosts import version_of
 from ..inference.files import sha256
-from ..runtime.card import Card
+from ..models.stereo.psmnet import DIVISOR
+from ..runtime import card
+from .network import is_red_first
 
 # Steps of a test pipeline that change no pixel.
 LOADING = ('LoadImageFromFile', 'LoadPicture', 'LoadAnnotations')
-PACKING = ('PackSegInputs',)
+LOADING += ('LoadClip', 'LoadStereoPair', 'LoadDisparity')
+PACKING = ('PackSegInputs', 'PackClipInputs', 'PackStereoInputs')
 
 
 def describe(
@@ -28,8 +34,8 @@ def describe(
     resized: bool,
     fixed_size: tuple[int, int] | None,
     precision: str,
-) -> Card:
-    """Write the card of a segmentor.
+) -> card.Card:
+    """Write the card of a model.
 
     Args:
         model: As from :func:`~mmseg_attn.apis.load_model`.
@@ -46,27 +52,24 @@ def describe(
         UserError: Pictures are prepared in a way that a card cannot tell.
     """
     cfg, prepare = model.cfg, model.data_preprocessor
-    slide = model.test_cfg.get('mode', 'whole') == 'slide'
-    crop, stride = (
-        model.test_cfg.get('crop_size'),
-        model.test_cfg.get('stride'),
-    )
-    normal = prepare._enable_normalize
-    scale, keep_ratio = _scale(cfg)
+    task, normal = task_of(cfg), prepare._enable_normalize
+    own = _of_pairs(model) if task is STEREO else _of_segmentor(model)
+    if task is CLIPS:
+        clip = clip_of(model)
+        own |= dict(
+            task=card.CLIPS,
+            frames=clip.frames,
+            label_frame=clip.label_frame,
+            frame_step=clip.step,
+        )
     # Means are of the order that the network sees.
-    step = 1 if prepare._channel_conversion else -1
-    return Card(
+    step = 1 if is_red_first(prepare) else -1
+    return card.Card(
+        **own,
         classes=tuple(map(str, model.dataset_meta['classes'])),
         palette=tuple(map(tuple, model.dataset_meta['palette'])),
         output=output,
         resized=resized,
-        align_corners=bool(model.align_corners),
-        threshold=threshold_of(model),
-        scale=scale,
-        keep_ratio=keep_ratio,
-        divisor=divisor_of(model),
-        window=tuple(crop) if slide else None,
-        stride=tuple(stride) if slide else None,
         fixed_size=fixed_size,
         mean=_values(prepare.mean, step) if normal else None,
         std=_values(prepare.std, step) if normal else None,
@@ -85,13 +88,43 @@ def describe(
     )
 
 
+def _of_segmentor(model: nn.Module) -> dict:
+    slide = model.test_cfg.get('mode', 'whole') == 'slide'
+    crop, stride = map(model.test_cfg.get, ('crop_size', 'stride'))
+    scale, keep_ratio = _scale(model.cfg)
+    return dict(
+        align_corners=bool(model.align_corners),
+        threshold=threshold_of(model),
+        scale=scale,
+        keep_ratio=keep_ratio,
+        divisor=divisor_of(model),
+        window=tuple(crop) if slide else None,
+        stride=tuple(stride) if slide else None,
+    )
+
+
+def _of_pairs(model: nn.Module) -> dict:
+    scale, _ = _scale(model.cfg)
+    if scale:
+        raise UserError(
+            'the test pipeline resizes pairs, after which disparities would '
+            'be those of other pictures: take Resize out of it.'
+        )
+    return dict(
+        task=card.STEREO,
+        frames=2,
+        max_disparity=model.max_disparity,
+        divisor=DIVISOR,
+    )
+
+
 def _values(values: torch.Tensor, step: int) -> tuple[float, ...]:
     return tuple(values.flatten().tolist()[::step])
 
 
 def _scale(cfg: Config) -> tuple[tuple[int, int] | None, bool]:
     scale, keep_ratio = None, True
-    for step in test_pipeline(cfg):
+    for step in _steps(test_pipeline(cfg)):
         name = str(step['type']).rpartition('.')[2]
         if name in (*LOADING, *PACKING):
             continue
@@ -108,3 +141,12 @@ def _scale(cfg: Config) -> tuple[tuple[int, int] | None, bool]:
             'PackSegInputs.'
         )
     return scale, keep_ratio
+
+
+def _steps(pipeline: Iterable[dict]) -> Iterator[dict]:
+    """Steps, and in place of those of clips what these do to each frame."""
+    for step in pipeline:
+        if str(step['type']).rpartition('.')[2] == 'ClipTransform':
+            yield from step['transforms']
+        else:
+            yield step

@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""Export a segmentor: trace, write, check, and only then leave the file."""
+"""Export a model: trace, write, check, and only then leave the file."""
 
 import copy
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from mmengine.config import Config
 from torch import nn
 
 from ..apis import load_model
-from ..apis.tasks import SEGMENTOR, task_of
+from ..apis.tasks import CLIPS, SEGMENTOR, STEREO, task_of
 from ..apis.zoo import chosen_weights
 from ..configs import load_config, training_crop
 from ..errors import UserError
 from ..files import gathered
-from ..runtime.card import OUTPUTS, Card
+from ..runtime.card import DISPARITY, OUTPUTS, Card
 from ..runtime.sessions import open_session
 from .checking import Difference, check, compare, sizes_around
 from .describe import describe
-from .network import PictureNetwork
+from .network import PairNetwork, PictureNetwork
 from .quantization import quantize
 from .writers import LEAST, WRITERS, trace
 
@@ -52,7 +52,7 @@ def export(
     checkpoint: str | Path,
     out: str | Path,
     *,
-    output: str = 'logits',
+    output: str | None = None,
     resized: bool = True,
     half: bool = False,
     fixed_size: tuple[int, int] | None = None,
@@ -60,9 +60,10 @@ def export(
     classes: Sequence[str] | None = None,
     slide: int | None = None,
 ) -> Exported:
-    """Write a segmentor into a file that runs without OpenMMLab.
+    """Write a model into a file that runs without OpenMMLab.
 
-    The file is compared with the model at three sizes before it is left.
+    The file is compared with the model at three sizes before it is left. A
+    segmentor for clips takes as many frames as the config's test dataset says.
 
     Args:
         config: Path or name of a config, or a loaded one.
@@ -70,8 +71,10 @@ def export(
             :func:`~mmseg_attn.apis.load_model`.
         out: The file: ``.onnx``, ``.pt2`` (torch.export) or ``.xml``
             (OpenVINO, with a ``.bin`` beside it).
-        output: ``'logits'``, ``'probabilities'`` or ``'mask'``.
-        resized: Whether the output has the size of the picture.
+        output: ``'logits'``, ``'probabilities'`` or ``'mask'``; None takes
+            the logits. A stereo network gives disparities alone.
+        resized: Whether the output has the size of the picture, as that of
+            a stereo network always has.
         half: Compute in 16 bits.
         fixed_size: The only height and width, of pictures or of the windows
             that they are predicted in; by default any.
@@ -94,7 +97,7 @@ def export(
         raise UserError(
             f'{out} has no ending of a format: expected {", ".join(WRITERS)}.'
         )
-    if output not in OUTPUTS:
+    if output not in (None, *OUTPUTS):
         raise UserError(
             f'output (--output) is {output!r}, expected {", ".join(OUTPUTS)}.'
         )
@@ -105,15 +108,22 @@ def export(
     checkpoint = chosen_weights(config, checkpoint)
     config = copy.deepcopy(load_config(config))
     task = task_of(config)
-    if task is not SEGMENTOR:
-        raise UserError(_why_not(task.title))
+    if task not in (SEGMENTOR, CLIPS, STEREO):
+        raise UserError(
+            f'a {task.title} cannot be exported: its proposals and '
+            'non-maximum suppression are of a number that no file of this '
+            'kind can leave open.'
+        )
+    if task is STEREO:
+        _refuse_for_pairs(output, resized, int8)
+        output = DISPARITY
     model = load_model(
         config, checkpoint, device='cpu', classes=classes, slide=slide
     )
     card = describe(
         model,
         checkpoint,
-        output=output,
+        output=output or 'logits',
         resized=resized,
         fixed_size=fixed_size,
         precision='fp16' if half else 'fp32',
@@ -124,23 +134,35 @@ def export(
             f'the fixed size (--fixed-size) is {got}, but pictures are '
             f'predicted in windows of {need}: give both one size.'
         )
-    network = PictureNetwork(model, output, resized, half).eval()
-    network.requires_grad_(False)
+    if task is STEREO:
+        network = PairNetwork(model, half)
+    else:
+        network = PictureNetwork(model, card.output, resized, half)
+    network.eval().requires_grad_(False)
     size = fixed_size or card.window or training_crop(config) or USUAL
     if min(size) < LEAST:
         raise UserError(
             f'the size is {_text(size)}, expected at least {LEAST} a side.'
         )
-    pictures = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    traced, tried = size, sizes_around(size)
+    if fixed_size:
+        tried = [tuple(size)]
+    elif task is STEREO:
+        # Of a pooled map of one position a tracer takes it that it is always
+        # so; what the file makes of one is looked at.
+        least = model.least_size
+        traced = [max(side, 2 * least) for side in size]
+        tried = [*tried[:2], (least - 7, least - 3)]
+    together = (card.frames,) if card.frames else ()
+    pictures = torch.zeros(2, *together, *traced, 3, dtype=torch.uint8)
     program = trace(network, pictures, fixed_size is not None)
-    tried = [tuple(size)] if fixed_size else sizes_around(size)
     out.parent.mkdir(parents=True, exist_ok=True)
     # OpenVINO's two files must bear the name in the end.
     with gathered(out.parent) as folder:
         path = folder / out.name
         WRITERS[kind](program, card, path)
         found = compare(open_session(path), network, tried)
-        check(found, card.precision, kind)
+        check(found, card, kind)
         if int8 is not None:
             card = replace(card, precision='int8')
             quantize(path, card, int8)
@@ -153,16 +175,19 @@ def _text(size: Sequence[int]) -> str:
     return f'{size[0]} x {size[1]} pixels (height, width)'
 
 
-def _why_not(title: str) -> str:
-    reasons = {
-        'detector': (
-            'its proposals and non-maximum suppression are of a number that '
-            'no file of this kind can leave open'
-        ),
-        'segmentor for clips': 'its input is a clip of frames',
-        'stereo network': 'its input is a pair of pictures',
+def _refuse_for_pairs(
+    output: str | None, resized: bool, int8: Sequence | None
+) -> None:
+    """Refuse what makes no sense of a stereo network."""
+    wishes = {
+        f'--output {output}': output is not None,
+        '--no-resize': not resized,
+        '--int8': int8 is not None,
     }
-    return (
-        f'a {title} cannot be exported: {reasons[title]}. Segmentors of '
-        'single pictures can.'
-    )
+    for wish, given in wishes.items():
+        if given:
+            raise UserError(
+                f'{wish} is for segmentors: the file of a stereo network '
+                'gives disparities in pixels, of the size of the pictures, '
+                'in 32 or 16 bits (--fp16).'
+            )

@@ -12,7 +12,7 @@ from ..datasets.mask_classes import IGNORED
 from ..datasets.pairs import Pair, find_pairs, read_pair
 from ..errors import UserError
 from ..evaluation.areas import class_iou
-from ..runtime import ExportedSegmenter, open_session
+from ..runtime import open_runner
 
 
 def labelled_pairs(images: Path | None, masks: Path | None) -> list[Pair]:
@@ -49,12 +49,11 @@ def mean_ious(
     Raises:
         UserError: A mask has other values.
     """
-    session = open_session(exported)
-    runners = make_predictor(model), ExportedSegmenter(session)
-    classes = len(session.card.classes)
+    runners = make_predictor(model), open_runner(exported)
+    classes = len(runners[1].card.classes)
     counts = np.zeros((2, classes, classes), np.int64)
     for pair in pairs:
-        picture, labels, _ = read_pair(pair, None)
+        _, labels, _ = read_pair(pair, None)
         kept = labels != IGNORED
         if labels[kept].max(initial=0) >= classes:
             raise UserError(
@@ -63,13 +62,13 @@ def mean_ious(
                 'the command train writes such masks into its folder data.'
             )
         for count, runner in zip(counts, runners, strict=True):
-            count += _confusion(runner, picture, labels, kept, classes)
+            count += _confusion(runner, pair.picture, labels, kept, classes)
     return tuple(map(_mean_iou, counts))
 
 
 def _confusion(
     runner: Callable,
-    picture: np.ndarray,
+    picture: Path,
     labels: np.ndarray,
     kept: np.ndarray,
     classes: int,

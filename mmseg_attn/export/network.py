@@ -1,5 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
-"""A segmentor as one network from a picture of bytes to its classes."""
+"""Models as one network each, from pictures of bytes to what they find."""
 
 import copy
 
@@ -9,56 +9,26 @@ from torch import Tensor, nn
 
 from ..apis.window_network import divisor_of, threshold_of
 from ..errors import UserError
-from ..models.segmentors import ClipEncoderDecoder
+from ..models.stereo import PSMNet
 
 
-class PictureNetwork(nn.Module):
-    """From pictures (N, H, W, 3) uint8, red first, to what is wanted of them.
+class ByteNetwork(nn.Module):
+    """From pictures of bytes on.
 
     Args:
-        model: An EncoderDecoder, as from
-            :func:`~mmseg_attn.apis.load_model`, in eval mode.
-        output: ``'logits'`` (N, classes, H, W), ``'probabilities'`` likewise,
-            or ``'mask'`` (N, H, W).
-        resized: Whether the output has the size of the pictures, else that of
-            the head's output.
+        model: As from :func:`~mmseg_attn.apis.load_model`, in eval mode.
         half: Compute in 16 bits; the output is float32 all the same.
 
     Raises:
-        UserError: The model is no segmentor of single pictures, or prepares
-            them in a way that a file cannot hold.
+        UserError: The model takes pictures of other bands.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        output: str = 'logits',
-        resized: bool = True,
-        half: bool = False,
-    ) -> None:
+    def __init__(self, model: nn.Module, half: bool) -> None:
         super().__init__()
-        name = type(model).__name__
-        clips = isinstance(model, ClipEncoderDecoder)
-        if clips or not hasattr(model, 'encode_decode'):
-            raise UserError(
-                f'{name} cannot be exported: expected a segmentor of single '
-                'pictures, such as EncoderDecoder.'
-            )
+        self.model, self.half_precision = model, half
         prepare = model.data_preprocessor
-        padding = prepare.test_cfg or {}
-        if padding.get('size'):
-            raise UserError(
-                'the config pads pictures to one size (data_preprocessor.'
-                'test_cfg.size), which a file of any size cannot: use '
-                'size_divisor.'
-            )
-        self.divisor = divisor_of(model)
-        self.threshold = threshold_of(model)
-        self.pad_value = prepare.pad_val
-        self.model, self.output = model, output
-        self.resized, self.half_precision = resized, half
         # The host's order is blue first, which bgr_to_rgb turns.
-        self.turn = not prepare._channel_conversion
+        self.turn = not is_red_first(prepare)
         if prepare._enable_normalize:
             mean, std = prepare.mean.float(), prepare.std.float()
         else:
@@ -73,29 +43,123 @@ class PictureNetwork(nn.Module):
         if half:
             self.model = copy.deepcopy(model).half()
 
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """Prepare pictures as the host does.
+
+        Args:
+            pictures: (N, H, W, 3) uint8, red first, or of clips and pairs (N,
+                T, H, W, 3).
+
+        Returns:
+            (N, 3, H, W) or (N, 3, T, H, W) float32.
+        """
+        # In the host's order: others may choose other sums.
+        x = pictures.movedim(-1, 1).contiguous().float()
+        if self.turn:
+            x = x.flip(1)
+        shape = 3, *[1] * (x.ndim - 2)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+    def narrowed(self, x: Tensor) -> Tensor:
+        """Make it 16 bits wide where the network is."""
+        return x.half() if self.half_precision else x
+
+
+class PairNetwork(ByteNetwork):
+    """From pairs (N, 2, H, W, 3) uint8, red first, to disparities.
+
+    Args:
+        model: A stereo network, as from
+            :func:`~mmseg_attn.apis.load_model`, in eval mode.
+        half: Compute in 16 bits.
+
+    Raises:
+        UserError: The config prepares pictures in a way of its own.
+    """
+
+    def __init__(self, model: PSMNet, half: bool = False) -> None:
+        super().__init__(model, half)
+        if model.data_preprocessor.test_cfg:
+            raise UserError(
+                'the config pads pictures (data_preprocessor.test_cfg), which '
+                'a stereo network does itself: leave that out.'
+            )
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Predict disparities.
+
+        Args:
+            pictures: (N, 2, H, W, 3) uint8, red first: left and right.
+
+        Returns:
+            (N, H, W) float32, in pixels.
+        """
+        x = self.narrowed(self.normalised(pictures))
+        return self.model.best_disparity(x).float()
+
+
+class PictureNetwork(ByteNetwork):
+    """From pictures (N, H, W, 3) uint8, red first, to what is wanted of them.
+
+    Of a segmentor for clips they are (N, T, H, W, 3).
+
+    Args:
+        model: An EncoderDecoder, as from
+            :func:`~mmseg_attn.apis.load_model`, in eval mode.
+        output: ``'logits'`` (N, classes, H, W), ``'probabilities'`` likewise,
+            or ``'mask'`` (N, H, W).
+        resized: Whether the output has the size of the pictures, else that of
+            the head's output.
+        half: Compute in 16 bits; the output is float32 all the same.
+
+    Raises:
+        UserError: The model is no segmentor, or prepares pictures in a way
+            that a file cannot hold.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        output: str = 'logits',
+        resized: bool = True,
+        half: bool = False,
+    ) -> None:
+        super().__init__(model, half)
+        if not hasattr(model, 'encode_decode'):
+            raise UserError(
+                f'{type(model).__name__} cannot be exported: expected a '
+                'segmentor, such as EncoderDecoder.'
+            )
+        prepare = model.data_preprocessor
+        if (prepare.test_cfg or {}).get('size'):
+            raise UserError(
+                'the config pads pictures to one size (data_preprocessor.'
+                'test_cfg.size), which a file of any size cannot: use '
+                'size_divisor.'
+            )
+        self.divisor = divisor_of(model)
+        self.threshold = threshold_of(model)
+        self.pad_value = prepare.pad_val
+        self.output, self.resized = output, resized
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Segment pictures.
 
         Args:
-            pictures: (N, H, W, 3) uint8, red first.
+            pictures: (N, H, W, 3) uint8, red first, or of clips (N, T, H, W,
+                3).
 
         Returns:
             As ``output`` says, float32 or, of masks, uint8 (int32 beyond 256
             classes).
         """
-        height, width = pictures.shape[1:3]
-        # In the host's order: others may choose other sums.
-        x = pictures.permute(0, 3, 1, 2).contiguous().float()
-        if self.turn:
-            x = x.flip(1)
-        x = (x - self.mean) / self.std
+        height, width = pictures.shape[-3:-1]
+        x = self.normalised(pictures)
         right, below = -width % self.divisor, -height % self.divisor
         if self.divisor > 1:
             x = F.pad(x, (0, right, 0, below), value=self.pad_value)
-        size = x.shape[2:]
-        if self.half_precision:
-            x = x.half()
-        logits = self._logits(x).float()
+        size = x.shape[-2:]
+        logits = self._logits(self.narrowed(x)).float()
         if self.resized:
             logits = F.interpolate(
                 logits,
@@ -134,3 +198,14 @@ class PictureNetwork(nn.Module):
             return logits.softmax(1)
         small = logits.shape[1] <= 256
         return logits.argmax(1).to(torch.uint8 if small else torch.int32)
+
+
+def is_red_first(prepare: nn.Module) -> bool:
+    """Whether a model sees red first, so that the host's pictures are turned.
+
+    Args:
+        prepare: The model's data preprocessor.
+    """
+    # The two host families keep it under different names.
+    names = '_channel_conversion', 'channel_conversion'
+    return any(getattr(prepare, name, False) for name in names)

@@ -9,9 +9,8 @@ import numpy as np
 
 from ..errors import UserError, need_package
 from ..inference.jobs import find_jobs
+from ..runtime import ExportedSegmenter, open_runner
 from ..runtime.card import KEY, Card
-from ..runtime.segmenter import ExportedSegmenter
-from ..runtime.sessions import open_session
 from .writers import quiet
 
 # Pictures that are looked at; more change the ranges little.
@@ -48,7 +47,7 @@ def quantize(path: Path, card: Card, pictures: Sequence[str | Path]) -> None:
             )
         step = -(-len(files) // MOST_PICTURES)
         ready = Path(folder, 'ready.onnx')
-        segmenter = ExportedSegmenter(open_session(path))
+        segmenter = open_runner(path)
         quant_pre_process(
             str(path), str(ready), skip_symbolic_shape=True, auto_merge=True
         )
@@ -95,8 +94,8 @@ class _Pictures:
         for file in files:
             picture = segmenter.prepare(file).data['inputs']
             if window:
-                picture = picture[: window[0], : window[1]]
-            segmenter.check_size(*picture.shape[:2])
+                picture = picture[..., : window[0], : window[1], :]
+            segmenter.check_size(*picture.shape[-3:-1])
             yield {'pictures': np.ascontiguousarray(picture[None, ..., ::-1])}
 
     def get_next(self) -> dict[str, np.ndarray] | None:

@@ -20,14 +20,15 @@ OPSET = 18
 LEAST = 32
 
 
-def dynamic_shapes(fixed: bool) -> dict:
+def dynamic_shapes(axes: int, fixed: bool) -> dict:
     """Say which axes of the pictures are open.
 
     Args:
+        axes: How many there are.
         fixed: Whether height and width are not.
     """
     dim = torch.export.Dim
-    size = {} if fixed else {1: dim.DYNAMIC, 2: dim.DYNAMIC}
+    size = {} if fixed else dict.fromkeys((axes - 3, axes - 2), dim.DYNAMIC)
     return {'pictures': {0: dim.DYNAMIC, **size}}
 
 
@@ -38,7 +39,7 @@ def trace(
 
     Args:
         network: From pictures to what is wanted.
-        pictures: An example, at least two pictures.
+        pictures: An example, at least two pictures, clips or pairs.
         fixed: Whether height and width are those of the example.
 
     Raises:
@@ -49,7 +50,7 @@ def trace(
             return torch.export.export(
                 network,
                 (pictures,),
-                dynamic_shapes=dynamic_shapes(fixed),
+                dynamic_shapes=dynamic_shapes(pictures.ndim, fixed),
                 strict=False,
             )
     # torch's exporter raises many classes, most of them its own.

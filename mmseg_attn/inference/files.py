@@ -6,14 +6,15 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UserError
 from .batches import check_batch_size
+from .calibration import read_calibration
 from .file_run import FileRun
-from .jobs import Job
-from .outputs import SCORE_TYPES, Look, Output
+from .jobs import Job, find_jobs, pair_up
+from .outputs import SCORE_TYPES, Look, MaskOutput, Output
 from .region_files import join_coco
 from .results import open_folder
 from .samples import Runner
@@ -119,6 +120,76 @@ class Request:
     def saves(self, kind: str) -> bool:
         """Whether a kind of results is asked for by name."""
         return kind in (self.save or ())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request comes to for a kind of model.
+
+    Attributes:
+        jobs: The inputs with where their results go.
+        look: How results are to look, with the calibration of pairs.
+        settings: What of the request makes the results.
+    """
+
+    jobs: list[Job]
+    look: Look
+    settings: dict
+
+
+def plan(
+    request: Request,
+    name: object,
+    output: type[Output],
+    pairs: bool = False,
+    right: str | Path | None = None,
+    calibration: str | Path | None = None,
+) -> Plan:
+    """Find the inputs of a request, and refuse what the model cannot do.
+
+    Args:
+        request: What is asked for.
+        name: The model, for messages.
+        output: What draws and saves what it finds.
+        pairs: Whether it takes pairs of pictures.
+        right: Right picture of a pair, or the folder of the right pictures,
+            which have the left ones' names.
+        calibration: File for a stereo network, to give depth, see
+            :func:`~mmseg_attn.inference.calibration.read_calibration`.
+
+    Returns:
+        What is to be done.
+
+    Raises:
+        UserError: A wish is for other models, or there is no such input.
+    """
+    if not pairs and (right or calibration):
+        raise UserError(
+            '--right and --calibration are for stereo networks, and '
+            f'{name} is none.'
+        )
+    look = request.look
+    if output is not MaskOutput and (look.names or look.clear):
+        raise UserError(
+            f'--names and --clear are for segmentors, and {name} is none.'
+        )
+    if calibration:
+        look = replace(look, calibration=read_calibration(calibration))
+    jobs = find_jobs(
+        [str(item) for item in request.inputs],
+        request.out,
+        request.save,
+        request.overlay_format,
+        output.endings(look),
+        output.on_request,
+    )
+    settings = {'frames': request.frames, **asdict(look)}
+    if pairs:
+        jobs = pair_up(jobs, right)
+        settings['right'] = str(Path(right).resolve())
+    else:
+        del settings['calibration']
+    return Plan(jobs, look, settings)
 
 
 def run_jobs(

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, near
+from ..pictures.disparity_files import write_pfm, write_png
+from ..visualization.disparity import draw_disparity
 from ..visualization.overlay import Legend, overlay, save_mask
 from ..visualization.region_names import write_names
 from .calibration import Calibration
@@ -185,6 +187,37 @@ class MaskOutput(Output):
             labels = self.classes_in(found)
             shown = write_names(shown, mask, self.meta['classes'], labels)
         return self.legend.add(shown, sorted(listed)) if self.legend else shown
+
+
+class DisparityOutput(Output):
+    """Disparities of a stereo network: (H, W) float32 in pixels."""
+
+    @staticmethod
+    def endings(look: Look) -> dict[str, str]:
+        """Kinds of files beside the overlay, and their endings."""
+        endings = {'pfm': '.pfm', 'png': '.png'}
+        return endings | ({'depth': '.pfm'} if look.calibration else {})
+
+    def classes_in(self, found: np.ndarray) -> set[int]:
+        """Numbers of the classes that were found."""
+        return set()
+
+    def save(
+        self, kind: str, path: Path, found: np.ndarray, origin: Origin
+    ) -> None:
+        """Write disparities in pixels, or depth in the baseline's unit."""
+        if kind == 'png':
+            write_png(path, found)
+        elif kind == 'pfm':
+            write_pfm(path, found)
+        else:
+            write_pfm(path, self.look.calibration.depth(found))
+
+    def draw(
+        self, picture: np.ndarray, found: np.ndarray, listed: Iterable[int]
+    ) -> np.ndarray:
+        """Colour the disparities, with a scale in pixels beside them."""
+        return draw_disparity(found, scale=self.look.legend)[..., ::-1]
 
 
 def save_scores(

@@ -55,6 +55,14 @@ class Runner(ABC):
             samples: As prepared.
         """
 
+    def prepared(self, frames: Iterable[np.ndarray]) -> Iterable[Sample]:
+        """Prepare the frames of a video, in order.
+
+        Args:
+            frames: (H, W, 3) uint8 in BGR order.
+        """
+        return map(self.prepare, frames)
+
     def stream(
         self, frames: Iterable[np.ndarray], batch_size: int = 1
     ) -> Iterator[tuple[np.ndarray, object]]:
@@ -67,7 +75,7 @@ class Runner(ABC):
         Yields:
             A frame and its prediction, in order.
         """
-        samples = map(self.prepare, frames)
+        samples = iter(self.prepared(frames))
         while batch := list(islice(samples, batch_size)):
             for sample, found in zip(batch, self(batch), strict=True):
                 yield sample.picture, found

@@ -10,22 +10,32 @@ from ..errors import UserError
 # Name of the card in a file's metadata, and the version of its content.
 KEY = 'mmseg_attn'
 FORMAT = 1
+# What networks are for.
+SEGMENTOR, CLIPS, STEREO = TASKS = ('segmentor', 'clips', 'stereo')
 # What a network may give: logits (N, classes, H, W), their probabilities, or
-# the class of each pixel (N, H, W).
+# the class of each pixel (N, H, W). Of pairs it is DISPARITY, (N, H, W).
 OUTPUTS = ('logits', 'probabilities', 'mask')
+DISPARITY = 'disparity'
 
 
 @dataclass(frozen=True)
 class Card:
     """What an exported file says of itself.
 
-    The network takes pictures (N, H, W, 3) uint8, red first: mean and std are
-    applied within, and are told for information.
+    The network takes pictures (N, H, W, 3) uint8, red first, or of clips and
+    pairs (N, frames, H, W, 3): mean and std are applied within, and are told
+    for information.
 
     Attributes:
-        classes: Names of the classes.
+        classes: Names of the classes; none of a stereo network.
         palette: (red, green, blue) of each class.
-        output: One of :data:`OUTPUTS`.
+        task: One of :data:`TASKS`.
+        output: One of :data:`OUTPUTS`, or of pairs :data:`DISPARITY`.
+        frames: Pictures that are taken together: the frames of a clip, the
+            left and the right one of a pair; None: single ones.
+        label_frame: Which frame of a clip is segmented, from 0 on.
+        frame_step: How far apart two frames of a clip are.
+        max_disparity: Disparities of a pair are below it, in pixels.
         resized: Whether the output has the size of the input; else it has
             that of the head.
         align_corners: How logits are resized to the picture.
@@ -50,7 +60,12 @@ class Card:
 
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
+    task: str = SEGMENTOR
     output: str = 'logits'
+    frames: int | None = None
+    label_frame: int = 0
+    frame_step: int = 1
+    max_disparity: int | None = None
     resized: bool = True
     align_corners: bool = False
     threshold: float = 0.5
@@ -106,8 +121,11 @@ class Card:
                 if name in known
             }
             card = cls(**values)
-            if card.output not in OUTPUTS or not card.classes:
-                raise ValueError(card.output)
+            outputs = (DISPARITY,) if card.task == STEREO else OUTPUTS
+            if card.output not in outputs or card.task not in TASKS:
+                raise ValueError(f'{card.task} with {card.output}')
+            if not card.classes and card.task != STEREO:
+                raise ValueError('no classes')
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f'what {path} says of itself is damaged ({error}): export it '

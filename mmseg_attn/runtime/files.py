@@ -2,15 +2,13 @@
 """Predict pictures, folders and videos into files, by an exported model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from ..inference.files import Request, Summary, run_jobs, sha256
-from ..inference.jobs import find_jobs
-from ..inference.outputs import MaskOutput
+from ..inference.files import Request, Summary, plan, run_jobs, sha256
+from ..inference.outputs import DisparityOutput, MaskOutput
 from ..inference.streamed import Streamer
-from .segmenter import ExportedSegmenter
-from .sessions import open_session
+from .card import STEREO
+from .opening import open_runner
 from .windows import ExportedWindows
 
 
@@ -20,21 +18,28 @@ def predict_files(
     out: str | Path = 'predictions',
     *,
     provider: str = 'cpu',
+    right: str | Path | None = None,
+    calibration: str | Path | None = None,
     depth: int | None = None,
     blend: str = 'average',
     bands: Sequence[int] | None = None,
     **wishes: object,
 ) -> Summary:
-    """Predict pictures and videos by an exported segmentor.
+    """Predict pictures, videos or pairs by an exported model.
 
     A call that is broken off goes on from there when it is repeated.
 
     Args:
         model: The exported file.
-        inputs: Pictures, videos, folders (with their subfolders) and globs.
+        inputs: Pictures, videos, folders (with their subfolders) and globs;
+            of a stereo network the left pictures.
         out: Folder of the results.
         provider: What the network runs on, as of
             :func:`~mmseg_attn.runtime.open_session`.
+        right: Right picture for a stereo network, or the folder of the right
+            pictures, which have the left ones' names.
+        calibration: File for a stereo network, to give depth, see
+            :func:`~mmseg_attn.inference.calibration.read_calibration`.
         depth: Bits that 16-bit pictures use, as of
             :func:`~mmseg_attn.pictures.read_picture`.
         blend: How windows that overlap are put together, ``'average'`` or
@@ -52,24 +57,17 @@ def predict_files(
             fit, or a folder that holds other things.
     """
     request = Request(inputs=inputs, out=Path(out), **wishes)
-    segmenter = ExportedSegmenter(open_session(model, provider))
+    runner = open_runner(model, provider)
+    pairs = runner.task == STEREO
+    kind = DisparityOutput if pairs else MaskOutput
+    wanted = plan(request, model, kind, pairs, right, calibration)
     if depth is not None:
-        segmenter.set_depth(depth)
+        runner.set_depth(depth)
     if request.saves('scores'):
-        segmenter.keep_scores()
-    card, look = segmenter.card, request.look
+        runner.keep_scores()
+    card = runner.card
     meta = {'classes': card.classes, 'palette': card.palette}
-    output = MaskOutput(meta, look)
-    jobs = find_jobs(
-        [str(item) for item in request.inputs],
-        request.out,
-        request.save,
-        request.overlay_format,
-        MaskOutput.endings(look),
-        MaskOutput.on_request,
-    )
-    settings = asdict(look)
-    del settings['calibration']
+    output = kind(meta, wanted.look)
     content = {
         'config': str(model),
         'checkpoint': str(model),
@@ -77,10 +75,11 @@ def predict_files(
         'depth': depth,
         'blend': None if blend == 'average' else blend,
         'bands': bands and list(bands),
-        'frames': request.frames,
-        **settings,
+        **wanted.settings,
         **meta,
     }
-    windows = ExportedWindows(segmenter, blend)
-    streamer = Streamer(windows, output, request.batch_size, bands)
-    return run_jobs(request, jobs, segmenter, output, content, streamer)
+    streamer = None
+    if not pairs:
+        windows = ExportedWindows(runner, blend)
+        streamer = Streamer(windows, output, request.batch_size, bands)
+    return run_jobs(request, wanted.jobs, runner, output, content, streamer)

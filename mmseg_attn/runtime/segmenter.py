@@ -1,27 +1,25 @@
 # Copyright (c) mmseg_attn contributors.
 """Run an exported segmentor on pictures."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
-from ..inference.samples import Runner, Sample, ScoredMap
-from ..pictures import check_depth, read_picture
+from ..inference.samples import Sample, ScoredMap
 from ..streaming import Windows
-from .resizing import picture_size, resize, resize_bytes
+from .card import SEGMENTOR
+from .resizing import resize
+from .runner import ExportedRunner
 from .sessions import Session
 
 
-class ExportedSegmenter(Runner):
+class ExportedSegmenter(ExportedRunner):
     """Segment pictures as the exported file says.
 
     Attributes:
-        session: The network, with its card.
         soft: Whether results are with the scores of all classes.
-        depth: Bits that 16-bit pictures use.
 
     Args:
         session: As from :func:`~mmseg_attn.runtime.open_session`.
@@ -31,10 +29,11 @@ class ExportedSegmenter(Runner):
             from windows or resized.
     """
 
+    task = SEGMENTOR
+
     def __init__(self, session: Session) -> None:
-        self.session, self.card = session, session.card
+        super().__init__(session)
         self.soft = False
-        self.depth: int | None = None
         card = self.card
         if card.output == 'mask' and (card.window or card.scale):
             raise UserError(
@@ -55,16 +54,6 @@ class ExportedSegmenter(Runner):
             )
         self.soft = True
 
-    def set_depth(self, depth: int) -> None:
-        """Say how many bits of 16-bit pictures are used.
-
-        Args:
-            depth: Number of bits, as of
-                :func:`~mmseg_attn.pictures.read_picture`.
-        """
-        check_depth(depth)
-        self.depth = depth
-
     def prepare(self, image: str | Path | np.ndarray) -> Sample:
         """Read a picture and resize it for the network.
 
@@ -77,18 +66,8 @@ class ExportedSegmenter(Runner):
         Raises:
             UserError: It is no whole picture.
         """
-        if isinstance(image, (str, os.PathLike)):
-            image = read_picture(str(image), self.depth)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UserError(
-                f'got a picture of shape {image.shape} and dtype '
-                f'{image.dtype}, expected (H, W, 3) uint8 in BGR order.'
-            )
-        inputs, card = image, self.card
-        if card.scale:
-            size = picture_size(image.shape[:2], card.scale, card.keep_ratio)
-            inputs = resize_bytes(image, size)
-        return Sample(image, {'inputs': inputs})
+        picture = self.read(image)
+        return Sample(picture, {'inputs': self.fit(picture)})
 
     def __call__(
         self, samples: Sequence[Sample]
@@ -126,10 +105,11 @@ class ExportedSegmenter(Runner):
         )
 
     def network(self, pictures: np.ndarray) -> np.ndarray:
-        """Run the network as it is.
+        """Run the network, and resize what it gives.
 
         Args:
-            pictures: (N, H, W, 3) uint8 BGR.
+            pictures: (N, H, W, 3) uint8 BGR, or of clips (N, frames, H, W,
+                3).
 
         Returns:
             What the card says, of the size of the pictures unless they are
@@ -138,41 +118,22 @@ class ExportedSegmenter(Runner):
         Raises:
             UserError: The file is bound to another size.
         """
-        self.check_size(*pictures.shape[1:3])
-        found = self.session(np.ascontiguousarray(pictures[..., ::-1]))
+        found = self.run(pictures)
         if self.card.output == 'mask' or self.card.resized:
             return found
-        size = pictures.shape[1:3]
+        size = pictures.shape[-3:-1]
         return resize(found, size, self.card.align_corners)
-
-    def check_size(self, height: int, width: int) -> None:
-        """Refuse what a network of one size cannot take.
-
-        Args:
-            height: Height of a picture or window, in pixels.
-            width: Likewise.
-
-        Raises:
-            UserError: It has another size.
-        """
-        got, need = (height, width), self.card.fixed_size
-        if need and got != need:
-            what = 'larger pictures' if self.card.window else 'that size'
-            raise UserError(
-                f'the network gets {got[0]} x {got[1]} pixels (height, '
-                f'width) and takes {need[0]} x {need[1]} alone: give it '
-                f'{what}, or export without --fixed-size.'
-            )
 
     def _in_windows(self, picture: np.ndarray) -> np.ndarray:
         """Average the output of windows that overlap."""
-        size = picture.shape[:2]
+        size = picture.shape[-3:-1]
         rows, columns = self.windows().cut(*size)
         total = None
         for top in rows.starts:
             for left in columns.starts:
                 part = np.s_[top : rows.end(top), left : columns.end(left)]
-                (found,) = self.network(picture[part][None])
+                window = picture[(..., *part, slice(None))]
+                (found,) = self.network(window[None])
                 if total is None:
                     total = np.zeros((len(found), *size), np.float32)
                 total[:, part[0], part[1]] += found

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Open an exported file with the library that runs its format."""
 
+import inspect
 import json
 import zipfile
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, need_package
-from .card import KEY, Card
+from .card import KEY, STEREO, Card
 
 # Names of the command line -> those of ONNX Runtime.
 PROVIDERS = {
@@ -47,7 +48,8 @@ class Session(ABC):
         """Run the network.
 
         Args:
-            pictures: (N, H, W, 3) uint8, red first.
+            pictures: (N, H, W, 3) uint8, red first, or of clips and pairs
+                (N, frames, H, W, 3).
 
         Returns:
             What its card says.
@@ -155,7 +157,12 @@ class ProgramSession(Session):
 
             program = move_to_device_pass(program, 'cuda')
         self._torch, self._device = torch, provider
-        self._network = program.module()
+        # Those of a stereo network are of pooled maps of one position, whose
+        # order in memory is of no account; others are kept.
+        known = inspect.signature(program.module).parameters
+        free = self.card.task == STEREO and 'check_guards' in known
+        options = {'check_guards': False} if free else {}
+        self._network = program.module(**options)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network."""

@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from .card import SEGMENTOR
 from .resizing import picture_size
 from .segmenter import ExportedSegmenter
 
@@ -32,7 +33,10 @@ class ExportedWindows:
     ) -> None:
         self.segmenter, self.card = segmenter, segmenter.card
         self.reason = None
-        if not self.card.window:
+        if self.card.task != SEGMENTOR:
+            self.reason = 'the model is no plain segmentor of pictures'
+            self.advice = 'leave that out, or cut the picture into tiles.'
+        elif not self.card.window:
             self.reason = 'the file was exported for whole pictures'
         elif segmenter.soft:
             self.reason = 'scores are saved (--save scores)'

@@ -1,22 +1,18 @@
 # Copyright (c) mmseg_attn contributors.
 """Disparities as pictures."""
 
-from typing import Any
-
-import matplotlib
-import mmcv
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from mmengine.dist import master_only
-from mmengine.structures import BaseDataElement
-from mmengine.visualization import Visualizer
+from PIL import Image, ImageDraw
 
-from ..registry import VISUALIZERS
+from .overlay import text_font
 
-COLOURS = matplotlib.colormaps['turbo']
+# Red, green and blue from far to near, evenly apart, in the manner of Turbo.
+COLOURS = (
+    *((48, 18, 59), (70, 107, 227), (40, 187, 236), (49, 242, 153)),
+    *((162, 252, 60), (237, 208, 58), (251, 128, 34), (210, 49, 5)),
+    (122, 4, 3),
+)
+STEPS = 256
 # Of the scale beside a picture, in pixels.
 BAR_WIDTH, LEAST_HEIGHT = 88, 120
 GAP = 4
@@ -37,90 +33,60 @@ def draw_disparity(*maps: np.ndarray, scale: bool = True) -> np.ndarray:
     """
     known = maps[0][np.isfinite(maps[0])]
     low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
-    norm = Normalize(low, max(high, low + 1), clip=True)
+    high = max(high, low + 1)
     shown = []
     for disparity in maps:
         finite = np.isfinite(disparity)
-        colours = COLOURS(norm(np.where(finite, disparity, low)), bytes=True)
-        shown += [colours[..., :3] * finite[..., None].astype(np.uint8)]
+        colours = _colours(np.where(finite, disparity, low), low, high)
+        shown += [colours * finite[..., None].astype(np.uint8)]
         shown += [np.full((len(disparity), GAP, 3), 255, np.uint8)]
     shown = np.concatenate(shown[:-1], axis=1)
     if not scale:
         return shown
-    bar = _scale(norm, max(len(shown), LEAST_HEIGHT))
+    bar = _scale(low, high, max(len(shown), LEAST_HEIGHT))
     below = ((0, len(bar) - len(shown)), (0, 0), (0, 0))
     return np.concatenate(
         [np.pad(shown, below, constant_values=255), bar], axis=1
     )
 
 
-def _scale(norm: Normalize, height: int) -> np.ndarray:
+def _colours(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Colours (..., 3) uint8 of values, the ends for what is beyond them."""
+    at = np.linspace(0, len(COLOURS) - 1, STEPS)
+    columns = zip(*COLOURS, strict=True)
+    table = [np.interp(at, range(len(COLOURS)), column) for column in columns]
+    table = np.rint(np.stack(table, axis=-1)).astype(np.uint8)
+    share = (values - low) / (high - low)
+    return table[(share * STEPS).clip(0, STEPS - 1).astype(int)]
+
+
+def _scale(low: float, high: float, height: int) -> np.ndarray:
     """A bar of colours with numbers, (height, BAR_WIDTH, 3) uint8 RGB."""
-    dpi = 100
-    figure = Figure(figsize=(BAR_WIDTH / dpi, height / dpi), dpi=dpi)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.14, 0.06, 0.2, 0.88))
-    bar = figure.colorbar(ScalarMappable(norm, COLOURS), cax=axes)
-    bar.set_label('disparity, pixels', fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:height, :BAR_WIDTH, :3]
+    margin, left, right = height // 16, 12, 30
+    rows = np.arange(margin, height - margin)
+    bottom, length = rows[-1], len(rows) - 1
+    values = low + (bottom - rows) * (high - low) / length
+    panel = Image.new('RGB', (BAR_WIDTH, height), 'white')
+    bar = _colours(values, low, high)[:, None].repeat(right - left, axis=1)
+    panel.paste(Image.fromarray(bar), (left, margin))
+    draw = ImageDraw.Draw(panel)
+    font, size = text_font(0)
+    for value in _round_numbers(low, high, length // (2 * size)):
+        y = round(bottom - (value - low) * length / (high - low))
+        draw.line((right, y, right + 3, y), 'black')
+        draw.text((right + 6, y), f'{value:g}', 'black', font, 'lm')
+    title = 'disparity, pixels'
+    label = Image.new('RGB', (round(font.getlength(title)), 16), 'white')
+    ImageDraw.Draw(label).text((0, 8), title, 'black', font, 'lm')
+    label = label.rotate(90, expand=True)
+    panel.paste(label, (BAR_WIDTH - 18, max(0, (height - label.height) // 2)))
+    return np.asarray(panel)
 
 
-@VISUALIZERS.register_module()
-class DisparityVisualizer(Visualizer):
-    """Draws what a stereo network predicts, for mmseg's visualization hook.
-
-    The left picture, the true disparities where they are known, and the
-    predicted ones, with one scale. The arguments are those of
-    mmengine's ``Visualizer``.
-    """
-
-    @master_only
-    def add_datasample(
-        self,
-        name: str,
-        image: np.ndarray,
-        data_sample: BaseDataElement | None = None,
-        draw_gt: bool = True,
-        draw_pred: bool = True,
-        show: bool = False,
-        wait_time: float = 0,
-        out_file: str | None = None,
-        step: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        """Draw a pair and show or save it.
-
-        Args:
-            name: Name of the picture.
-            image: (H, W, 3) uint8, RGB.
-            data_sample: With ``pred_disparity`` and perhaps ``gt_disparity``.
-            draw_gt: Whether to draw the true disparities.
-            draw_pred: Whether to draw the predicted ones.
-            show: Whether to open a window.
-            wait_time: Seconds that it stays open; 0: until closed.
-            out_file: Where to write it instead of handing it to the backends.
-            step: Step of the training.
-            kwargs: What is for other kinds of results.
-        """
-        maps = [
-            data_sample.get(key).data[0].cpu().numpy()
-            for key, wanted in (
-                ('gt_disparity', draw_gt),
-                ('pred_disparity', draw_pred),
-            )
-            if wanted and data_sample is not None and key in data_sample
-        ]
-        drawn = image
-        if maps:
-            maps = draw_disparity(*maps)
-            below = ((0, len(maps) - len(image)), (0, GAP), (0, 0))
-            drawn = np.pad(image, below, constant_values=255)
-            drawn = np.concatenate([drawn, maps], axis=1)
-        if show:
-            self.show(drawn, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            mmcv.imwrite(mmcv.rgb2bgr(drawn), out_file)
-        else:
-            self.add_image(name, drawn, step)
+def _round_numbers(low: float, high: float, most: int) -> np.ndarray:
+    """Numbers of few digits from low to high, evenly apart."""
+    rough = (high - low) / max(most, 1)
+    power = 10 ** np.floor(np.log10(rough))
+    step = power * next(f for f in (1, 2, 5, 10) if f * power >= rough)
+    first, last = np.ceil(low / step), np.floor(high / step)
+    return np.round(np.arange(first, last + 1) * step, 6) + 0.0  # no -0

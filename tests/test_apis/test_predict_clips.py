@@ -74,13 +74,12 @@ def frames(number, height=48, width=64, seed=0):
 def test_streaming_is_clip_by_clip(folder, length, options, slide):
     """The logits to 1e-5, and beyond the ends the edge frames."""
     runs = predictor(folder, **options)
-    at = runs.label_frame
-    assert at == options.get('label_frame', runs.frames // 2)
+    at, size, step = runs.clip.label_frame, runs.clip.frames, runs.clip.step
+    assert at == options.get('label_frame', size // 2)
     if slide:
         runs.model.test_cfg.update(
             mode='slide', crop_size=(48, 40), stride=(48, 24)
         )
-    size, step = runs.frames, runs.step
     video = frames(length)
     logits = []
     postprocess = runs.model.postprocess_result

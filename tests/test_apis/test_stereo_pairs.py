@@ -11,10 +11,10 @@ from in_process import run_script
 from mmengine.config import Config
 
 from mmseg_attn.__main__ import main
-from mmseg_attn.datasets.disparity_files import read_disparity, write_pfm
 from mmseg_attn.engine.runner import build_runner
 from mmseg_attn.errors import UserError
 from mmseg_attn.inference.calibration import Calibration, read_calibration
+from mmseg_attn.pictures.disparity_files import read_disparity, write_pfm
 from mmseg_attn.visualization.disparity import draw_disparity
 
 ROOT = Path(__file__).parents[2]

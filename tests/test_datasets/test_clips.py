@@ -18,7 +18,6 @@ from mmseg_attn.datasets import (
     ClipDataset,
     ClipFolderDataset,
 )
-from mmseg_attn.datasets.clips import clip_paths
 from mmseg_attn.datasets.scenes.clips import write_clips
 from mmseg_attn.errors import UserError
 from mmseg_attn.video import (
@@ -27,6 +26,7 @@ from mmseg_attn.video import (
     read_video,
     write_video,
 )
+from mmseg_attn.video.clips import clip_paths
 
 META = dict(classes=('a', 'b'), palette=[[0, 0, 0], [9, 9, 9]])
 

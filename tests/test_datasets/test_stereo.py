@@ -8,14 +8,14 @@ import torch
 from mmengine.dataset import Compose
 
 from mmseg_attn.datasets import SceneFlowDataset, StereoFolder
-from mmseg_attn.datasets.disparity_files import (
+from mmseg_attn.datasets.scenes.stereo import make_pair, write_pairs
+from mmseg_attn.errors import UserError
+from mmseg_attn.pictures.disparity_files import (
     read_disparity,
     read_pfm,
     write_pfm,
     write_png,
 )
-from mmseg_attn.datasets.scenes.stereo import make_pair, write_pairs
-from mmseg_attn.errors import UserError
 
 LOAD = [
     dict(type='mmseg_attn.LoadStereoPair'),

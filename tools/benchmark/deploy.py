@@ -127,7 +127,7 @@ def timed(name, config, shape, args):
     for way in ways:
         found = files.get(way.name)
         median = times[way.name]['total']['median']
-        far = max(d.logits for d in found.differences) if found else None
+        far = max(d.values for d in found.differences) if found else None
         lines.append(
             [
                 name,

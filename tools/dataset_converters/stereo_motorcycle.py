@@ -18,7 +18,7 @@ from mmseg_attn.files import whole
 from mmseg_attn.progress import quiet_imports
 
 with quiet_imports():
-    from mmseg_attn.datasets.disparity_files import write_pfm
+    from mmseg_attn.pictures.disparity_files import write_pfm
 
 # As scikit-image's documentation of stereo_motorcycle() gives it; baseline in
 # millimetres.

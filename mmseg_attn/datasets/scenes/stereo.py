@@ -7,8 +7,8 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import whole
+from ...pictures.disparity_files import write_pfm
 from ...png import write_png
-from ..disparity_files import write_pfm
 from .scene import random_state
 
 # Boards in front of the ground.

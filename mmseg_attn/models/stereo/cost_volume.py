@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...registry import MODELS
 
@@ -36,13 +38,13 @@ class ConcatCostVolume(nn.Module):
                 f'left is {tuple(left.shape)} and right '
                 f'{tuple(right.shape)}: expected the same shape'
             )
-        batch, channels, height, width = left.shape
-        volume = left.new_zeros(
-            batch, 2 * channels, disparities, height, width
-        )
-        for shift in range(min(disparities, width)):
-            volume[:, :channels, shift, :, shift:] = left[..., shift:]
-            volume[:, channels:, shift, :, shift:] = right[
-                ..., : width - shift
-            ]
-        return volume
+        width = left.shape[-1]
+        shifted = [
+            F.pad(right, (shift, 0))[..., :width]
+            for shift in range(disparities)
+        ]
+        shifts = torch.arange(disparities, device=left.device)
+        columns = torch.arange(width, device=left.device)
+        inside = (columns >= shifts[:, None])[:, None]  # (D, 1, W)
+        own = torch.where(inside, left[:, :, None], 0)
+        return torch.cat([own, torch.stack(shifted, 2)], dim=1)

@@ -182,14 +182,15 @@ class PSMNetFeatures(BaseModule):
                 in training a single one is no larger than they are.
         """
         height, width = x.shape[-2:]
-        if min(height, width) < self.min_size:
+        if any(side < self.min_size for side in (height, width)):
             raise UserError(
                 f'pictures of {width} x {height} pixels are smaller than '
                 f'the widest pooling of PSMNetFeatures: expected at least '
                 f'{self.min_size} x {self.min_size}. Set a larger crop_size, '
                 'or smaller pool_sizes in model.features.'
             )
-        windows = len(x) * (height // self.min_size) * (width // self.min_size)
+        rows, columns = height // self.min_size, width // self.min_size
+        windows = x.shape[0] * rows * columns  # len would bind an export
         if self.training and windows == 1:
             raise UserError(
                 f'one picture of {width} x {height} pixels is a single window '

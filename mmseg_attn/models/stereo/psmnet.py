@@ -145,7 +145,8 @@ class PSMNet(BaseModel):
             )
         pictures = inputs.unbind(2)
         if self.one_batch:
-            left, right = self.feature_extraction(torch.cat(pictures)).chunk(2)
+            both = self.feature_extraction(torch.cat(pictures))
+            left, right = both.unflatten(0, (2, -1))
         else:
             left, right = map(self.feature_extraction, pictures)
         volume = self.cost_volume(left, right, self.max_disparity // 4)
@@ -154,6 +155,33 @@ class PSMNet(BaseModel):
             self.regression(score, self.max_disparity, tuple(size))
             for score in (scores if self.training else scores[-1:])
         ]
+
+    def best_disparity(self, inputs: Tensor) -> Tensor:
+        """Predict pairs of any size.
+
+        Args:
+            inputs: (B, 3, 2, H, W); at the top and the right they are filled
+                up with zeros to a multiple of 16, and to the least size.
+
+        Returns:
+            (B, H, W) in pixels.
+        """
+        above, right = map(self._missing, inputs.shape[-2:])
+        found = self.disparities(F.pad(inputs, (0, right, above, 0)))[-1]
+        # A slice would bind an exported network to some sizes.
+        return F.pad(found, (0, -right, -above, 0))
+
+    @property
+    def least_size(self) -> int:
+        """Least side of what the network sees, in pixels."""
+        least = getattr(self.feature_extraction, 'min_size', DIVISOR)
+        return DIVISOR * _parts(least)
+
+    def _missing(self, side: int) -> int:
+        """Pixels that a side lacks."""
+        # While it is exported the side is a symbol, which max would compare.
+        parts = torch.sym_max(_parts(side), _parts(self.least_size))
+        return DIVISOR * parts - side
 
     def loss(
         self, inputs: Tensor, data_samples: list[SegDataSample]
@@ -192,24 +220,21 @@ class PSMNet(BaseModel):
         """Predict pairs of any size.
 
         Args:
-            inputs: (B, 3, 2, H, W); at the top and the right they are filled
-                up with zeros to a multiple of 16, and to the least size.
+            inputs: (B, 3, 2, H, W).
             data_samples: Samples into which the results go. None means new
                 ones.
 
         Returns:
             Samples with ``pred_disparity``, (1, H, W) in pixels.
         """
-        height, width = inputs.shape[-2:]
-        least = getattr(self.feature_extraction, 'min_size', 0)
-        rows, columns = (
-            max(least, -(-side // DIVISOR) * DIVISOR)
-            for side in (height, width)
-        )
-        padding = (0, columns - width, rows - height, 0)
-        maps = self.disparities(F.pad(inputs, padding))[-1]
-        maps = maps[:, -height:, :width]
+        maps = self.best_disparity(inputs)
         data_samples = data_samples or [SegDataSample() for _ in maps]
         for sample, found in zip(data_samples, maps, strict=True):
             sample.pred_disparity = PixelData(data=found[None])
         return data_samples
+
+
+def _parts(side: int) -> int:
+    """How many times 16 a side is, rounded up."""
+    # Not -(-side // 16): ONNX rounds that towards zero.
+    return (side + DIVISOR - 1) // DIVISOR

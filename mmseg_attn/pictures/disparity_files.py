@@ -4,10 +4,11 @@
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
-from ..errors import UserError
+from ..errors import UserError, need_package
+from .opencv import cv2
 
 # A 16-bit PNG holds 256ths of a pixel; 0 stands for unknown.
 PNG_STEPS = 256
@@ -107,7 +108,8 @@ def write_pfm(path: str | Path, disparity: np.ndarray) -> None:
 
 
 def _read_png(path: Path) -> np.ndarray:
-    disparity = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    opencv = need_package('a disparity map of 16 bits', 'cv2')
+    disparity = opencv.imread(str(path), opencv.IMREAD_UNCHANGED)
     if disparity is None:
         raise UserError(
             f'{path} cannot be read as a disparity map: expected a .pfm or a '
@@ -137,8 +139,11 @@ def write_png(path: str | Path, disparity: np.ndarray) -> None:
     """
     known = np.isfinite(disparity)
     steps = np.where(known, disparity, 0) * PNG_STEPS
-    steps = np.rint(steps).clip(1, 65535) * known
-    done, data = cv2.imencode('.png', steps.astype(np.uint16))
+    steps = (np.rint(steps).clip(1, 65535) * known).astype(np.uint16)
+    if cv2 is None:
+        Image.fromarray(steps).save(path, 'PNG')
+        return
+    done, data = cv2.imencode('.png', steps)
     if not done:
         raise OSError(f'{path} cannot be written.')
     Path(path).write_bytes(data.tobytes())

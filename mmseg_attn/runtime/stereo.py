@@ -1,0 +1,47 @@
+# Copyright (c) mmseg_attn contributors.
+"""Run an exported stereo network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..inference.samples import Sample
+from ..pictures.stereo import read_stereo_pair
+from .card import STEREO
+from .runner import ExportedRunner
+
+
+class ExportedStereoMatcher(ExportedRunner):
+    """Predict the disparities of pairs.
+
+    Arguments as of :class:`~mmseg_attn.runtime.runner.ExportedRunner`.
+    """
+
+    task = STEREO
+
+    def prepare(self, image: tuple[str | Path, str | Path]) -> Sample:
+        """Read a pair.
+
+        Args:
+            image: Paths of the left and the right picture.
+
+        Returns:
+            With the left picture.
+
+        Raises:
+            UserError: A file is no whole picture, or the two differ in size.
+        """
+        pair = read_stereo_pair(*image, self.depth)
+        return Sample(pair[0], {'inputs': np.stack(list(map(self.fit, pair)))})
+
+    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Predict disparities.
+
+        Args:
+            samples: Pairs of one size.
+
+        Returns:
+            One (H, W) map of each pair, float32, in pixels of the picture.
+        """
+        return list(self.run(np.stack([s.data['inputs'] for s in samples])))
