@@ -68,6 +68,8 @@ OWN_BACKBONES = {
     'swin-t': 'swin-tiny',
     'convnext-t': 'convnext-tiny',
 }
+# Folders of configs of many methods on one backbone.
+FAMILIES = ('demo', 'camvid')
 # Method, backbone, recipe and benchmark in the name of a segmentor's config.
 SEGMENTOR = re.compile(
     r'([a-z0-9-]+)_([a-z0-9-]+?)(?:-d\d+)?_\d+xb\d+[a-z-]*-\d+k_'
@@ -309,7 +311,7 @@ def benchmark_table() -> str:
     found, methods = {}, set()
     for path in list_configs():
         name, method = SEGMENTOR.fullmatch(path.stem), path.parent.name
-        if not name or method == 'demo':
+        if not name or method in FAMILIES:
             continue
         _, backbone, data = name.groups()
         for kind, value, table in (

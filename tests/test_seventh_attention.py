@@ -198,6 +198,7 @@ def test_it_is_listed(built):
         '| 1, 2, 3 | yes |'
     ) in out
     code = 'from mmseg_attn.trials.comparison import methods, title_of; '
-    code += 'print(*map(title_of, methods()), sep="\\n")'
+    code += 'from mmseg_attn.trials.trial import SCENES; '
+    code += 'print(*map(title_of, methods(SCENES)), sep="\\n")'
     names = run(built, '-c', code).splitlines()
     assert names[-1] == 'Pooled Attention'

@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'baseline',
     )
     add(
+        '--camvid',
+        type=Path,
+        metavar='DIR',
+        help='on CamVid, by the configs of configs/camvid: images and masks '
+        'of train and val as tools/dataset_converters/camvid.py writes them',
+    )
+    add(
         '--full',
         nargs='?',
         const='r50',
@@ -38,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='BACKBONE',
         help='on your own pictures with a whole backbone (r50 if none is '
         f'named, of {", ".join(OWN_BACKBONES)}), by the recipe of train '
-        '--images; for a GPU',
+        '--images; of --camvid the configs with R-50; for a GPU',
     )
     add(
         '--scratch',
@@ -78,6 +85,7 @@ def main(args: argparse.Namespace) -> None:
             *(args.images, args.masks, args.device, args.iters, args.depth),
             options.read_classes(args),
             *(args.full, args.scratch, args.crop, args.batch_size),
+            args.camvid,
         ),
         args.work_dir,
         chosen=args.methods,

@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """CamVid."""
 
+from pathlib import Path
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
@@ -17,7 +18,9 @@ class CamVidDataset(BaseSegDataset):
     """Frames of CamVid in the 11 classes of SegNet, void ignored (255).
 
     ``tools/dataset_converters/camvid.py`` writes the folder from either
-    public layout: 367 training, 101 validation and 233 test frames.
+    public layout: 367 training, 101 validation and 233 test frames. Pictures
+    may as well end in ``.jpg``, and the folder of the label maps be called
+    ``masks`` where the config says ``annotations``, or the other way round.
 
     Args:
         img_suffix: Ending of the pictures' names.
@@ -66,3 +69,17 @@ class CamVidDataset(BaseSegDataset):
         super().__init__(
             img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs
         )
+
+    def load_data_list(self) -> list[dict]:
+        """List pictures and label maps, in the layout that is there."""
+        prefix = self.data_prefix
+        pictures = Path(prefix['img_path'])
+        if not any(pictures.glob(f'*{self.img_suffix}')):
+            if any(pictures.glob('*.jpg')):
+                self.img_suffix = '.jpg'
+        labels = Path(prefix['seg_map_path'])
+        for name in ('masks', 'annotations'):
+            other = labels.parent.with_name(name) / labels.name
+            if not labels.exists() and other.exists():
+                prefix['seg_map_path'] = str(other)
+        return super().load_data_list()

@@ -38,6 +38,7 @@ NAMES = {
     'fcn': 'FCN',
     'ccnet-r1': 'CCNet, 1 loop',
     'ccnet-r2': 'CCNet, 2 loops',
+    'ccnet-ccl-r2': 'CCNet, 2 loops, CCL',
 }
 
 
@@ -50,18 +51,18 @@ def title_of(method: str) -> str:
     return NAMES.get(method) or method_titles().get(method, method)
 
 
-def methods() -> list[str]:
-    """Find the methods that have configs for both kinds of small data.
+def methods(pattern: str) -> list[str]:
+    """Find the methods that have a config.
+
+    Args:
+        pattern: Name of the configs, with ``{}`` for the method.
 
     Returns:
         Beginnings of the configs' names, the baseline first.
     """
-    stems = {path.name for path in list_configs()}
-    start = trial.SCENES.format('')
-    found = {
-        name.removesuffix(start) for name in stems if name.endswith(start)
-    }
-    found = {n for n in found if trial.PICTURES.format(n) in stems}
+    names = [path.name for path in list_configs()]
+    end = pattern.format('')
+    found = {name.removesuffix(end) for name in names if name.endswith(end)}
     order = ['fcn', *method_titles()]
 
     def place(name):
@@ -160,7 +161,8 @@ def run_comparison(
         UserError: Values that do not fit, a folder made with others, or a
             training that failed.
     """
-    known = list(METHODS) if setting.full else methods()
+    pattern = setting.pattern
+    known = methods(pattern) if pattern else list(METHODS)
     chosen = _check(chosen, known, seeds=seeds, jobs=jobs)
     threads = max(1, torch.get_num_threads() // jobs)
     environment = trial.environment_of(setting.device, threads)

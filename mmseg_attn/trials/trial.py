@@ -21,12 +21,14 @@ from ..datasets.pairs import check_outside
 from ..datasets.scenes import write_folder
 from ..errors import UserError
 from ..pictures import check_depth
+from . import camvid
 from .full import FullTraining
 from .pictures import largest_class, prepare_pictures
 
 # Configs of the two kinds of data, with the method in front.
 SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
 PICTURES = '{}_r18-s4_1xb8-1k_demo-pictures-128x128.py'
+KINDS = ('images', 'masks')
 WORKER = 'mmseg_attn.trials.worker'
 
 
@@ -91,10 +93,12 @@ class Data:
         """Name each validation picture and its mask, in order."""
         if self.full:
             return self.full.validation_files(self.folder)
-        root = self.folder / 'images/val'
-        names = sorted(p.relative_to(root) for p in root.rglob('*.png'))
-        masks = self.folder / 'masks/val'
-        return [(root / name, masks / name) for name in names]
+        root, masks = (self.folder / f'{kind}/val' for kind in KINDS)
+        files = (path for path in root.rglob('*') if path.is_file())
+        names = sorted(path.relative_to(root) for path in files)
+        return [
+            (root / name, masks / name.with_suffix('.png')) for name in names
+        ]
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Setting:
         scratch: Whether it begins with random weights.
         crop: Side of its training crops, in pixels; None: what fits.
         batch: Pictures in its step; None: the recipe's.
+        camvid: Folder of CamVid, in place of pictures of the user's.
 
     Raises:
         UserError: The values do not fit together.
@@ -130,21 +135,39 @@ class Setting:
     scratch: bool = False
     crop: int | None = None
     batch: int | None = None
+    camvid: Path | None = None
 
     def __post_init__(self) -> None:
+        own = (self.images, self.masks, self.depth, self.classes)
+        if self.camvid and any(value is not None for value in own):
+            raise UserError(
+                '--camvid takes no --images, --masks, --classes and --depth.'
+            )
         if (self.images is None) != (self.masks is None):
             raise UserError('give both --images and --masks, or neither.')
         if self.classes and self.images is None:
             raise UserError('--classes is for --images and --masks.')
-        if self.full and self.images is None:
-            raise UserError('--full is for --images and --masks.')
+        if self.full and not (self.images or self.camvid):
+            raise UserError('--full is for --images and --masks, or --camvid.')
         if self.full and self.depth:
             raise UserError('--full takes no --depth.')
-        if not self.full and (self.scratch or self.crop or self.batch):
-            raise UserError('--scratch, --crop and --batch-size need --full.')
+        whole = self.full and not self.camvid
+        if not whole and (self.scratch or self.crop or self.batch):
+            raise UserError(
+                '--scratch, --crop and --batch-size need --full and --images.'
+            )
         if self.iters is not None and self.iters < 1:
             raise UserError(f'got --iters {self.iters}, expected at least 1.')
         check_depth(self.depth)
+
+    @property
+    def pattern(self) -> str | None:
+        """Name of the configs, ``{}`` for the method; None: of a recipe."""
+        if self.camvid:
+            return camvid.FULL if self.full else camvid.SMALL
+        if self.images is None:
+            return SCENES
+        return None if self.full else PICTURES
 
     def check_work_dir(self, work: Path) -> None:
         """Refuse to write among the user's pictures.
@@ -155,7 +178,8 @@ class Setting:
         Raises:
             UserError: It lies in that of the pictures or masks.
         """
-        sources = [path for path in (self.images, self.masks) if path]
+        given = (self.images, self.masks, self.camvid)
+        sources = [path for path in given if path]
         check_outside(work, sources, '--work-dir')
 
 
@@ -173,6 +197,10 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
     Raises:
         UserError: The pictures cannot be used.
     """
+    if setting.camvid:
+        notes, floor = camvid.prepare_camvid(setting.camvid, folder)
+        name = 'largest class everywhere'
+        return Data(folder, setting.pattern, floor, name, notes)
     if setting.images is None:
         write_folder(folder, seed)
         # See make_scenes: no better without seeing flags and lamps.
@@ -275,7 +303,11 @@ def trial_config(
     cfg.model.decode_head.num_classes = len(content['classes'])
     cfg.work_dir = str(work)
     cfg.randomness = dict(seed=seed)
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    # All report the same metrics of the same split.
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_evaluator = dict(type='mmseg_attn.GroupIoUMetric')
+    cfg.test_dataloader.dataset.metainfo = dict(groups=content['groups'])
+    for loader in ('train_dataloader', 'test_dataloader'):
         cfg[loader].dataset.data_root = str(data.folder)
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     if iters is not None:

@@ -250,6 +250,7 @@ def test_a_failure_leaves_the_other_results(copied, monkeypatch, capfd):
         (['--classes', 'a,b'], '--classes is for --images and --masks'),
         (['--full'], '--full is for --images and --masks'),
         (['--crop', '64'], '--scratch, --crop and --batch-size need --full'),
+        (['--camvid', 'none'], 'expected images/train and images/val'),
         (['--work-dir', 'taken'], 'taken is not empty and holds no compar'),
         (['--work-dir', 'taken/file'], 'cannot write to the work folder'),
         (['--work-dir', 'locked'], 'a comparison works in locked'),
@@ -310,17 +311,17 @@ def test_a_stop_before_all_are_started(tmp_path, monkeypatch):
     assert killed.is_set()
 
 
-def test_methods_are_those_with_configs():
-    found = command.methods()
-    variants, folders = list(command.NAMES), list(method_titles())
+@pytest.mark.parametrize('pattern', [trial.SCENES, trial.PICTURES])
+def test_methods_are_those_with_configs(pattern):
+    found = command.methods(pattern)
+    variants, folders = ['fcn', 'ccnet-r1', 'ccnet-r2'], list(method_titles())
     assert found[: len(variants)] == variants
     others = found[len(variants) :]
     assert others == sorted(others, key=folders.index)
     assert command.title_of('ccnet-r2') == 'CCNet, 2 loops'
     assert command.title_of('eanet') == 'Efficient Attention'
-    for pattern in (trial.SCENES, trial.PICTURES):
-        for method in found:
-            assert (ROOT / 'configs/demo' / pattern.format(method)).is_file()
+    for method in found:
+        assert (ROOT / 'configs/demo' / pattern.format(method)).is_file()
 
 
 def result(miou, **other):

@@ -1,0 +1,6 @@
+_base_ = ['./fcn_r50-d8_1xb16-full-4k_camvid-360x480.py']
+model = dict(
+    decode_head=dict(
+        type='mmseg_attn.ISAHead', isa_channels=256, down_factor=(8, 8)
+    )
+)

@@ -1,0 +1,15 @@
+_base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
+# The three stages there are. Its dense prediction is the auxiliary one.
+model = dict(
+    decode_head=dict(
+        type='mmseg_attn.SqueezeAttentionHead',
+        in_channels=[32, 64, 128],
+        in_index=[0, 1, 2],
+        loss_dense=dict(
+            type='CrossEntropyLoss',
+            class_weight={{_base_.class_weight}},
+            loss_weight=0.8,  # as in the paper
+        ),
+    ),
+    auxiliary_head=None,
+)
