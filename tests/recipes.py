@@ -564,6 +564,55 @@ PAPERS = [
     ('_kitti2015-', kitti(2015, 'image_2', 'image_3', 'disp_occ_0', 40)),
     ('_kitti2012-', kitti(2012, 'colored_0', 'colored_1', 'disp_occ', 34)),
 ]
+# Ours, as configs/camvid/README.md says.
+CAMVID = [
+    (
+        '_r18-small_|-full-',
+        dict(
+            **HOST,
+            **NETWORK,
+            **parts('data/camvid', 'images', 'masks', 'train', 'val', 'test'),
+        )
+        | dict(
+            tested=(480, 360),
+            optimizer=adamw(5e-3, 0.05),
+            parameters=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+            clip=dict(max_norm=5.0),
+            decay=poly(0.0),
+        ),
+    ),
+    (
+        '_r18-small_',
+        dict(
+            auxiliary=auxiliary(index=1, channels=32),
+            dilations=(1, 1, 2),
+            contracted=False,
+            stem=32,
+            warmup=(0.01, 100),
+            length=2000,
+            batch=8,
+            scales=(0.5, 1.5),
+            crop=(240, 320),
+        ),
+    ),
+    (
+        '-full-',
+        dict(
+            optimizer=adamw(1e-3, 0.05),
+            warmup=(0.01, 200),
+            length=4000,
+            batch=16,
+            crop=(360, 480),
+        ),
+    ),
+    ('^ccnet-r1_', dict(recurrence=1)),
+    ('^ccnet-(ccl-)?r2_', dict(recurrence=2)),
+    ('^ccnet-ccl-r2_', dict(losses=dict(decode=1.0, ccl=1.0))),
+    (
+        '^sanet_.*(-small|-full)',
+        dict(losses=dict(decode=1.0, dense=0.8, presence=0.2), auxiliary=None),
+    ),
+]
 # Ours, as the READMEs of the demos say.
 TWO_PARTS = dict(train='train', val='val', test='val')
 CLIPS = ('images', 'masks', 'frames')
@@ -664,4 +713,4 @@ DEMO = [
         ),
     ),
 ]
-ROWS = HOSTS + DATA + METHODS + PAPERS + DEMO
+ROWS = HOSTS + DATA + METHODS + PAPERS + CAMVID + DEMO

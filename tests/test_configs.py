@@ -21,6 +21,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmseg_attn.configs import FAMILIES
+
 # Others: test_detection_configs.py and test_stereo_configs.py.
 CONFIGS = [p for p in ALL if not re.search('-rcnn_|psmnet', p.name)]
 # Dataset in the name of a config -> (its class, number of classes).
@@ -39,7 +41,7 @@ DATASETS = {
     'vaihingen': ('ISPRSDataset', 6),
     'potsdam': ('PotsdamDataset', 6),
 }
-OF_PAPERS = [path for path in CONFIGS if path.parent.name != 'demo']
+OF_PAPERS = [path for path in CONFIGS if path.parent.name not in FAMILIES]
 HOST = Path(mmseg.__path__[0]) / '.mim' / 'configs'
 OF_HOST = [
     path

@@ -118,7 +118,9 @@ def metafile_of(folder: Path) -> dict:
 
 def methods(root: Path) -> list[Path]:
     folders = (path for path in (root / 'configs').iterdir() if path.is_dir())
-    return sorted(f for f in folders if f.name not in ('_base_', 'demo'))
+    return sorted(
+        f for f in folders if f.name not in ('_base_', 'camvid', 'demo')
+    )
 
 
 def what_is_exported_is_there(root: Path) -> Iterator[str]:

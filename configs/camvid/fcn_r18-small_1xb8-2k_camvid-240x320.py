@@ -4,8 +4,8 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/schedule_camvid-small.py',
 ]
-# One over the root of each class's share of the training pixels, of mean 1 over
-# the pixels. With weights mmseg's loss counts labelled pixels alone anyway, and
+# One over the root of each class's share of the training pixels, of mean 1
+# over the pixels. With weights mmseg's loss counts labelled pixels alone, and
 # fails with avg_non_ignore.
 class_weight = [
     *(0.88, 0.75, 3.63, 0.64, 1.70, 1.15),

@@ -74,9 +74,9 @@ class CamVidDataset(BaseSegDataset):
         """List pictures and label maps, in the layout that is there."""
         prefix = self.data_prefix
         pictures = Path(prefix['img_path'])
-        if not any(pictures.glob(f'*{self.img_suffix}')):
-            if any(pictures.glob('*.jpg')):
-                self.img_suffix = '.jpg'
+        endings = {path.suffix for path in pictures.glob('*')}
+        if self.img_suffix not in endings and '.jpg' in endings:
+            self.img_suffix = '.jpg'
         labels = Path(prefix['seg_map_path'])
         for name in ('masks', 'annotations'):
             other = labels.parent.with_name(name) / labels.name
