@@ -1,5 +1,6 @@
 _base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
-# The three levels there are, on the finest grid. Its dense prediction is the auxiliary one.
+# The three levels there are, on the finest grid. Its dense prediction is the
+# auxiliary one.
 model = dict(
     decode_head=dict(
         type='mmseg_attn.SqueezeAttentionHead',

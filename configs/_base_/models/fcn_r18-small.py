@@ -1,5 +1,5 @@
-# Three stages of ResNet-18 at half width and stride 8, and a feature pyramid of
-# which the heads take the level of stride 4: what is thin is lost at stride 8.
+# Three stages of ResNet-18 at half width and stride 8, and a feature pyramid
+# of which the heads take the level of stride 4: thin things are lost at 8.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
