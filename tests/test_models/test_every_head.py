@@ -2,6 +2,8 @@
 """What holds for each attention head; a new one needs a line in HEADS."""
 
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,12 @@ from mmengine.runner import set_random_seed
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+
+# The tool that tables what is tested here has the heads.
+sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools/benchmark'))
+
+import heads
+from heads import CLASSES
 
 from mmseg_attn.export.network import PictureNetwork
 from mmseg_attn.export.writers import (
@@ -24,69 +32,12 @@ from mmseg_attn.export.writers import (
 from mmseg_attn.runtime import Card, open_session
 
 pytestmark = pytest.mark.usefixtures('device')
-CLASSES = 5
 LOSS = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-# The last stage of the small backbone below, to few channels. Attention
-# whose gain starts at 0 starts at 0.7 here, to be seen.
-ONE = dict(
-    in_channels=64,
-    in_index=3,
-    channels=16,
-    num_classes=CLASSES,
-    norm_cfg=dict(type='BN'),
-    align_corners=False,
-    loss_decode=LOSS,
+# CE2PHead needs edges: it has tests of its own.
+HEADS, ALL = (
+    {k: v for k, v in table.items() if k != 'CE2PHead'}
+    for table in (heads.HEADS, heads.ALL)
 )
-HEADS = {
-    'CAAHead': dict(
-        ONE, attention_channels=16, attention=dict(guided_channels=4)
-    ),
-    'CCHead': dict(ONE, attention=dict(gamma_init=0.7)),
-    'EAHead': dict(ONE, attention=dict(num_heads=2)),
-    'ISAHead': dict(ONE, isa_channels=8, down_factor=(4, 2)),
-    'LAHead': dict(ONE, attention=dict(gamma_init=0.7)),
-    'MANetHead': dict(
-        in_channels=[8, 16, 32, 64],
-        num_classes=CLASSES,
-        align_corners=False,
-        loss_decode=LOSS,
-        attention=dict(
-            type='mmseg_attn.LinearAttention',
-            feature_map='softplus',
-            gamma_init=0.7,
-        ),
-    ),
-    'MAResUNetHead': dict(
-        in_channels=[8, 16, 32, 64],
-        num_classes=CLASSES,
-        align_corners=False,
-        loss_decode=LOSS,
-        attention=dict(type='mmseg_attn.LinearAttention', gamma_init=0.7),
-    ),
-    'SqueezeAttentionHead': dict(
-        ONE, in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 3]
-    ),
-}
-VARIANTS = {
-    'ISAHead of 2019': dict(
-        HEADS['ISAHead'], type='ISAHead', attention=dict(output_norm=False)
-    ),
-    'ISAHead of two partitions': dict(
-        HEADS['ISAHead'], type='ISAHead', down_factor=[(4, 2), (3, 3)]
-    ),
-    'SqueezeAttentionHead, both outputs': dict(
-        HEADS['SqueezeAttentionHead'],
-        type='SqueezeAttentionHead',
-        test_output='mask+dense',
-    ),
-    'ISAHead, masked': dict(
-        HEADS['ISAHead'], type='ISAHead', attention=dict(padding='mask')
-    ),
-}
-ALL = {**{name: dict(cfg, type=name) for name, cfg in HEADS.items()}}
-ALL |= VARIANTS
-# Those that want stages of strides 4, 8, 16, 32; others are at stride 8.
-PYRAMIDS = ('MANetHead', 'MAResUNetHead')
 # Compiled and exported, which takes most of a minute of some: the others have
 # nothing to trace that these have not.
 TRACED = [
@@ -98,24 +49,8 @@ TRACED = [
 
 def build(name, checkpointed=False, **options):
     """A segmentor with a small ResNet-18 at stride 8."""
-    cfg = {**ALL[name], **options}
-    model = dict(
-        type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', size_divisor=1),
-        backbone=dict(
-            type='ResNetV1c',
-            depth=18,
-            stem_channels=8,
-            base_channels=8,
-            strides=(1, 2, 2, 2) if name in PYRAMIDS else (1, 2, 1, 1),
-            dilations=(1, 1, 1, 1) if name in PYRAMIDS else (1, 1, 2, 4),
-            norm_cfg=dict(type='BN'),
-            contract_dilation=True,
-            with_cp=checkpointed,
-        ),
-        decode_head={**cfg, 'type': f'mmseg_attn.{cfg["type"]}'},
-        test_cfg=dict(mode='whole'),
-    )
+    model = heads.segmentor(name, loss_decode=LOSS, **options)
+    model['backbone']['with_cp'] = checkpointed
     set_random_seed(0)
     model = MODELS.build(model)
     model.init_weights()
@@ -162,10 +97,9 @@ def train(model, data, steps=1, **wrapper):
 def test_none_is_left_out():
     from mmseg_attn.models import decode_heads
 
-    # AttentionHead is CCHead's base; CE2PHead needs edges and CCHead3D
-    # clips: tests of their own.
-    others = {'AttentionHead', 'CE2PHead', 'CCHead3D'}
-    assert set(decode_heads.__all__) - others == set(HEADS)
+    # AttentionHead is CCHead's base; CCHead3D needs clips: a test of its own.
+    others = {'AttentionHead', 'CCHead3D'}
+    assert set(decode_heads.__all__) - others == set(heads.HEADS)
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -278,7 +212,7 @@ class Logits(torch.nn.Module):
 
 def factors(name):
     """Size of each stage in units of the last one's."""
-    return (8, 4, 2, 1) if name in PYRAMIDS else (2, 1, 1, 1)
+    return (8, 4, 2, 1) if name in heads.PYRAMIDS else (2, 1, 1, 1)
 
 
 def stages(name, height, width):

@@ -83,14 +83,24 @@ def models(args):
     return {'CCNet R-50-D8': load_config(R50), 'CCNet R-18-D8': small}
 
 
+def random_weights(config, folder):
+    """A checkpoint of random weights, as large as after a training."""
+    torch.manual_seed(0)
+    model = load_model(config, None, device='cpu')
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.running_mean.normal_()
+        elif name.endswith('conv_seg'):  # what gives the logits
+            torch.nn.init.normal_(module.weight, std=0.5)
+    path = Path(folder, 'random.pth')
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path
+
+
 def exported(config, args, folder):
     """The eager network, and each file's session with its difference."""
-    checkpoint = args.checkpoint
-    if not checkpoint:
-        torch.manual_seed(0)
-        checkpoint = Path(folder, 'random.pth')
-        state = load_model(config, None, device='cpu').state_dict()
-        torch.save({'state_dict': state}, checkpoint)
+    checkpoint = args.checkpoint or random_weights(config, folder)
     model = load_model(config, checkpoint, device='cpu')
     eager = PictureNetwork(model).requires_grad_(False).eval()
     files = {}
