@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import nn
 
 from ..apis import load_model
@@ -26,6 +27,8 @@ from .writers import LEAST, WRITERS, trace
 
 # Traced at this size where the config does not crop.
 USUAL = (256, 320)
+# Tracers take minutes over their windows, whose number they bind.
+BOUND = (ShiftWindowMSA,)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,11 @@ def export(
         raise UserError(
             f'the size is {_text(size)}, expected at least {LEAST} a side.'
         )
+    if not fixed_size and any(isinstance(m, BOUND) for m in model.modules()):
+        raise UserError(
+            "the host's Swin transformer cannot be exported for pictures of "
+            'any size: bind it to one, --fixed-size HEIGHT WIDTH.'
+        )
     traced, tried = size, sizes_around(size)
     if fixed_size:
         tried = [tuple(size)]
@@ -155,7 +163,14 @@ def export(
         tried = [*tried[:2], (least - 7, least - 3)]
     together = (card.frames,) if card.frames else ()
     pictures = torch.zeros(2, *together, *traced, 3, dtype=torch.uint8)
-    program = trace(network, pictures, fixed_size is not None)
+    try:
+        program = trace(network, pictures, fixed_size is not None)
+    except UserError:
+        if not fixed_size:
+            raise
+        # As the host's Swin, which takes its batch for a constant, too.
+        program = trace(network, pictures[:1], True)
+        card = replace(card, single=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     # OpenVINO's two files must bear the name in the end.
     with gathered(out.parent) as folder:

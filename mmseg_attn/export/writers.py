@@ -20,16 +20,17 @@ OPSET = 18
 LEAST = 32
 
 
-def dynamic_shapes(axes: int, fixed: bool) -> dict:
+def dynamic_shapes(pictures: Tensor, fixed: bool) -> dict:
     """Say which axes of the pictures are open.
 
     Args:
-        axes: How many there are.
+        pictures: An example: one alone, to take no more at a time, or two.
         fixed: Whether height and width are not.
     """
-    dim = torch.export.Dim
-    size = {} if fixed else dict.fromkeys((axes - 3, axes - 2), dim.DYNAMIC)
-    return {'pictures': {0: dim.DYNAMIC, **size}}
+    axes = [] if len(pictures) == 1 else [0]
+    if not fixed:
+        axes += [pictures.ndim - 3, pictures.ndim - 2]
+    return {'pictures': dict.fromkeys(axes, torch.export.Dim.DYNAMIC)}
 
 
 def trace(
@@ -39,7 +40,8 @@ def trace(
 
     Args:
         network: From pictures to what is wanted.
-        pictures: An example, at least two pictures, clips or pairs.
+        pictures: An example: one picture, clip or pair alone, to take no more
+            at a time, or two.
         fixed: Whether height and width are those of the example.
 
     Raises:
@@ -50,7 +52,7 @@ def trace(
             return torch.export.export(
                 network,
                 (pictures,),
-                dynamic_shapes=dynamic_shapes(pictures.ndim, fixed),
+                dynamic_shapes=dynamic_shapes(pictures, fixed),
                 strict=False,
             )
     # torch's exporter raises many classes, most of them its own.

@@ -50,6 +50,7 @@ class Card:
         stride: Steps from one window to the next.
         fixed_size: The only height and width that the network takes, of
             pictures or of windows; None: any.
+        single: Whether it takes one picture at a time alone.
         mean: Means of red, green and blue, of 0 to 255.
         std: Standard deviations, likewise.
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
@@ -75,6 +76,7 @@ class Card:
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     fixed_size: tuple[int, int] | None = None
+    single: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     precision: str = 'fp32'

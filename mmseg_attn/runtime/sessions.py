@@ -43,7 +43,6 @@ class Session(ABC):
     @abstractmethod
     def __init__(self, path: Path, provider: str) -> None: ...
 
-    @abstractmethod
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network.
 
@@ -53,6 +52,17 @@ class Session(ABC):
 
         Returns:
             What its card says.
+        """
+        if not self.card.single:
+            return self.run(pictures)
+        return np.concatenate([self.run(part[None]) for part in pictures])
+
+    @abstractmethod
+    def run(self, pictures: np.ndarray) -> np.ndarray:
+        """Run the network on as many pictures as it takes.
+
+        Args:
+            pictures: (N, H, W, 3) uint8, red first.
         """
 
 
@@ -92,7 +102,7 @@ class OnnxSession(Session):
         self.card = Card.from_json(meta.get(KEY), path)
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+    def run(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network."""
         return self._session.run(None, {self._input: pictures})[0]
 
@@ -129,7 +139,7 @@ class OpenvinoSession(Session):
         text = network.get_rt_info(KEY).astype(str) if has_card else None
         self.card = Card.from_json(text, path)
 
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+    def run(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network."""
         return self._network(pictures)[0]
 
@@ -164,7 +174,7 @@ class ProgramSession(Session):
         options = {'check_guards': False} if free else {}
         self._network = program.module(**options)
 
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+    def run(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network."""
         torch = self._torch
         with torch.inference_mode():

@@ -20,13 +20,13 @@ NORM = dict(type='BN')
 COMMON = dict(num_classes=2, channels=16, norm_cfg=NORM, align_corners=False)
 RESNET = dict(
     type='ResNetV1c',
-    depth=18,
-    base_channels=8,
+    depth=50,
+    base_channels=16,
     stem_channels=8,
-    num_stages=2,
-    strides=(1, 1),
-    dilations=(1, 1),
-    out_indices=(0, 1),
+    num_stages=1,
+    strides=(1,),
+    dilations=(1,),
+    out_indices=(0,),
     norm_cfg=NORM,
 )
 LAYERS = {
@@ -75,11 +75,11 @@ def given(trained, tmp_path):
 def test_layers_in_networks_of_the_host(given, tmp_path, layer, head, ending):
     plugin = dict(
         cfg=dict(type=f'mmseg_attn.{layer}', **LAYERS[layer]),
-        stages=(False, True),
+        stages=(True,),
         position='after_conv2',
     )
-    backbone = {**RESNET, 'plugins': [plugin], 'depth': 50}
-    options = dict(type=head, in_channels=64, in_index=1, **HEADS[head])
+    backbone = {**RESNET, 'plugins': [plugin]}
+    options = dict(type=head, in_channels=64, in_index=0, **HEADS[head])
     config, checkpoint = given(backbone, options)
     path = tmp_path / f'model{ending}'
     found = export(config, checkpoint, path)
@@ -89,7 +89,7 @@ def test_layers_in_networks_of_the_host(given, tmp_path, layer, head, ending):
     (mask,) = segmenter([segmenter.prepare(image)])
     model = load_model(config, checkpoint, device='cpu')
     expected = predict(model, image)
-    assert 0.05 < expected.mean() < 0.95
+    assert expected.any() and not expected.all()
     assert (mask != expected).mean() <= 1e-4
 
 
@@ -97,17 +97,14 @@ def test_swin_is_right_at_one_size(given, tmp_path):
     backbone = dict(
         type='SwinTransformer',
         embed_dims=8,
-        depths=(2, 2),
-        num_heads=(1, 2),
-        strides=(4, 2),
+        depths=(2,),
+        num_heads=(1,),
+        strides=(4,),
         window_size=4,
-        out_indices=(0, 1),
+        out_indices=(0,),
     )
     head = dict(
-        type='UPerHead',
-        in_channels=[8, 16],
-        in_index=[0, 1],
-        pool_scales=(1, 2),
+        type='UPerHead', in_channels=[8], in_index=[0], pool_scales=(1, 2)
     )
     config, checkpoint = given(backbone, head)
     path = tmp_path / 'model.onnx'
@@ -118,6 +115,7 @@ def test_swin_is_right_at_one_size(given, tmp_path):
     assert max(item.logits for item in found.differences) <= 1e-4
     image, _ = picture(1, 72, 100)
     segmenter = ExportedSegmenter(open_session(path))
-    (mask,) = segmenter([segmenter.prepare(image)])
-    expected = predict(load_model(config, checkpoint, device='cpu'), image)
-    np.testing.assert_array_equal(mask, expected)
+    samples = [segmenter.prepare(x) for x in (image, image[:, ::-1])]
+    model = load_model(config, checkpoint, device='cpu')
+    for sample, mask in zip(samples, segmenter(samples), strict=True):
+        np.testing.assert_array_equal(mask, predict(model, sample.picture))
