@@ -303,6 +303,12 @@ def deploy(page: Path) -> str:
     return markdown_table([*head, 'ONNX Runtime, int8', 'from'], rows)
 
 
+def exported(page: Path) -> str:
+    """Differences of each exported head from PyTorch, as the tool has them."""
+    text = (RESULTS / 'deploy/heads/heads.md').read_text()
+    return text[text.index('| head') :].strip()
+
+
 def comparison(page: Path) -> str:
     """All methods under one budget, from the results of two runs."""
     scenes, horses = (
@@ -416,6 +422,7 @@ TEXTS = (
     gpu,
     counted,
     deploy,
+    exported,
     comparison,
     papers,
     api,

@@ -267,8 +267,14 @@ def test_exported_files_agree_at_other_sizes(name, device, tmp_path):
     sessions = [open_session(path) for path in files]
     for seed, size in enumerate(((2, 49, 33), (1, 70, 105), (3, 64, 41))):
         generator.manual_seed(seed)
+        number, height, width = size
         given = dict(dtype=torch.uint8, generator=generator)
-        pictures = torch.randint(0, 256, (*size, 3), **given)
+        # Squares: noise of single pixels takes the model itself further from
+        # its result in float64 than is asked here.
+        shape = number, -(-height // 8), -(-width // 8), 3
+        pictures = torch.randint(0, 256, shape, **given)
+        pictures = pictures.repeat_interleave(8, 1).repeat_interleave(8, 2)
+        pictures = pictures[:, :height, :width]
         # The model itself, by the host: no line of the export's.
         inputs = pictures.flip(3).permute(0, 3, 1, 2)
         inputs = model.data_preprocessor({'inputs': list(inputs)})['inputs']
@@ -276,9 +282,7 @@ def test_exported_files_agree_at_other_sizes(name, device, tmp_path):
         expected = F.interpolate(expected, size[1:], mode='bilinear')
         expected = expected.detach().numpy()
         most = max(1, np.abs(expected).max())
-        # Interlaced attention is traced in other sums than it runs in.
-        same = 1e-4 if name.startswith('ISAHead') else 1e-5
-        for session, bound in zip(sessions, (1e-4, same, 1e-4), strict=True):
+        for session, bound in zip(sessions, (1e-4, 1e-5, 1e-4), strict=True):
             got = session(pictures.numpy())
             assert got.shape == expected.shape
             assert np.abs(got - expected).max() <= bound * most
