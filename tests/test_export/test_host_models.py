@@ -55,7 +55,12 @@ def given(trained, tmp_path):
         config.model.decode_head = {**COMMON, **head}
         torch.manual_seed(0)
         model = load_model(config, None, device='cpu')
-        torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=0.5)
+        classifier = model.decode_head.conv_seg
+        torch.nn.init.normal_(classifier.weight, std=0.5)
+        # So that both classes are found.
+        _, scores = predict(model, picture(1)[0], scores=True)
+        odds = np.log(scores[1] / scores[0])
+        classifier.bias.data[1] -= float(np.median(odds))
         path = tmp_path / 'random.pth'
         torch.save({'state_dict': model.state_dict()}, path)
         return config, path
@@ -63,6 +68,7 @@ def given(trained, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'layer, head, ending',
     [
