@@ -145,7 +145,7 @@ def compared(name):
             exported = export(config, checkpoint, path)
             found[title] = {
                 ' x '.join(map(str, item.size)): dict(
-                    logits=item.logits, pixels=item.pixels
+                    logits=item.values, pixels=item.pixels
                 )
                 for item in exported.differences
             }
