@@ -2,8 +2,8 @@ _base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
 model = dict(
     decode_head=dict(
         type='mmseg_attn.CAAHead',
-        attention_channels=48,
+        attention_channels=64,
         # An eighth of the channels, as in the paper.
-        attention=dict(guided_channels=6),
+        attention=dict(guided_channels=8),
     )
 )

@@ -2,7 +2,7 @@ _base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
 model = dict(
     decode_head=dict(
         type='mmseg_attn.ISAHead',
-        isa_channels=24,  # half of the channels, as in the paper
-        down_factor=(8, 8),  # near the fourth root of the map's cells
+        isa_channels=32,  # half of the channels, as in the paper
+        down_factor=(6, 6),  # near the fourth root of the map's cells
     )
 )

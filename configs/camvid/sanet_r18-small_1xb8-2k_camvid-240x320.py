@@ -1,12 +1,10 @@
 _base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
-# The three levels there are, on the finest grid. Its dense prediction is the
-# auxiliary one.
+# The three stages there are. Its dense prediction is the auxiliary one.
 model = dict(
     decode_head=dict(
         type='mmseg_attn.SqueezeAttentionHead',
-        in_channels=[48, 48, 48],
+        in_channels=[32, 64, 128],
         in_index=[0, 1, 2],
-        grid=0,
         # The paper's weights: 1, 0.8 (beta) and 0.2 (alpha).
         loss_dense=dict(
             type='CrossEntropyLoss',
