@@ -119,7 +119,7 @@ def test_a_comparison_runs(tmp_path, capfd):
         [
             *('compare', '--camvid', f'{tmp_path / "camvid"}'),
             *('--work-dir', f'{work}', '--methods', 'fcn', 'ccnet-r2'),
-            *('--iters', '1', '--seeds', '1', '--device', 'cpu'),
+            *('--iters', '2', '--seeds', '1', '--device', 'cpu'),
         ]
     )
     text = (work / 'comparison.md').read_text()
