@@ -75,7 +75,8 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     missing = [mask for _, mask in pairs if not mask.is_file()]
     if missing or not pairs:
         raise UserError(
-            f'{root}: expected pictures in images/{split}, each with a mask, '
+            f'{root}: expected pictures in images/{split}, each with a mask '
+            f'in masks/{split} or annotations/{split}, '
             f'got {len(pairs)} pictures, {len(missing)} of them without one'
             + (f', such as {missing[0]}.' if missing else '.')
         )

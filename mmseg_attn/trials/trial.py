@@ -147,6 +147,10 @@ class Setting:
             raise UserError('give both --images and --masks, or neither.')
         if self.classes and self.images is None:
             raise UserError('--classes is for --images and --masks.')
+        if self.camvid and self.full not in (None, 'r50'):
+            raise UserError(
+                f'got --full {self.full}, of --camvid there is r50 alone.'
+            )
         if self.full and not (self.images or self.camvid):
             raise UserError('--full is for --images and --masks, or --camvid.')
         if self.full and self.depth:

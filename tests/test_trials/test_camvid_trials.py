@@ -73,6 +73,8 @@ def test_incomplete_data_is_refused(tmp_path):
         camvid.prepare_camvid(tmp_path / 'none', tmp_path / 'other')
     with pytest.raises(UserError, match='--camvid takes no --images'):
         Setting(images=tmp_path, masks=tmp_path, camvid=tmp_path)
+    with pytest.raises(UserError, match='got --full r18, of --camvid there'):
+        Setting(camvid=tmp_path, full='r18')
 
 
 @pytest.mark.parametrize('pattern', [camvid.SMALL, camvid.FULL])
