@@ -452,7 +452,7 @@ def test_the_packages_rows(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum('_voc12aug-' in line for line in lines) == 4
     assert not any('isanet' in line for line in lines)
-    with pytest.raises(SystemExit, match='there are CCNet, ISANet'):
+    with pytest.raises(SystemExit, match='there are FCN, CCNet, CAANet, '):
         main(['zoo', 'list', '--method', 'resnet'])
     with pytest.raises(SystemExit, match='a method with "sanet"'):
         main(['zoo', 'list', '--method', 'sanet'])  # no part of ISANet
