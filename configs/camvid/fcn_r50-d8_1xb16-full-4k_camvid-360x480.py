@@ -5,19 +5,14 @@ _base_ = [
     '../_base_/schedules/schedule_camvid-full.py',
 ]
 crop_size = (360, 480)
-# As of the small ones, see fcn_r18-small_1xb8-2k_camvid-240x320.py.
-class_weight = [
-    *(0.88, 0.75, 3.63, 0.64, 1.70, 1.15),
-    *(3.32, 3.39, 1.49, 4.50, 6.66),
-]
 model = dict(
     data_preprocessor=dict(size=crop_size),
     pretrained=None,
     decode_head=dict(
-        num_classes=11, loss_decode=dict(class_weight=class_weight)
+        num_classes=11, loss_decode=dict(class_weight={{_base_.class_weight}})
     ),
     auxiliary_head=dict(
-        num_classes=11, loss_decode=dict(class_weight=class_weight)
+        num_classes=11, loss_decode=dict(class_weight={{_base_.class_weight}})
     ),
 )
 train_pipeline = [

@@ -21,6 +21,8 @@ from ..visualization.overlay import make_palette
 
 # Longest side of the working copies, in pixels.
 LONGEST = 192
+# What one is called who sees nothing, see largest_class.
+LARGEST = 'largest class everywhere'
 # More pictures than a training of minutes can see are left out.
 MOST = {'train': 800, 'val': 200}
 

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from ..apis.own_data import read_own_data
 from ..apis.own_recipe import Recipe
 from ..apis.own_training import MASKS
+from ..apis.reproduction import use_data_root
 from ..configs import load_config
 from ..datasets.pairs import check_outside
 from ..datasets.scenes import write_folder
@@ -23,7 +24,7 @@ from ..errors import UserError
 from ..pictures import check_depth
 from . import camvid
 from .full import FullTraining
-from .pictures import largest_class, prepare_pictures
+from .pictures import LARGEST, largest_class, prepare_pictures
 
 # Configs of the two kinds of data, with the method in front.
 SCENES = '{}_r18-s4_1xb8-1k_demo-scenes-96x96.py'
@@ -165,13 +166,13 @@ class Setting:
         check_depth(self.depth)
 
     @property
-    def pattern(self) -> str | None:
-        """Name of the configs, ``{}`` for the method; None: of a recipe."""
+    def pattern(self) -> str:
+        """Name of the configs, ``{}`` for the method; empty: of a recipe."""
         if self.camvid:
             return camvid.FULL if self.full else camvid.SMALL
         if self.images is None:
             return SCENES
-        return None if self.full else PICTURES
+        return '' if self.full else PICTURES
 
     def check_work_dir(self, work: Path) -> None:
         """Refuse to write among the user's pictures.
@@ -201,23 +202,23 @@ def prepare_data(folder: Path, setting: Setting, seed: int) -> Data:
     Raises:
         UserError: The pictures cannot be used.
     """
+    pattern = setting.pattern
     if setting.camvid:
         notes, floor = camvid.prepare_camvid(setting.camvid, folder)
-        name = 'largest class everywhere'
-        return Data(folder, setting.pattern, floor, name, notes)
+        return Data(folder, pattern, floor, LARGEST, notes)
     if setting.images is None:
         write_folder(folder, seed)
         # See make_scenes: no better without seeing flags and lamps.
         floor = {'mIoU one hop': 100 / 3, 'mIoU two hops': 100 / 3}
         notes = ['640 training and 80 validation scenes drawn.']
-        return Data(folder, SCENES, floor, 'context unseen, at most', notes)
+        return Data(folder, pattern, floor, 'context unseen, at most', notes)
     if setting.full:
         return _prepare_full(folder, setting, seed)
     given = setting.images, setting.masks
     notes, floor = prepare_pictures(
         *given, folder, seed, setting.depth, setting.classes
     )
-    return Data(folder, PICTURES, floor, 'largest class everywhere', notes)
+    return Data(folder, pattern, floor, LARGEST, notes)
 
 
 def _prepare_full(folder: Path, setting: Setting, seed: int) -> Data:
@@ -243,7 +244,7 @@ def _prepare_full(folder: Path, setting: Setting, seed: int) -> Data:
         *(f'Note: {line}.' for line in own.warnings()),
     ]
     floor = largest_class(names, own.pixels['val'])
-    return Data(folder, '', floor, 'largest class everywhere', notes, full)
+    return Data(folder, setting.pattern, floor, LARGEST, notes, full)
 
 
 def environment_of(device: str | None, threads: int | None = None) -> dict:
@@ -311,8 +312,7 @@ def trial_config(
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = dict(type='mmseg_attn.GroupIoUMetric')
     cfg.test_dataloader.dataset.metainfo = dict(groups=content['groups'])
-    for loader in ('train_dataloader', 'test_dataloader'):
-        cfg[loader].dataset.data_root = str(data.folder)
+    use_data_root(cfg, data.folder)
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     if iters is not None:
         warm_up, decay = cfg.param_scheduler
