@@ -303,10 +303,10 @@ def deploy(page: Path) -> str:
     return markdown_table([*head, 'ONNX Runtime, int8', 'from'], rows)
 
 
-def exported(page: Path) -> str:
-    """Differences of each exported head from PyTorch, as the tool has them."""
-    text = (RESULTS / 'deploy/heads/heads.md').read_text()
-    return text[text.index('| head') :].strip()
+def result(page: Path, name: str) -> str:
+    """The table of a tool's results as it stands there."""
+    text = (RESULTS / f'{name}.md').read_text()
+    return text[text.index('\n| ') :].strip()
 
 
 def comparison(page: Path) -> str:
@@ -422,7 +422,7 @@ TEXTS = (
     gpu,
     counted,
     deploy,
-    exported,
+    result,
     comparison,
     papers,
     api,
