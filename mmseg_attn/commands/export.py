@@ -67,6 +67,9 @@ def main(args: argparse.Namespace) -> None:
     """
     from rich.table import Table
 
+    from ..runtime.sessions import check_ending
+
+    check_ending(args.out)  # before what takes seconds
     with quiet_imports():
         from ..apis.tasks import CLIPS, SEGMENTOR, check_task
         from ..export import export

@@ -44,11 +44,20 @@ def add_slide(parser: argparse.ArgumentParser, what: str) -> None:
     """
     parser.add_argument(
         '--slide',
-        type=int,
+        type=_side,
         nargs='?',
         const=0,
         metavar='PIXELS',
         help=f"{what} (default size: the config's)",
+    )
+
+
+def _side(text: str) -> int:
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f'expected the side of a window in pixels, such as 512, or nothing '
+        f"behind it for the config's size, got {text!r}"
     )
 
 

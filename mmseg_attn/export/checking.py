@@ -116,8 +116,22 @@ def check(differences: Sequence[Difference], card: Card, kind: str) -> None:
                 f'{width} pixels: {card.output} by {item.values:.1e} '
                 f'(expected up to {bounds[0]:.0e})'
                 f'{"" if card.task == STEREO else others}. No file was '
-                'written; bind it to one size: --fixed-size HEIGHT WIDTH.'
+                f'written; {_advice(card)}.'
             )
+
+
+def _advice(card: Card) -> str:
+    """What may help, of a file that disagrees."""
+    if card.task == STEREO:
+        return (
+            'give it trained weights: disparities of others jump between '
+            'scores that are nearly equal'
+        )
+    if card.precision == 'fp16':
+        return 'leave out --fp16'
+    if card.fixed_size:
+        return 'try another format'
+    return 'bind it to one size: --fixed-size HEIGHT WIDTH'
 
 
 def _classes(found: np.ndarray) -> np.ndarray:

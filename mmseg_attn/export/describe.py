@@ -91,7 +91,7 @@ def describe(
 def _of_segmentor(model: nn.Module) -> dict:
     slide = model.test_cfg.get('mode', 'whole') == 'slide'
     crop, stride = map(model.test_cfg.get, ('crop_size', 'stride'))
-    scale, keep_ratio = _scale(model.cfg)
+    scale, keep_ratio = scale_of(model.cfg)
     return dict(
         align_corners=bool(model.align_corners),
         threshold=threshold_of(model),
@@ -104,7 +104,7 @@ def _of_segmentor(model: nn.Module) -> dict:
 
 
 def _of_pairs(model: nn.Module) -> dict:
-    scale, _ = _scale(model.cfg)
+    scale, _ = scale_of(model.cfg)
     if scale:
         raise UserError(
             'the test pipeline resizes pairs, after which disparities would '
@@ -122,7 +122,19 @@ def _values(values: torch.Tensor, step: int) -> tuple[float, ...]:
     return tuple(values.flatten().tolist()[::step])
 
 
-def _scale(cfg: Config) -> tuple[tuple[int, int] | None, bool]:
+def scale_of(cfg: Config) -> tuple[tuple[int, int] | None, bool]:
+    """Find the one size rule of a test pipeline.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        The scale, None where pictures are left as they are, and whether it
+        keeps their ratio of height and width.
+
+    Raises:
+        UserError: Pictures are prepared in a way that a card cannot tell.
+    """
     scale, keep_ratio = None, True
     for step in _steps(test_pipeline(cfg)):
         name = str(step['type']).rpartition('.')[2]

@@ -18,9 +18,9 @@ from ..configs import load_config, training_crop
 from ..errors import UserError
 from ..files import gathered
 from ..runtime.card import DISPARITY, OUTPUTS, Card
-from ..runtime.sessions import open_session
+from ..runtime.sessions import check_ending, open_session
 from .checking import Difference, check, compare, sizes_around
-from .describe import describe
+from .describe import describe, scale_of
 from .network import PairNetwork, PictureNetwork
 from .quantization import quantize
 from .writers import LEAST, WRITERS, trace
@@ -95,11 +95,8 @@ def export(
             with it; none is left then.
     """
     out = Path(out)
+    check_ending(out)
     kind = out.suffix.lower()
-    if kind not in WRITERS:
-        raise UserError(
-            f'{out} has no ending of a format: expected {", ".join(WRITERS)}.'
-        )
     if output not in (None, *OUTPUTS):
         raise UserError(
             f'output (--output) is {output!r}, expected {", ".join(OUTPUTS)}.'
@@ -120,6 +117,8 @@ def export(
     if task is STEREO:
         _refuse_for_pairs(output, resized, int8)
         output = DISPARITY
+    elif output == 'mask':
+        _refuse_masks(config, resized, slide)
     model = load_model(
         config, checkpoint, device='cpu', classes=classes, slide=slide
     )
@@ -184,6 +183,24 @@ def export(
             found = compare(open_session(path), network, tried)
         written = sum(file.stat().st_size for file in folder.iterdir())
     return Exported(out, card, written, found, model)
+
+
+def _refuse_masks(config: Config, resized: bool, slide: int | None) -> None:
+    """Refuse class maps that predict could not bring to a picture's size."""
+    mode = config.model.get('test_cfg', {}).get('mode')
+    windows = slide is not None or mode == 'slide'
+    reasons = {
+        'pictures are predicted in windows': windows,
+        'the test pipeline resizes pictures': scale_of(config)[0] is not None,
+        '--no-resize leaves them at the size of the head': not resized,
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise UserError(
+                'class maps (--output mask) can be neither averaged nor '
+                f'resized, and {reason}: leave --output mask out, since '
+                'predict makes class maps of logits.'
+            )
 
 
 def _text(size: Sequence[int]) -> str:

@@ -35,10 +35,12 @@ class ExportedSegmenter(ExportedRunner):
         super().__init__(session)
         self.soft = False
         card = self.card
-        if card.output == 'mask' and (card.window or card.scale):
+        other_size = card.window or card.scale or not card.resized
+        if card.output == 'mask' and other_size:
             raise UserError(
-                'the file gives class maps, but its pictures are resized or '
-                'predicted in windows: export it with --output logits.'
+                'the file gives class maps, but not of the size of pictures, '
+                'which are resized or predicted in windows: export it with '
+                '--output logits.'
             )
 
     def keep_scores(self) -> None:

@@ -198,6 +198,22 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SESSIONS
 
 
+def check_ending(path: str | Path) -> None:
+    """Refuse what has not the ending of an exported model.
+
+    Args:
+        path: Its name.
+
+    Raises:
+        UserError: It has another ending.
+    """
+    if not is_exported(path):
+        raise UserError(
+            f'{path} has no ending of an exported model: expected '
+            f'{", ".join(SESSIONS)}.'
+        )
+
+
 def open_session(path: str | Path, provider: str = 'cpu') -> Session:
     """Open an exported file.
 
@@ -214,10 +230,7 @@ def open_session(path: str | Path, provider: str = 'cpu') -> Session:
             library or what it is to run on is not there.
     """
     path = Path(path)
-    if not is_exported(path):
-        raise UserError(
-            f'{path} is no exported model: expected {", ".join(SESSIONS)}.'
-        )
+    check_ending(path)
     if not path.is_file():
         raise UserError(f'{path} does not exist.')
     return SESSIONS[path.suffix.lower()](path, provider)

@@ -1,6 +1,9 @@
 # Copyright (c) mmseg_attn contributors.
 """A trained segmentor becomes a file that gives what the host gives."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from mmseg_attn import find_config, list_configs, load_model, predict
 from mmseg_attn.apis import loading
 from mmseg_attn.errors import UserError
 from mmseg_attn.export import export, exporting, measuring
+from mmseg_attn.export.checking import Difference, check
 from mmseg_attn.runtime import ExportedSegmenter, open_session
 
 
@@ -186,7 +190,7 @@ def test_detectors_are_refused(tmp_path):
 
 def test_bad_wishes(trained, tmp_path):
     given = trained.config, trained.checkpoint
-    with pytest.raises(UserError, match='expected .onnx, .pt2, .xml'):
+    with pytest.raises(UserError, match='expected .onnx, .xml, .pt2'):
         export(*given, tmp_path / 'a.trt')
     with pytest.raises(UserError, match='int8'):
         export(*given, tmp_path / 'a.pt2', int8=[tmp_path])
@@ -197,6 +201,44 @@ def test_bad_wishes(trained, tmp_path):
     with pytest.raises(UserError, match='RandomFlip.* cannot tell'):
         export(config, trained.checkpoint, tmp_path / 'a.onnx')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('words', 'reason'),
+    [
+        ({}, 'pipeline resizes pictures'),
+        (dict(slide=0), 'predicted in windows'),
+        (dict(resized=False), '--no-resize leaves them'),
+    ],
+)
+def test_class_maps_that_predict_could_not_use(
+    trained, tmp_path, words, reason
+):
+    config = Config.fromfile(trained.config)
+    if words:
+        as_they_are(config)
+    out = tmp_path / 'a.onnx'
+    with pytest.raises(UserError, match=f'{reason}.*leave --output mask out'):
+        export(config, 'not_read.pth', out, output='mask', **words)
+
+
+def test_a_wrong_ending_is_found_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr('mmseg_attn.commands.export.load_config', None)
+    with pytest.raises(SystemExit, match='a.foo has no ending .* .onnx, .xml'):
+        command(SimpleNamespace(config='x', checkpoint='y'), 'a.foo')
+
+
+def test_advice_is_of_what_was_exported(onnx):
+    far = [Difference((48, 48), 9.0, 1.0, 0, 0)]
+    for changes, advice in (
+        ({}, 'to one size: --fixed-size'),
+        (dict(fixed_size=(48, 48)), 'another format'),
+        (dict(precision='fp16'), 'leave out --fp16'),
+        (dict(task='stereo', output='disparity'), 'give it trained weights'),
+    ):
+        card = replace(onnx.card, **changes)
+        with pytest.raises(UserError, match=advice):
+            check(far, card, '.onnx')
 
 
 def test_command_and_measure(trained, tmp_path, capsys, monkeypatch):
