@@ -42,6 +42,17 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.parametrize('size', ['100,100', 'a.png', '-5', '0'])
+def test_a_window_is_one_number(size, capsys):
+    parser = argparse.ArgumentParser()
+    options.add_slide(parser, 'what')
+    assert parser.parse_args(['--slide', '96']).slide == 96
+    assert parser.parse_args(['--slide']).slide == 0  # the config's
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--slide', size])
+    assert f"the config's size, got {size!r}" in capsys.readouterr().err
+
+
 def test_each_file_is_a_command():
     assert set(__main__.COMMANDS) == FILES
     assert set(ARGUMENTS) == FILES

@@ -8,8 +8,8 @@ through all of them, from its bytes to the logits at its size, on the threads
 that --threads says.
 
     python tools/benchmark/deploy.py --threads 2 --out deploy
-    python tools/benchmark/deploy.py --configs CONFIG --checkpoint W.pth \
-        --int8 pictures/ --sizes 1x512x512
+    python tools/benchmark/deploy.py --configs CONFIG --names 'CCNet R-18' \
+        --checkpoint W.pth --int8 pictures/ --sizes 1x512x512
 """
 
 from __future__ import annotations
@@ -74,10 +74,9 @@ class Timed:
 def models(args):
     """Name and config of each model."""
     if args.configs:
-        return {
-            '/'.join(Path(name).with_suffix('').parts[-2:]): load_config(name)
-            for name in args.configs
-        }
+        names = args.names or [Path(name).stem for name in args.configs]
+        configs = map(load_config, args.configs)
+        return dict(zip(names, configs, strict=True))
     small = load_config(R50)
     small.merge_from_dict({'model': R18})
     return {'CCNet R-50-D8': load_config(R50), 'CCNet R-18-D8': small}
@@ -154,6 +153,7 @@ def timed(name, config, shape, args):
 def parse_args(arguments=None):
     result = parser(__doc__)
     result.add_argument('--configs', nargs='+', metavar='CONFIG')
+    result.add_argument('--names', nargs='+', help='of these in the table')
     result.add_argument('--checkpoint', type=Path, help='of all configs')
     result.add_argument(
         '--int8', type=Path, help='pictures to quantise by, of ONNX'
@@ -162,7 +162,10 @@ def parse_args(arguments=None):
     result.add_argument(
         '--budget', type=float, default=120, help='seconds for all rounds'
     )
-    return result.parse_args(arguments)
+    args = result.parse_args(arguments)
+    if args.names and len(args.names) != len(args.configs or []):
+        result.error('--names: expected one for each of --configs')
+    return args
 
 
 def main(arguments=None):
