@@ -60,6 +60,24 @@ def download(
     return path, _bring(row, path, retries, timeout)
 
 
+def place_of(row: Row) -> Path:
+    """Say where the weights of a row are or would be.
+
+    Args:
+        row: Which.
+
+    Returns:
+        The file that came with the package, else that in torch.hub's folder,
+        downloaded or not.
+    """
+    if row.packaged:
+        return row.packaged
+    with quiet_imports():
+        import torch
+
+    return Path(torch.hub.get_dir(), 'checkpoints', row.file)
+
+
 def find_weights(row: Row) -> Path:
     """Find the checked weights of a row, wherever they are.
 
@@ -73,15 +91,13 @@ def find_weights(row: Row) -> Path:
     Raises:
         UserError: They cannot be had or are not good.
     """
-    if row.packaged:
-        _check_hash(row.packaged, row)
-        return row.packaged
+    path = place_of(row)
+    if path == row.packaged:
+        _check_hash(path, row)
+        return path
     with quiet_imports():
-        import torch
-
         from ..engine.pretrained import alone
 
-    path = Path(torch.hub.get_dir(), 'checkpoints', row.file)
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path.parent):
         if path.exists():

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..metafiles import find_row, is_row
 from ..progress import make_console, quiet_imports
 from . import options
 
@@ -34,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='seconds to wait for the server (default: %(default)s)',
     )
     add = actions.add_parser('verify', help='check a file').add_argument
-    add('file', type=Path, help='checkpoint')
+    add(
+        'file',
+        help='checkpoint, or a model of the list: its file in the package, or '
+        "in torch.hub's folder",
+    )
     add('--config', help='what it is of, if its name does not tell')
     for action in actions.choices.values():
         options.add_debug(action, argparse.SUPPRESS)
@@ -48,11 +53,13 @@ def main(args: argparse.Namespace) -> None:
     if args.action == 'list':
         _print_list(zoo.list_checkpoints(args.method, args.dataset))
     elif args.action == 'verify':
-        found = zoo.verify_checkpoint(args.file, args.config)
-        print(f'{args.file}: {found}')
+        path = args.file
+        if is_row(path):
+            path = zoo.place_of(find_row(path))
+        print(f'{path}: {zoo.verify_checkpoint(path, args.config)}')
     else:
         # All names first, before anything is fetched.
-        for row in [zoo.find_row(name) for name in args.name]:
+        for row in [find_row(name) for name in args.name]:
             path, found = zoo.download(
                 row, args.dest, retries=args.retries, timeout=args.timeout
             )

@@ -6,6 +6,7 @@ type, shape and place), and the numbers. Source: the format's description,
 https://github.com/huggingface/safetensors#format.
 """
 
+import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -36,6 +37,8 @@ WRONG = (
 )
 # The entry of the header for what is no tensor, and ours in it.
 NOTES, OWN = '__metadata__', 'mmseg_attn'
+# Of the numbers, in ours: torch's zip files have sums, this format has none.
+SUM = 'sha256'
 
 
 def is_safetensors(path: str | Path) -> bool:
@@ -98,6 +101,9 @@ def _parse(content: bytearray) -> tuple[OrderedDict, dict | None]:
     if OWN not in notes:
         return weights, None
     meta = json.loads(notes[OWN])
+    stated = meta.pop(SUM, None)
+    if stated and stated != _sum(memoryview(content)[start:]):
+        raise ValueError('numbers that have changed')
     versions = meta.pop('versions').items()
     weights._metadata = {key: dict(value) for key, value in versions}
     return weights, meta
@@ -134,9 +140,7 @@ def safetensors_of(checkpoint: dict) -> bytes:
     """
     weights = checkpoint['state_dict']
     versions = getattr(weights, '_metadata', {})
-    own = {**checkpoint['meta'], 'versions': versions}
-    header = {NOTES: {'format': 'pt', OWN: json.dumps(own)}}
-    numbers, end = [], 0
+    header, numbers, end = {NOTES: {}}, [], 0
     # The largest numbers first, so that all are aligned.
     for key in sorted(weights, key=lambda key: -weights[key].itemsize):
         tensor = weights[key].detach().cpu().contiguous()
@@ -147,7 +151,14 @@ def safetensors_of(checkpoint: dict) -> bytes:
             'data_offsets': [begin, end],
         }
         numbers.append(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    numbers = b''.join(numbers)
+    own = {**checkpoint['meta'], 'versions': versions, SUM: _sum(numbers)}
+    header[NOTES] = {'format': 'pt', OWN: json.dumps(own)}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
     size = len(text).to_bytes(8, 'little')
-    return b''.join([size, text, *numbers])
+    return size + text + numbers
+
+
+def _sum(numbers: bytes | memoryview) -> str:
+    return hashlib.sha256(numbers).hexdigest()

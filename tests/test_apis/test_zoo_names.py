@@ -65,6 +65,15 @@ def test_predict_needs_a_name_alone(picture, capsys):
     assert np.array_equal(mask('one'), mask('three'))
 
 
+def test_verify_takes_a_name(capsys):
+    main(['zoo', 'verify', 'demo_ccnet'])
+    path = metafiles.find_row('demo_ccnet').packaged
+    text = capsys.readouterr().out
+    assert text.startswith(f'{path}: sha256 ') and 'as in the metafile' in text
+    with pytest.raises(SystemExit, match='has the name demo_cnet'):
+        main(['zoo', 'verify', 'demo_cnet'])
+
+
 def test_in_python(picture):
     model = mmseg_attn.load_model('demo_ccnet', device='cpu')
     assert model.dataset_meta['classes'][1] == 'red flag'

@@ -62,6 +62,11 @@ def test_ours_say_what_they_hold(tmp_path):
     assert found['meta'] == meta
     assert found['state_dict']._metadata == weights._metadata
     assert_same(found['state_dict'], weights)
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / 'b.pth').write_bytes(changed)  # whatever its name
+    with pytest.raises(UserError, match='b.pth is damaged'):
+        read_checkpoint(tmp_path / 'b.pth')
     # As the description has it: JSON, aligned numbers, texts alone as notes.
     content = path.read_bytes()
     size = int.from_bytes(content[:8], 'little')
