@@ -2,6 +2,7 @@
 """A segmentor for clips as a file: the masks of its checkpoint."""
 
 import io
+import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ pytest.importorskip('onnxruntime')
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import load_model
+from mmseg_attn.export.quantization import quantize
 from mmseg_attn.runtime import open_runner, open_session
 from mmseg_attn.runtime.card import KEY
 from mmseg_attn.video import write_video
@@ -134,6 +136,20 @@ def test_other_frames_count(clips, exported):
     (whole,) = runner([sample])
     (alone,) = runner([runner.prepare(read[2])])
     assert np.abs(whole.scores - alone.scores).max() > 0.01
+
+
+def test_eight_bits(clips, exported):
+    path = clips.root / 'int8.onnx'
+    shutil.copy(exported, path)
+    card = replace(open_session(path).card, precision='int8')
+    quantize(path, card, [clips.root / 'frames'])
+    assert path.stat().st_size < 0.6 * exported.stat().st_size
+    runners = open_runner(exported), open_runner(path)
+    for name in ('f_002.png', 'f_003.png'):
+        file = clips.root / 'frames' / name
+        whole, eight = (run([run.prepare(file)])[0] for run in runners)
+        assert len(np.unique(whole)) > 2 and (whole == eight).mean() > 0.95
+        assert (whole != eight).any()
 
 
 def test_windows(clips, exported, tmp_path):

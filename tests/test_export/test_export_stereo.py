@@ -21,6 +21,7 @@ from mmseg_attn import load_model, predict
 from mmseg_attn.__main__ import main
 from mmseg_attn.errors import UserError
 from mmseg_attn.export import export
+from mmseg_attn.export.network import PairNetwork
 from mmseg_attn.export.writers import convert_onnx
 from mmseg_attn.models import PSMNetFeatures
 from mmseg_attn.pictures.disparity_files import read_disparity
@@ -122,6 +123,19 @@ def test_file_gives_what_the_host_gives(stereo, expected):
     assert len(card.names['config_sha256']) == 64
     with pytest.raises(UserError, match="the task 'stereo'.* open_runner"):
         ExportedSegmenter(open_session(stereo.file))
+
+
+def test_half_precision_is_near(stereo, expected):
+    """The network of --fp16; its files take long to be traced."""
+    model = load_model(*stereo.given, device='cpu')
+    network = PairNetwork(model, half=True).eval()
+    pair, wanted = min(expected, key=lambda item: item[1].size)
+    sample = open_runner(stereo.file).prepare(pair).data['inputs']
+    given = torch.from_numpy(sample[None, ..., ::-1].copy())
+    with torch.inference_mode():
+        (found,) = network(given)
+    assert found.dtype == torch.float32
+    assert 0 < np.abs(found.numpy() - wanted).max() <= 2e-3 * 16
 
 
 def test_openvino(stereo, expected, tmp_path):
