@@ -30,7 +30,8 @@ class BuildWithMim(build_py):
         super().run()
         if self.editable_mode:  # mim uses the repository itself
             return
-        ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
+        # Figures of benchmarks are megabytes that no tool reads.
+        ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]', 'results')
         for folder in MIM_FOLDERS:
             target = Path(self.build_lib, folder)
             target.mkdir(parents=True, exist_ok=True)

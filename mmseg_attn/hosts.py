@@ -25,6 +25,8 @@ ONEDL = {
     'mmseg': ('onedl-mmsegmentation',),
     'mmdet': ('onedl-mmdetection',),
 }
+# What hosts bring and exported models need, too, besides their own library.
+RUNTIME = ('numpy', 'PIL', 'rich')
 
 
 class HostError(Enum):
@@ -156,10 +158,16 @@ def missing_host(error: ModuleNotFoundError) -> str | None:
     if name not in ONEDL:
         if importlib.util.find_spec('mmengine'):
             return None
+        if name in RUNTIME:
+            return (
+                f'{name} is not installed: exported models need pip install '
+                'numpy onnxruntime pillow rich, all else pip install '
+                '"mmseg_attn[onedl]"'
+            )
         name = 'mmengine'
     return (
-        f'{name} is not installed, which all but operators '
-        'and layers needs: pip install "mmseg_attn[onedl]"'
+        f'{name} is not installed, which all but operators, layers and '
+        'exported models needs: pip install "mmseg_attn[onedl]"'
     )
 
 

@@ -37,6 +37,21 @@ def test_a_missing_host_is_one_line_that_says_what_to_install(name):
     assert 'pip install "mmseg_attn[' in end.value.code
 
 
+@pytest.mark.parametrize('name', ['PIL', 'rich', 'yapf'])
+def test_what_runs_exported_models_is_named_alone(name, monkeypatch):
+    """Where no host is: of what they bring, exported models need little."""
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+
+    def main():
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    runs = 'exported models need pip install numpy onnxruntime pillow rich'
+    assert (runs in end.value.code) == (name != 'yapf')
+    assert 'pip install "mmseg_attn[onedl]"' in end.value.code
+
+
 def test_another_missing_module_keeps_its_traceback():
     def main():
         raise ModuleNotFoundError("No module named 'own'", name='own')
