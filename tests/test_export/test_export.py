@@ -222,6 +222,13 @@ def test_class_maps_that_predict_could_not_use(
         export(config, 'not_read.pth', out, output='mask', **words)
 
 
+def test_files_of_such_class_maps_are_not_run(onnx):
+    for changes in (dict(resized=False), dict(window=(48, 48))):
+        card = replace(onnx.card, output='mask', scale=None, **changes)
+        with pytest.raises(UserError, match='not of the size of pictures'):
+            ExportedSegmenter(SimpleNamespace(card=card))
+
+
 def test_a_wrong_ending_is_found_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr('mmseg_attn.commands.export.load_config', None)
     with pytest.raises(SystemExit, match='a.foo has no ending .* .onnx, .xml'):
