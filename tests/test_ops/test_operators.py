@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_attn import ops
 from mmseg_attn.ops import channel_linear_attention, declare
+from mmseg_attn.ops.core import axis
 from mmseg_attn.ops.declare import OPERATORS, Case
 
 pytestmark = pytest.mark.usefixtures('device')
@@ -439,6 +440,41 @@ def test_compiles_in_one_graph_for_all_sizes(name):
             weight = torch.randn(out.shape, dtype=torch.float64)
             grads = torch.autograd.grad((out * weight).sum(), inputs)
             assert_all_close((out, *grads), expected, 1e-12)
+
+
+@pytest.mark.parametrize('dynamo_tells', [False, True])
+@pytest.mark.parametrize('name', ['axial_attention', 'criss_cross_attention'])
+def test_compilers_get_the_operator_exporters_plain_steps(
+    name, dynamo_tells, monkeypatch
+):
+    """Also where Dynamo takes each compilation for an export."""
+    if not hasattr(torch.compiler, 'is_exporting'):
+        pytest.skip('this torch does not tell an export')
+    if dynamo_tells > axis.DYNAMO_TELLS:
+        pytest.skip('the Dynamo of this torch does not tell')
+    if not dynamo_tells:  # to Dynamo both are true
+        monkeypatch.setattr(axis, 'told', torch.compiler.is_compiling)
+        monkeypatch.setattr(axis, 'DYNAMO_TELLS', False)
+    module = Module(name, grids(name)[0])
+    graphs = []
+
+    def backend(traced, _):
+        graphs.append(traced.graph)
+        return traced.forward
+
+    torch.compiler.reset()
+    inputs = inputs_of(name, module.case)
+    torch.compile(module, fullgraph=True, backend=backend)(*inputs)
+    detached = tuple(x.detach() for x in inputs)
+    graphs += [
+        torch.export.export(module, detached, strict=strict).graph
+        for strict in (True, False)
+    ]
+    holds = [
+        any('axis_attention' in str(n.target) for n in graph.nodes)
+        for graph in graphs
+    ]
+    assert holds == [True, not dynamo_tells, False]
 
 
 @pytest.mark.parametrize('axes', [[0], [1], [0, 1]], ids=str)

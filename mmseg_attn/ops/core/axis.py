@@ -35,7 +35,21 @@ from .engines import engine_of, triton_backend
 PLAIN_SCORES = 2**13
 
 # An older torch does not tell: its exports hold the custom operator.
-is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+told = getattr(torch.compiler, 'is_exporting', lambda: False)
+# Before torch 2.13 Dynamo takes each compilation for an export:
+# https://github.com/pytorch/pytorch/issues/176347.
+DYNAMO_TELLS = torch.__version__ >= (2, 13)
+
+
+def is_exporting() -> bool:
+    """Whether the sum is to be made of standard operators.
+
+    Where Dynamo does not tell an export from a compilation it gets the custom
+    operator: plain steps would keep all scores, and run no kernel.
+    """
+    if torch.compiler.is_dynamo_compiling() and not DYNAMO_TELLS:
+        return False
+    return told()
 
 
 def used_axes(
