@@ -38,11 +38,15 @@ def mmseg_scope():
 
 
 @pytest.fixture(params=['cpu', pytest.param('cuda', marks=GPU)])
-def device(request):
-    """Each device in turn: tensors that name no other are made there."""
+def device(request, monkeypatch):
+    """Each device in turn: tensors that name no other are made there.
+
+    On CUDA convolutions are fp32 as products are: by default they are TF32.
+    """
     if request.param == 'cpu':
         yield request.param
     else:
+        monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
         with torch.device(request.param):
             yield request.param
 
@@ -90,8 +94,9 @@ def products_of_tensor_cores(monkeypatch):
 
     Left alone it multiplies the bits of bf16 as integers and cuts off to
     bf16, where a GPU multiplies in fp32 and rounds to the nearest; and it
-    does fp32 products exactly, where a GPU has ten bits of mantissa (TF32)
-    or makes three such products of one (tf32x3).
+    does fp32 products exactly, where a GPU has ten bits of mantissa (TF32):
+    the others are cut off, or rounded to make three such products of one
+    (tf32x3).
     """
     if torch.cuda.is_available():
         return
@@ -113,8 +118,8 @@ def products_of_tensor_cores(monkeypatch):
             return plain(self, x, target)
         return interpreter.TensorHandle(bits, b)
 
-    def tf32(data):
-        bits = data.view('uint32') + np.uint32(0x1000)
+    def tf32(data, half=0x1000):
+        bits = data.view('uint32') + np.uint32(half)
         return (bits & np.uint32(0xFFFFE000)).view('float32')
 
     def dot(
@@ -124,11 +129,12 @@ def products_of_tensor_cores(monkeypatch):
         if a.dtype.scalar == tl.bfloat16:
             a, b = (cast(self, x, tl.float32) for x in (a, b))
         elif a.dtype.scalar == tl.float32 and precision != precisions.IEEE:
-            wide = [(tf32(x.data), x.data) for x in (a, b)]
-            (x, x_all), (y, y_all) = wide
+            triple = precision == precisions.TF32x3
+            half = 0x1000 if triple else 0
+            x, y = (tf32(z.data, half) for z in (a, b))
             product = x @ y + d.data
-            if precision == precisions.TF32x3:
-                product += x @ tf32(y_all - y) + tf32(x_all - x) @ y
+            if triple:
+                product += x @ tf32(b.data - y) + tf32(a.data - x) @ y
             return interpreter.TensorHandle(product, d.dtype.scalar)
         return plain(self, a, b, d, precision, *args)
 
