@@ -4,7 +4,6 @@ max_iters = 2000
 optim_wrapper = dict(
     type='mmseg_attn.BFloat16OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
@@ -36,7 +35,8 @@ custom_hooks = [
     dict(
         type='EMAHook',
         ema_type='ExponentialMovingAverage',
-        momentum=0.01,
+        interval=10,
+        momentum=0.1,
         update_buffers=True,
         priority='ABOVE_NORMAL',
     ),
