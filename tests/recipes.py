@@ -576,7 +576,6 @@ CAMVID = [
         | dict(
             tested=(480, 360),
             optimizer=adamw(5e-3, 0.05),
-            parameters=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
             clip=dict(max_norm=5.0),
             decay=poly(0.0),
         ),
@@ -584,7 +583,7 @@ CAMVID = [
     (
         '_r18-small_',
         dict(
-            auxiliary=auxiliary(index=1, channels=32),
+            auxiliary=None,
             dilations=(1, 1, 2),
             contracted=False,
             stem=32,

@@ -6,8 +6,6 @@ process of its own, whose peak memory is its own.
 """
 
 import json
-import re
-import resource
 import signal
 import statistics
 import subprocess
@@ -28,6 +26,7 @@ from ..configs import load_config
 from ..engine.runner import build_runner
 from ..errors import UserError, run_command
 from ..hosts import HostError
+from .peak_memory import PeakMemory
 
 # Steps that warm up, and that are measured after them.
 FIRST, MEASURED = 3, 10
@@ -108,22 +107,6 @@ def rehearse(cfg: Config) -> Cost:
     return Cost(**json.loads(lines[-1]))
 
 
-def peak_memory() -> float:
-    """Read the most memory that this process held so far.
-
-    Returns:
-        The number of bytes, on the GPU if one is used.
-    """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    status = Path('/proc/self/status')
-    if status.exists():  # ru_maxrss counts what the parent held, too
-        (peak,) = re.findall(r'VmHWM:\s*(\d+) kB', status.read_text())
-        return int(peak) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024
-
-
 class _Clock(Hook):
     """Notes when steps and validation pictures are done."""
 
@@ -162,15 +145,16 @@ def main() -> None:
         warnings.simplefilter('always')
         runner = build_runner(cfg)
     notes = [str(w.message) for w in said]
-    clock = _Clock()
+    clock, memory = _Clock(), PeakMemory()
     runner.register_hook(clock)
+    runner.register_hook(memory)
     started = time.perf_counter()
     runner.train()
     cost = dict(
         step=_median(clock.steps[FIRST - 1 :]),
         picture=_median(clock.pictures),
         start=started - begun,
-        memory=peak_memory(),
+        memory=memory.bytes,
         note=next((n for n in notes if n.startswith(f'{cfg.load_from} ')), ''),
     )
     print(json.dumps(cost))

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..apis.complexity import segmentor_flops
-from ..apis.rehearsal import peak_memory
+from ..apis.peak_memory import PeakMemory
 from ..configs import load_config
 from ..engine.runner import build_runner
 from ..errors import run_command
@@ -60,11 +60,13 @@ def main() -> None:
     cfg = load_config(config)
     runner = build_runner(cfg)
     runner.register_hook(_Report(out))
+    memory = PeakMemory()
+    runner.register_hook(memory)
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
     metrics = runner.test()
-    peak = peak_memory() / 1e6
+    peak = memory.bytes / 1e6  # before the count of operations
     flops = segmentor_flops(runner.model, *cfg.crop_size)
     _send(
         out,
