@@ -1,4 +1,5 @@
 # Copyright (c) mmseg_attn contributors.
+import gc
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ import torch
 
 try:
     from mmengine.registry import init_default_scope
+    from yapf.yapflib import yapf_api
 except ImportError:  # a bare machine: operators are tested there
-    init_default_scope = None
+    init_default_scope = yapf_api = None
 
 if torch.cuda.is_available():
     # What cuBLAS wants for torch's deterministic mode.
@@ -28,6 +30,37 @@ else:
 GPU = pytest.mark.skipif(
     not torch.cuda.is_available(), reason='needs a CUDA device'
 )
+
+
+@pytest.fixture(autouse=True, scope='module')
+def garbage_of_this_file_alone():
+    """mmengine collects garbage for each dataset that it makes.
+
+    Among all modules, and all that a worker has left of other files, this
+    takes longer than most of the tests themselves.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # what remains at the end Triton would call a leak
+
+
+@pytest.fixture(autouse=True, scope='session')
+def each_config_is_formatted_once():
+    """mmengine formats the text of a config five times for a training."""
+    if not yapf_api:
+        return
+    texts, plain = {}, yapf_api.FormatCode
+
+    def format_once(text, **options):
+        key = text, str(options)
+        if key not in texts:
+            texts[key] = plain(text, **options)
+        return texts[key]
+
+    yapf_api.FormatCode = format_once
 
 
 @pytest.fixture(autouse=True)
