@@ -583,12 +583,12 @@ CAMVID = [
     (
         '_r18-small_',
         dict(
-            auxiliary=None,
+            auxiliary=auxiliary(index=1, channels=32),
             dilations=(1, 1, 2),
             contracted=False,
             stem=32,
             warmup=(0.01, 100),
-            length=2000,
+            length=3000,
             batch=8,
             scales=(0.5, 1.5),
             crop=(240, 320),

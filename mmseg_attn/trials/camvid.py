@@ -13,7 +13,7 @@ from .pictures import largest_class
 
 # Configs that are alike but for the method, which stands in front: from random
 # weights on a CPU, and on a GPU.
-SMALL = '{}_r18-small_1xb8-2k_camvid-240x320.py'
+SMALL = '{}_r18-small_1xb8-3k_camvid-240x320.py'
 FULL = '{}_r50-d8_1xb16-full-4k_camvid-360x480.py'
 
 

@@ -88,10 +88,9 @@ def test_configs_differ_in_the_method(pattern):
     heads = {}
     for method, config in configs.items():
         heads[method] = config['model'].pop('decode_head')
-        # Of the full ones. The dense prediction of SANet is its auxiliary one.
-        auxiliary = config['model'].pop('auxiliary_head', None)
-        alone = method == 'sanet' or pattern == camvid.SMALL
-        assert (auxiliary is None) == alone
+        # The dense prediction of SANet is its auxiliary one.
+        auxiliary = config['model'].pop('auxiliary_head')
+        assert (auxiliary is None) == (method == 'sanet')
     for method, config in configs.items():
         assert config == configs['fcn'], method
         assert heads[method]['num_classes'] == 11

@@ -1,6 +1,6 @@
 # From random weights on a CPU: AdamW in bfloat16, the average of the weights
 # kept beside them.
-max_iters = 2000
+max_iters = 3000
 optim_wrapper = dict(
     type='mmseg_attn.BFloat16OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.05),

@@ -1,5 +1,5 @@
-_base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
-# The three stages there are.
+_base_ = ['./fcn_r18-small_1xb8-3k_camvid-240x320.py']
+# The three stages there are. Its dense prediction is the auxiliary one.
 model = dict(
     decode_head=dict(
         type='mmseg_attn.SqueezeAttentionHead',
@@ -15,4 +15,5 @@ model = dict(
             type='mmseg_attn.ClassPresenceLoss', loss_weight=0.2
         ),
     ),
+    auxiliary_head=None,
 )

@@ -9,4 +9,7 @@ model = dict(
     decode_head=dict(
         num_classes=11, loss_decode=dict(class_weight={{_base_.class_weight}})
     ),
+    auxiliary_head=dict(
+        num_classes=11, loss_decode=dict(class_weight={{_base_.class_weight}})
+    ),
 )

@@ -1,4 +1,4 @@
-_base_ = ['./fcn_r18-small_1xb8-2k_camvid-240x320.py']
+_base_ = ['./fcn_r18-small_1xb8-3k_camvid-240x320.py']
 model = dict(
     decode_head=dict(
         type='mmseg_attn.CAAHead',
