@@ -53,8 +53,8 @@ def decode_picture(
         color_type: mmcv's, but for ``'unchanged'``.
         depth: Bits that the values of 16-bit pictures use, 9 to 16: those of
             a camera of 12 bits are 0 to 4095. None takes 16 and refuses a
-            picture that uses 14 or less, which would be all but black. 8-bit
-            pictures stay as they are.
+            picture that uses 14 or less, which would be all but black. Those
+            of 8 bits, and TIFF files that say their bits, stay as they are.
 
     Returns:
         (H, W, 3) uint8, BGR, or (H, W) of a grey one; upright, unless the
@@ -74,6 +74,11 @@ def decode_picture(
         raise UserError(why_not(data, path))
     if webp and head and 'ignore' not in color_type:
         picture = _turned(picture, head.turn)  # OpenCV turns the others
+    if picture.dtype == np.uint16 and head and head.tiff:
+        if head.white_first:  # OpenCV sees to it with 8 bits alone
+            picture = ~picture
+        if head.bits < 16:  # the file itself says it, and OpenCV fills them up
+            depth = 16
     if picture.dtype != np.uint8:
         picture = to_8_bits(picture, path, depth)
     return np.ascontiguousarray(picture)

@@ -17,7 +17,7 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # it refuses twice as many
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 KINDS = {1: 'unsigned', 2: 'signed', 3: 'float'}
 # TIFF tags.
-SUBFILE, WIDTH, HEIGHT, BITS, TURN = 254, 256, 257, 258, 274
+SUBFILE, WIDTH, HEIGHT, BITS, MEANING, TURN = 254, 256, 257, 258, 262, 274
 BANDS, EXTRA, FORMAT = 277, 338, 339
 # Values of SUBFILE: a smaller copy (1), or what is transparent (4).
 NO_PAGE = 1 | 4
@@ -37,6 +37,7 @@ class Head:
         kind: ``'unsigned'``, ``'signed'`` or ``'float'``.
         pages: Pictures in the file; smaller copies do not count.
         tiff: Whether it is a TIFF file.
+        white_first: Whether 0 is white there.
     """
 
     width: int
@@ -48,6 +49,7 @@ class Head:
     kind: str = 'unsigned'
     pages: int = 1
     tiff: bool = False
+    white_first: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -124,6 +126,7 @@ def _tiff_head(file: BinaryIO) -> Head:
         kind=KINDS.get(_tuple(kind)[0], 'unsigned'),
         pages=len(pages),
         tiff=True,
+        white_first=tags.get(MEANING) == 0,
     )
 
 

@@ -51,27 +51,27 @@ def decode(data: bytes, color_type: str = 'color') -> np.ndarray | None:
 def _by_pillow(data: bytes, grey: bool, turned: bool) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            wide = _is_wide(image, data)
+            bits = _bits(image, data)
             image.load()
             if turned and image.format != 'WEBP':  # as OpenCV does
                 image = ImageOps.exif_transpose(image)
     # Pillow's readers raise whatever a broken file leads them to.
     except Exception:
         return None
-    if wide and not image.mode.startswith('I'):
+    if bits > 8 and not image.mode.startswith('I'):
         need_package('a picture of 16 bits in colour', 'cv2')
-    if wide:
-        values = np.asarray(image).astype(np.uint16)
+    if bits > 8:
+        values = np.asarray(image).astype(np.uint16) << (16 - bits)
         return values if grey else values[..., None].repeat(3, axis=-1)
     if grey:
         return np.array(image.convert('L'))
     return np.array(image.convert('RGB'))[..., ::-1]
 
 
-def _is_wide(image: Image.Image, data: bytes) -> bool:
-    """Whether a value has 16 bits; Pillow cuts those of colours to 8."""
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits of a value, up to 16; Pillow cuts those of colours to 8."""
     if image.format == 'PNG':
-        return data[24] == 16  # of the header IHDR
+        return data[24]  # of the header IHDR
     if image.format == 'TIFF':
-        return max(image.tag_v2.get(258, (1,))) > 8
-    return image.mode.startswith('I')
+        return min(max(image.tag_v2.get(258, (1,))), 16)
+    return 16 if image.mode.startswith('I') else 8

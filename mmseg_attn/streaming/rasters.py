@@ -94,6 +94,15 @@ class Raster(Picture):
             for value, colour in table.items():
                 self._colours[value] = colour[:3]
         self._wide = kinds == {'uint16'} and self._colours is None
+        about = self._file.tags(first, ns='IMAGE_STRUCTURE')
+        self._size = 16 if kinds == {'uint16'} else 8
+        self._bits = int(about.get('NBITS', self._size))
+        if self._wide and self._bits < self._size:
+            self.depth = self._size  # the file itself says it
+        # GDAL gives values as they are stored.
+        self._white_first = 'MINISWHITE' in self._file.tags(
+            ns='IMAGE_STRUCTURE'
+        )
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
@@ -180,13 +189,24 @@ class Raster(Picture):
     def _values(
         self, top: int, bottom: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Values (bands, rows, W) as they are, and which are valid."""
+        """Values (bands, rows, W), and which are valid.
+
+        Those that are no places in a colour table use all bits of their type,
+        and black is 0.
+        """
         window = Window(0, top, self.width, bottom - top)
         with self._told(f'read from row {top} to {bottom}'):
             values, valid = self._file.read(self.bands, window=window), None
             if self._masked:
                 valid = self._file.read_masks(self.bands, window=window).any(0)
+        if self._colours is not None:
             return values, valid
+        if self._wide:  # as OpenCV does it
+            values = values << (self._size - self._bits)
+        elif self._bits < self._size:
+            scaled = values * np.float32(255 / (2**self._bits - 1))
+            values = np.rint(scaled).astype(np.uint8)
+        return ~values if self._white_first else values, valid
 
     @cached_property
     def _largest(self) -> int:

@@ -114,6 +114,26 @@ def test_16_bits_are_scaled_as_one_picture(raster, pixels, depth):
     assert not valid[3, 4] and valid.sum() == 70 * 90 - 1
 
 
+@pytest.mark.parametrize('meaning', ['MINISBLACK', 'MINISWHITE'])
+@pytest.mark.parametrize('bits', [4, 8, 12, 16])
+def test_black_is_black_and_white_is_white(raster, pixels, bits, meaning):
+    """However many bits, and whichever of the two is 0."""
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    size = 8 * np.dtype(dtype).itemsize
+    values = pixels(30, 40, 1, dtype) >> (size - bits)
+    options = dict(nbits=bits) if bits < size else {}
+    path = raster(values, photometric=meaning, **options)
+    grey = values[..., 0] / (2.0**bits - 1)
+    grey = 1 - grey if meaning == 'MINISWHITE' else grey
+    found, _ = read_all(path)
+    assert np.abs(found[..., 0] - 255 * grey).max() < 1
+    if bits != 4:  # OpenCV reads none
+        np.testing.assert_array_equal(found, read_picture(str(path)))
+    if bits == 12:  # said twice
+        again, _ = read_all(path, None, 12)
+        np.testing.assert_array_equal(found, again)
+
+
 def test_values_that_are_refused(raster, pixels):
     dark = pixels(30, 30, dtype=np.uint16) >> 6
     with pytest.raises(UserError, match='read as 16 bits it would be nearly'):
