@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# All that needs a GPU, on a machine with torch and triton alone, in two calls.
+# All that needs a GPU, on a machine with torch and triton alone, in three calls.
 #
 #   on_gpu.sh first OUT     correct, then fast: operators. Under eight minutes
 #   on_gpu.sh second OUT    layers and whole models. Under four minutes
+#   on_gpu.sh third OUT     the trainings on CamVid. Under ten minutes; the
+#                           same call goes on after those that are done
 #
 # OUT gets a folder of tables and a log for each step. Each step has its share
 # of the time and is ended when that is over; what it had written stays. If
@@ -11,7 +13,7 @@
 # Variables:
 #   PYTHON     the interpreter (python3)
 #   WORKERS    processes on the GPU (14)
-#   WHEELS     for the second call, a folder of wheels of the hosts, where they
+#   WHEELS     after the first call, a folder of wheels of the hosts, where they
 #              are not installed. Made where there is a network by
 #                MMCV_WITH_OPS=0 pip wheel --no-deps -w WHEELS \
 #                    --no-binary onedl-mmcv onedl-mmcv onedl-mmengine \
@@ -20,14 +22,18 @@
 #              (numpy, OpenCV, matplotlib, SciPy, Pillow, rich, PyYAML, tqdm
 #              and packaging are further needs of the hosts)
 #   DATA       for the second call, a folder with images/train and masks/train
-#              (PNG of class indices), for a short training; none without
+#              (PNG of class indices), for a short training; none without.
+#              For the third, CamVid as `compare --camvid` takes it
+#   JOBS       of the third call, trainings at a time (24: all. With 16 cores
+#              and an H100 they share, 24 took 0.13 s a step each, and 100 s to
+#              begin)
 #   ANYWAY=1   times even if something is wrong: each table compares what it
 #              times, and leaves out what differs
 #   DRY=1      on the CPU, in Triton's interpreter, at tiny sizes
 set -u
 call=${1:-} out=${2:-}
-if [[ $call != first && $call != second || -z $out ]]; then
-    sed -n '3,5s/^# *//p' "$0" >&2
+if [[ ! $call =~ ^(first|second|third)$ || -z $out ]]; then
+    sed -n '3,7s/^# *//p' "$0" >&2
     exit 2
 fi
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
@@ -41,7 +47,7 @@ sizes=(2x97x97 1x128x256 1x256x512)
 pictures=(2x512x512 2x769x769) trained=4x512x512 steps=100
 # What else these files test is the same on any machine.
 tests=(-v -k 'cuda or test_kernels')
-common=() few=() some=() slow=1 narrow=bfloat16
+common=() few=() some=() few_trainings=() slow=1 narrow=bfloat16
 if [[ ${DRY:-} ]]; then
     export TRITON_INTERPRET=1
     workers=2 slow=4 sizes=(1x2x3) pictures=(1x33x33)
@@ -52,6 +58,7 @@ if [[ ${DRY:-} ]]; then
          --dtypes float16)
     some=(--only CrissCrossAttention criss_cross_layer)
     tests=(-k 'declaration or says or left_out')
+    few_trainings=(--iters 2 --methods fcn --seeds 1 --device cpu)
 fi
 
 # step SECONDS NAME COMMAND ...: the command within the time, with a log.
@@ -129,15 +136,17 @@ print(machine.describe(device))"
     battery 55 tests/test_ops/test_kernels.py tests/test_ops/test_operators.py
 }
 
+hosts() {
+    [[ $wheels ]] || return 0
+    site=$(mktemp -d) && trap 'rm -rf "$site"' EXIT
+    step 20 wheels "$python" -m pip install -q --no-index --no-deps \
+        --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl || exit
+    export PYTHONPATH=$site:$PYTHONPATH
+}
+
 second() {
     local ccnet=ccnet_r50-d8_4xb2-40k_cityscapes-512x1024
-    if [[ $wheels ]]; then
-        site=$(mktemp -d) && trap 'rm -rf "$site"' EXIT
-        step 20 wheels "$python" -m pip install -q --no-index --no-deps \
-            --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl ||
-            exit
-        export PYTHONPATH=$site:$PYTHONPATH
-    fi
+    hosts
     check 40 --sizes "${sizes[@]}" --only \
         ChannelLinearAttention ChannelizedAxialAttention CrissCrossAttention \
         EfficientAttention InterlacedSparseAttention LinearAttention \
@@ -153,6 +162,30 @@ second() {
         echo 'No training: $DATA names no folder of pictures.'
     fi
     battery 40 tests/test_layers tests/test_models/test_every_head.py
+}
+
+# Processes that share a GPU take turns unless its multi-process service runs.
+share_gpu() {
+    export CUDA_MPS_PIPE_DIRECTORY=$out/mps CUDA_MPS_LOG_DIRECTORY=$out/mps
+    mkdir -p "$out/mps"
+    if nvidia-cuda-mps-control -d &&
+        timeout 30 "$python" -c 'import torch; torch.ones(2, device="cuda")'
+    then
+        trap 'echo quit | nvidia-cuda-mps-control; rm -rf "${site:-}"' EXIT
+    else
+        unset CUDA_MPS_PIPE_DIRECTORY
+    fi
+}
+
+third() {
+    [[ $data ]] || { echo 'No training: $DATA names no CamVid.' && exit 2; }
+    export OMP_NUM_THREADS=1
+    hosts
+    # Else half of a step goes into reading pictures.
+    step 20 decoded "$python" $tools/decoded.py "$data" "$out/data" || exit
+    [[ ${DRY:-} ]] || share_gpu
+    step 540 camvid "$python" -m mmseg_attn compare --camvid "$out/data" \
+        --work-dir "$out/camvid" --jobs "${JOBS:-24}" "${few_trainings[@]}"
 }
 
 $call
