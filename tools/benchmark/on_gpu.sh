@@ -25,8 +25,7 @@
 #              (PNG of class indices), for a short training; none without.
 #              For the third, CamVid as `compare --camvid` takes it
 #   JOBS       of the third call, trainings at a time (24: all. With 16 cores
-#              and an H100 they share, 24 took 0.13 s a step each, and 100 s to
-#              begin)
+#              and an H100 they share, 24 took 0.13 s a step each)
 #   ANYWAY=1   times even if something is wrong: each table compares what it
 #              times, and leaves out what differs
 #   DRY=1      on the CPU, in Triton's interpreter, at tiny sizes
@@ -141,6 +140,8 @@ hosts() {
     site=$(mktemp -d) && trap 'rm -rf "$site"' EXIT
     step 20 wheels "$python" -m pip install -q --no-index --no-deps \
         --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl || exit
+    # Once here, or each process does it.
+    "$python" -m compileall -q -j 0 "$site" mmseg_attn
     export PYTHONPATH=$site:$PYTHONPATH
 }
 
@@ -184,7 +185,7 @@ third() {
     # Else half of a step goes into reading pictures.
     step 20 decoded "$python" $tools/decoded.py "$data" "$out/data" || exit
     [[ ${DRY:-} ]] || share_gpu
-    step 540 camvid "$python" -m mmseg_attn compare --camvid "$out/data" \
+    step 560 camvid "$python" -m mmseg_attn compare --camvid "$out/data" \
         --work-dir "$out/camvid" --jobs "${JOBS:-24}" "${few_trainings[@]}"
 }
 
