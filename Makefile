@@ -12,6 +12,8 @@ JOBS ?= 2
 TEST_ENV := .venv-test$(if $(filter 0,$(OPS)),-noops)
 MADE_FROM := pyproject.toml setup.py requirements/constraints.txt \
 	.dev/environment.sh .dev/mmcv_wheel.sh
+# Files are handed out in the order that tests/conftest.py gives them.
+WORKERS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 DEMO_ARGS := $(if $(IMAGES),--images "$(IMAGES)") \
 	$(if $(MASKS),--masks "$(MASKS)")
 
@@ -40,14 +42,13 @@ demo: .venv-demo/.made
 # What is offered first leaves the long trainings, and mim, to CI.
 ifeq ($(OPS),0)
 test: $(TEST_ENV)/.made
-	$(TEST_ENV)/bin/python -m pytest -n $(JOBS) --dist loadfile \
-		-m 'not slow' $(ARGS)
+	$(TEST_ENV)/bin/python -m pytest $(WORKERS) -m 'not slow' $(ARGS)
 	@echo 'OPS=0: without the tests that need compiled mmcv or mim, and those' \
 		'marked slow (ARGS="-m slow" runs these).'
 else
 test: $(TEST_ENV)/.made .venv-mim/.made
 	MMSEG_ATTN_MIM=$(CURDIR)/.venv-mim/bin/python \
-		$(TEST_ENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+		$(TEST_ENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 endif
 
 lint: .venv-lint/.made

@@ -43,6 +43,12 @@ def garbage_of_this_file_alone():
     gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, lest one worker waits for the other."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_sessionfinish():
     gc.unfreeze()  # what remains at the end Triton would call a leak
 
