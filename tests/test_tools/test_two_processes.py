@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,10 +24,12 @@ sys.path.insert(0, os.path.dirname(sys.argv[1]))
 del sys.argv[0]
 runpy.run_path(sys.argv[0])['main']()
 until = time.monotonic() + 10
-while len(os.listdir('/proc/self/task')) > 1 and time.monotonic() < until:
+tasks = '/proc/self/task'  # Linux has it
+threads = lambda: len(os.listdir(tasks)) if os.path.isdir(tasks) else 0
+while threads() > 1 and time.monotonic() < until:
     time.sleep(0.01)
 with open(os.path.join(here, 'left_' + os.environ['RANK']), 'w') as file:
-    file.write(str(len(os.listdir('/proc/self/task'))))
+    file.write(str(threads()))
 """
 
 
@@ -48,16 +51,17 @@ def launch(*arguments):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU path')
-def test_two_processes_give_the_single_process_result(tmp_path):
-    data = write_dataset(tmp_path / 'data')
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """A training in two processes, then its test; threads left by each."""
+    folder = tmp_path_factory.mktemp('two')
+    data = write_dataset(folder / 'data')
     configs = {}
     for name, batch in (('one', 4), ('two', 2)):
         # Dropout draws other numbers for a batch of another size.
         configs[name] = cfg = tiny_config(
             data,
-            tmp_path / name,
+            folder / name,
             **{
                 'train_dataloader.batch_size': batch,
                 'model.decode_head.dropout_ratio': 0.0,
@@ -67,31 +71,42 @@ def test_two_processes_give_the_single_process_result(tmp_path):
         # Frozen statistics, so that one process of BN sees what two see.
         cfg.model.backbone.norm_cfg = dict(type='SyncBN', requires_grad=True)
         cfg.model.backbone.norm_eval = True
-        cfg.dump(str(tmp_path / f'{name}.py'))
-    build_runner(configs['one']).train()
-    output = launch(ROOT / 'tools' / 'train.py', tmp_path / 'two.py')
-    assert 'SyncBN runs as BN' in output
+        cfg.dump(str(folder / f'{name}.py'))
+    count = folder / 'count_threads.py'
+    count.write_text(COUNT_THREADS)
+    checkpoint = folder / 'two' / 'iter_4.pth'
+    said, left = {}, {}
+    for tool, given in (('train', ()), ('test', (checkpoint,))):
+        script = ROOT / 'tools' / f'{tool}.py'
+        said[tool] = launch(count, script, folder / 'two.py', *given)
+        left[tool] = [(folder / f'left_{i}').read_text() for i in (0, 1)]
+    return SimpleNamespace(
+        folder=folder, alone=configs['one'], said=said, left=left
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU path')
+def test_two_processes_give_the_single_process_result(two):
+    build_runner(two.alone).train()
+    assert 'SyncBN runs as BN' in two.said['train']
 
     # The log holds the loss of the first process's half only.
     names = ('one/iter_2.pth', 'one/iter_4.pth', 'two/iter_4.pth')
-    early, one, two = (
-        torch.load(tmp_path / name, weights_only=True) for name in names
+    early, one, both = (
+        torch.load(two.folder / name, weights_only=True) for name in names
     )
     for key, value in one['state_dict'].items():
-        other = two['state_dict'][key]
+        other = both['state_dict'][key]
         assert torch.allclose(value, other, rtol=1e-4, atol=1e-5), key
     learned = 'decode_head.conv_seg.weight'
     change = one['state_dict'][learned] - early['state_dict'][learned]
     assert change.abs().max() > 1e-3
 
     # Testing in two processes sees each picture once.
-    checkpoint = tmp_path / 'two' / 'iter_4.pth'
-    test = ROOT / 'tools' / 'test.py'
-    launch(test, tmp_path / 'two.py', checkpoint)
-    report = max((tmp_path / 'two').glob('*/*.json'))
-    configs['one'].load_from = str(checkpoint)
-    runner = build_runner(configs['one'], train=False)
-    metrics = runner.test()
+    report = max((two.folder / 'two').glob('*/*.json'))
+    two.alone.load_from = str(two.folder / names[-1])
+    metrics = build_runner(two.alone, train=False).test()
     both = json.loads(report.read_text())
     assert both['mIoU'] == pytest.approx(metrics['mIoU'])
 
@@ -157,21 +172,6 @@ def test_parts_of_the_weights_on_two_machines(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='counts by /proc')
 @pytest.mark.parametrize('tool', ['train', 'test'])
-def test_no_thread_outlives_the_tool(tmp_path, tool):
+def test_no_thread_outlives_the_tool(two, tool):
     # One that does takes part in the interpreter's end and may abort it.
-    cfg = tiny_config(
-        write_dataset(tmp_path / 'data'),
-        tmp_path,
-        **{'train_cfg.max_iters': 2},
-    )
-    cfg.dump(str(tmp_path / 'config.py'))
-    arguments = [tmp_path / 'config.py']
-    if tool == 'test':
-        arguments.append(tmp_path / 'weights.pth')
-        model = build_runner(cfg, train=False).model
-        torch.save({'state_dict': model.state_dict()}, arguments[1])
-    count = tmp_path / 'count_threads.py'
-    count.write_text(COUNT_THREADS)
-    launch(count, ROOT / 'tools' / f'{tool}.py', *arguments)
-    left = [(tmp_path / f'left_{rank}').read_text() for rank in (0, 1)]
-    assert left == ['1', '1']
+    assert two.left[tool] == ['1', '1']
