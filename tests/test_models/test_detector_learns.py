@@ -14,7 +14,7 @@ from mmseg_attn.engine.runner import build_runner
 CONFIG = Path(__file__).parents[2] / (
     'configs/demo/mask-rcnn_r18-ea5_fpn_1xb4-1k_demo-instances-96x96.py'
 )
-ITERS = 150
+ITERS = 75
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_finds_the_training_pictures_objects(tmp_path):
     """From random weights; classes told by colour or shape come first."""
     pytest.importorskip('mmcv._ext', reason='mmdet needs mmcv.ops')
     data = tmp_path / 'data'
-    write_folder(data, train=8, val=4)
+    write_folder(data, train=4, val=4)
     cfg = Config.fromfile(CONFIG)
     cfg.work_dir = str(tmp_path / 'work')
     cfg.randomness = dict(seed=0)
@@ -30,6 +30,7 @@ def test_finds_the_training_pictures_objects(tmp_path):
     cfg.param_scheduler[1].end = ITERS
     cfg.default_hooks.checkpoint.interval = ITERS
     cfg.default_hooks.logger.interval = 10
+    cfg.train_dataloader.batch_size = 2
     train = cfg.train_dataloader.dataset
     train.data_root = f'{data}/'
     for name in ('val', 'test'):
