@@ -109,6 +109,11 @@ def main(args: argparse.Namespace) -> None:
             f'{1000 * item.ours:.0f}',
         )
     make_console(100).print(table)
+    if card.window:
+        print(
+            'Each size was one window: predict averages the logits of those '
+            'that overlap.'
+        )
     given = f'{len(card.classes)} classes, gives {card.output}'
     if stereo:
         given = f'gives disparities below {card.max_disparity} pixels'

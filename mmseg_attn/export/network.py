@@ -193,7 +193,8 @@ class PictureNetwork(ByteNetwork):
             second = logits.sigmoid()
             if self.output == 'mask':
                 return (second[:, 0] > self.threshold).to(torch.uint8)
-            return torch.cat([1 - second, second], 1)
+            # Not 1 - second: its logarithm is to be the logit's.
+            return torch.cat([(-logits).sigmoid(), second], 1)
         if self.output == 'probabilities':
             return logits.softmax(1)
         small = logits.shape[1] <= 256

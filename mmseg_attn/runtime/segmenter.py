@@ -114,20 +114,37 @@ class ExportedSegmenter(ExportedRunner):
                 3).
 
         Returns:
-            What the card says, of the size of the pictures unless they are
-            class maps.
+            Class maps where the file gives these; else logits, of the size
+            of the pictures.
 
         Raises:
             UserError: The file is bound to another size.
         """
         found = self.run(pictures)
-        if self.card.output == 'mask' or self.card.resized:
+        if self.card.output == 'mask':
+            return found
+        if self.card.output == 'probabilities':
+            found = self._logits(found)
+        if self.card.resized:
             return found
         size = pictures.shape[-3:-1]
         return resize(found, size, self.card.align_corners)
 
+    def _logits(self, probabilities: np.ndarray) -> np.ndarray:
+        """Logits that have these probabilities.
+
+        From those of the network they differ by a number for each pixel that
+        all classes share: averaged or resized, they give the same classes,
+        which the probabilities do not.
+        """
+        tiny = np.finfo(np.float32).tiny
+        found = np.log(np.maximum(probabilities, tiny))
+        if found.shape[1] == 2 and self.card.threshold != 0.5:
+            return found[:, 1:] - found[:, :1]  # of a network with one
+        return found
+
     def _in_windows(self, picture: np.ndarray) -> np.ndarray:
-        """Average the output of windows that overlap."""
+        """Average the logits of windows that overlap."""
         size = picture.shape[-3:-1]
         rows, columns = self.windows().cut(*size)
         total = None
@@ -148,12 +165,7 @@ class ExportedSegmenter(ExportedRunner):
         if self.card.output == 'mask':
             return found.astype(wide)
         found = resize(found, size, self.card.align_corners)
-        if self.card.output == 'probabilities':
-            scores = found
-            mask = found.argmax(0)
-            if len(found) == 2 and self.card.threshold != 0.5:
-                mask = found[1] > self.card.threshold
-        elif len(found) == 1:  # one logit for two classes
+        if len(found) == 1:  # one logit for two classes
             second = 1 / (1 + np.exp(-found))
             mask = second[0] > self.card.threshold
             scores = np.concatenate([1 - second, second])

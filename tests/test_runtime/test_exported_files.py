@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ pytest.importorskip('onnxruntime')
 from mmseg_attn.__main__ import main
 from mmseg_attn.errors import UserError
 from mmseg_attn.export import export
-from mmseg_attn.runtime import Card, open_session
+from mmseg_attn.runtime import Card, ExportedSegmenter, open_session
 from mmseg_attn.runtime.resizing import resize, resize_bytes
 
 
@@ -79,6 +80,45 @@ def test_scores_are_averaged_over_windows(
         expected = np.load(path)['scores']
         found = np.load(file / 'scores' / path.name)['scores']
         assert np.abs(found - expected.astype(float)).max() <= 2e-3
+
+
+class Network:
+    """In place of a file: windows that overlap are far from agreement."""
+
+    def __init__(self, card, count):
+        self.card, self.count = card, count
+
+    def __call__(self, pictures):
+        x = torch.from_numpy(pictures[:, ::2, ::2].copy()).double()
+        weights = torch.randn(3, self.count, generator=torch.manual_seed(0))
+        logits = (x - x.mean((1, 2), True)) @ weights.double() / 20
+        logits = logits.movedim(-1, 1)
+        if self.card.output == 'probabilities':
+            if self.count == 1:
+                logits = torch.cat([torch.zeros_like(logits), logits], 1)
+            logits = logits.softmax(1)
+        return logits.float().numpy()
+
+
+@pytest.mark.parametrize(('count', 'threshold'), [(4, 0.5), (1, 0.3)])
+def test_of_probabilities_logits_are_averaged(count, threshold):
+    names = tuple(map(str, range(max(count, 2))))
+    card = Card(
+        names, ((0, 0, 0),) * len(names), threshold=threshold, resized=False
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    image = resize_bytes(noise, (70, 100))
+    for changes in ({}, dict(window=(32, 32), stride=(20, 20))):
+        found = []
+        for output in ('logits', 'probabilities'):
+            words = dict(output=output, **changes)
+            network = Network(replace(card, **words), count)
+            segmenter = ExportedSegmenter(network)
+            segmenter.keep_scores()
+            found.append(segmenter([segmenter.prepare(image)])[0])
+        assert len(np.unique(found[0].mask)) == len(names)
+        np.testing.assert_array_equal(found[0].mask, found[1].mask)
+        assert np.abs(found[0].scores - found[1].scores).max() < 1e-5
 
 
 def test_needs_no_host_no_torch_and_no_opencv(exported, pictures, tmp_path):
