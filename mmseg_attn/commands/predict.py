@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from ..inference.files import Summary
 
 STOPPED = 'Stopped. The same command goes on from here.'
-# What an exported file says itself, or cannot do.
-HOST_OPTIONS = ('classes', 'device', 'slide', 'tta', 'cfg_options')
+# What an exported file says itself, or cannot do, as where it is not given.
+HOST_OPTIONS = dict(
+    classes=None, device=None, slide=None, tta=False, cfg_options=[]
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -245,8 +247,8 @@ def main(args: argparse.Namespace) -> int:
 def _by_file(args: argparse.Namespace, common: dict) -> Summary:
     from ..runtime import predict_files
 
-    for name in HOST_OPTIONS:
-        if getattr(args, name):
+    for name, left_out in HOST_OPTIONS.items():
+        if getattr(args, name) != left_out:
             raise UserError(
                 f'--{name.replace("_", "-")} is for a config and its '
                 f'checkpoint, and {args.model} is an exported model, which '

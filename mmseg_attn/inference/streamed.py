@@ -1,6 +1,7 @@
 # Copyright (c) mmseg_attn contributors.
 """Segment pictures in windows that stream, into files."""
 
+import glob
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -193,9 +194,8 @@ class Streamer:
                 size=size,
                 file=(status.st_size, status.st_mtime_ns),
             )
-            state = job.outputs[0]
-            state = state.with_name(f'.{state.name}.rows')
             ends = *rows.starts[1:], rows.length
+            state = _state(job)
             labels = RowFile(state, origin, picture.width, self.dtype, ends)
             task = progress.add_task(
                 f'windows of {job.source.name}',
@@ -254,6 +254,17 @@ class Streamer:
             shown = self.output.draw(small, mask, listed)
             with whole(job.overlay) as path:
                 Image.fromarray(shown[..., ::-1]).save(path, quality=95)
+
+
+def _state(job: Job) -> Path:
+    """Where the rows that are done are kept: beside a result.
+
+    An earlier call may have begun with another result.
+    """
+    folder = job.outputs[0].parents[len(job.name.parts) - 1]
+    name = job.name.with_name(f'.{job.source.name}.rows')
+    found = folder.parent.glob(f'*/{glob.escape(str(name))}')
+    return next(found, folder / name)
 
 
 def _memory() -> float:

@@ -183,6 +183,7 @@ def test_options_of_the_other_way(exported, pictures, capsys):
     file = exported / 'model.onnx'
     for words, line in (
         ([file, pictures, '--tta'], '--tta is for a config'),
+        ([file, pictures, '--slide'], '--slide is for a config'),
         ([file, pictures, '--no-resize'], '--no-resize is for a config'),
         ([file, pictures, '--provider', 'cuda'], 'onnxruntime-gpu'),
         ([file, pictures, '--provider', 'gpu'], 'expected cpu, cuda'),

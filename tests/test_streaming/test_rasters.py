@@ -290,8 +290,11 @@ def test_a_killed_run_goes_on(predict, raster, pixels, tmp_path, monkeypatch):
     monkeypatch.setattr(streamed, 'segment_rows', segment)
     with pytest.raises(SystemExit, match=r'other settings \(slide\)'):
         predict(path, *options, slide=('--slide', '48'))
-    assert predict(path, *options) == 0
+    assert predict(path, '--save', 'mask') == 0  # which it begins with
     assert started == rows
+    assert files[1].read_bytes() == expected[1]
+    assert not list((tmp_path / 'out').rglob('*.rows'))
+    assert predict(path, *options) == 0
     assert [file.read_bytes() for file in files] == expected
 
 
