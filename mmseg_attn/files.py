@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from .errors import UserError
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -87,6 +89,27 @@ def check_writable(folder: str | Path) -> None:
         raise NotADirectoryError(f'{place} is a file, expected a folder.')
     with TemporaryFile(dir=place):
         pass
+
+
+def check_file(path: str | Path) -> None:
+    """See before long work that a file, there or not, can be written.
+
+    Args:
+        path: The file, which is not made.
+
+    Raises:
+        UserError: It cannot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder, expected the name of a file.')
+    try:
+        check_writable(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error).rstrip('.')
+        raise UserError(
+            f'{path} cannot be written ({reason}): name another folder.'
+        ) from error
 
 
 def find_best(folder: str | Path) -> str | None:

@@ -67,9 +67,11 @@ def main(args: argparse.Namespace) -> None:
     """
     from rich.table import Table
 
+    from ..files import check_file
     from ..runtime.sessions import check_ending
 
     check_ending(args.out)  # before what takes seconds
+    check_file(args.out)
     with quiet_imports():
         from ..apis.tasks import CLIPS, SEGMENTOR, check_task
         from ..export import export
@@ -109,6 +111,11 @@ def main(args: argparse.Namespace) -> None:
             f'{1000 * item.ours:.0f}',
         )
     make_console(100).print(table)
+    if card.precision == 'int8':
+        print(
+            'These are pictures of noise, which say little of 8 bits: '
+            '--images and --masks compare the mIoU.'
+        )
     if card.window:
         print(
             'Each size was one window: predict averages the logits of those '

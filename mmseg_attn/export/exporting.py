@@ -16,13 +16,13 @@ from ..apis.tasks import CLIPS, SEGMENTOR, STEREO, task_of
 from ..apis.zoo import chosen_weights
 from ..configs import load_config, training_crop
 from ..errors import UserError
-from ..files import gathered
+from ..files import check_file, gathered
 from ..runtime.card import DISPARITY, OUTPUTS, Card
 from ..runtime.sessions import check_ending, open_session
 from .checking import Difference, check, compare, sizes_around
 from .describe import describe, scale_of
 from .network import PairNetwork, PictureNetwork
-from .quantization import quantize
+from .quantization import pictures_of, quantize
 from .writers import LEAST, WRITERS, trace
 
 # Traced at this size where the config does not crop.
@@ -96,6 +96,7 @@ def export(
     """
     out = Path(out)
     check_ending(out)
+    check_file(out)
     kind = out.suffix.lower()
     if output not in (None, *OUTPUTS):
         raise UserError(
@@ -105,6 +106,7 @@ def export(
         raise UserError(
             'int8 (--int8) is for .onnx files of full precision alone.'
         )
+    files = None if int8 is None else pictures_of(int8)
     checkpoint = chosen_weights(config, checkpoint)
     config = copy.deepcopy(load_config(config))
     task = task_of(config)
@@ -177,9 +179,9 @@ def export(
         WRITERS[kind](program, card, path)
         found = compare(open_session(path), network, tried)
         check(found, card, kind)
-        if int8 is not None:
+        if files:
             card = replace(card, precision='int8')
-            quantize(path, card, int8)
+            quantize(path, card, files)
             found = compare(open_session(path), network, tried)
         written = sum(file.stat().st_size for file in folder.iterdir())
     return Exported(out, card, written, found, model)

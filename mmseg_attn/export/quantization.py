@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import UserError, need_package
 from ..inference.jobs import find_jobs
+from ..pictures import read_picture
 from ..runtime import ExportedSegmenter, open_runner
 from ..runtime.card import KEY, Card
 from .writers import quiet
@@ -17,7 +18,34 @@ from .writers import quiet
 MOST_PICTURES = 64
 
 
-def quantize(path: Path, card: Card, pictures: Sequence[str | Path]) -> None:
+def pictures_of(inputs: Sequence[str | Path]) -> list[Path]:
+    """Choose the pictures to take ranges from, and look at them.
+
+    Args:
+        inputs: Files and folders of pictures.
+
+    Returns:
+        Up to :data:`MOST_PICTURES` of them.
+
+    Raises:
+        UserError: There is no picture, or one cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        nowhere = Path(folder, 'none')
+        jobs = find_jobs(list(map(str, inputs)), nowhere, ['mask'])
+    files = [job.source for job in jobs if not job.is_video]
+    if not files:
+        raise UserError(
+            'int8 (--int8) needs pictures like those that the network '
+            'will see: expected files or folders of them.'
+        )
+    files = files[:: -(-len(files) // MOST_PICTURES)]
+    for file in files:
+        read_picture(str(file))
+    return files
+
+
+def quantize(path: Path, card: Card, files: Sequence[Path]) -> None:
     """Quantise a file in place, statically, by the ranges that pictures give.
 
     Convolutions are quantised, with a scale for each of their channels;
@@ -26,26 +54,16 @@ def quantize(path: Path, card: Card, pictures: Sequence[str | Path]) -> None:
     Args:
         path: The file, ending in ``.onnx``.
         card: What it is to say.
-        pictures: Files and folders to take the ranges from.
+        files: Pictures to take the ranges from.
 
     Raises:
-        UserError: There is no picture, or onnx is missing.
+        UserError: A picture does not fit, or onnx is missing.
     """
     onnx = need_package('int8 (--int8)', 'onnx')
     quantization = need_package('int8 (--int8)', 'onnxruntime.quantization')
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, quiet():
-        jobs = find_jobs(
-            list(map(str, pictures)), Path(folder, 'none'), ['mask']
-        )
-        files = [job.source for job in jobs if not job.is_video]
-        if not files:
-            raise UserError(
-                'int8 (--int8) needs pictures like those that the network '
-                'will see: expected files or folders of them.'
-            )
-        step = -(-len(files) // MOST_PICTURES)
         ready = Path(folder, 'ready.onnx')
         segmenter = open_runner(path)
         quant_pre_process(
@@ -54,7 +72,7 @@ def quantize(path: Path, card: Card, pictures: Sequence[str | Path]) -> None:
         quantization.quantize_static(
             str(ready),
             str(path),
-            _Pictures(segmenter, files[::step]),
+            _Pictures(segmenter, files),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=['Conv'],
             per_channel=True,

@@ -231,6 +231,8 @@ def open_session(path: str | Path, provider: str = 'cpu') -> Session:
     """
     path = Path(path)
     check_ending(path)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder, expected an exported file.')
     if not path.is_file():
         raise UserError(f'{path} does not exist.')
     return SESSIONS[path.suffix.lower()](path, provider)

@@ -194,6 +194,22 @@ def test_bad_wishes(trained, tmp_path):
         export(*given, tmp_path / 'a.trt')
     with pytest.raises(UserError, match='int8'):
         export(*given, tmp_path / 'a.pt2', int8=[tmp_path])
+    file = tmp_path / 'file'
+    file.touch()
+    (tmp_path / 'a.onnx').mkdir()
+    for out, line in (
+        (tmp_path / 'a.onnx', 'a folder'),
+        (file / 'a.onnx', 'cannot be written .*file is a file'),
+        ('/proc/a/a.onnx', 'cannot be written'),
+    ):
+        with pytest.raises(UserError, match=line):
+            export('not_read.py', 'not_read.pth', out)
+    (tmp_path / 'a.png').write_text('no picture')
+    with pytest.raises(UserError, match='a.png cannot be read'):
+        export('not_read.py', 'no.pth', tmp_path / 'b.onnx', int8=[tmp_path])
+    for path in (file, tmp_path / 'a.png'):
+        path.unlink()
+    (tmp_path / 'a.onnx').rmdir()
     config = Config.fromfile(trained.config)
     config.test_dataloader.dataset.pipeline.insert(
         1, dict(type='RandomFlip', prob=1.0)

@@ -21,7 +21,7 @@ pytest.importorskip('onnxruntime')
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis import load_model
-from mmseg_attn.export.quantization import quantize
+from mmseg_attn.export.quantization import pictures_of, quantize
 from mmseg_attn.runtime import open_runner, open_session
 from mmseg_attn.runtime.card import KEY
 from mmseg_attn.video import write_video
@@ -142,7 +142,7 @@ def test_eight_bits(clips, exported):
     path = clips.root / 'int8.onnx'
     shutil.copy(exported, path)
     card = replace(open_session(path).card, precision='int8')
-    quantize(path, card, [clips.root / 'frames'])
+    quantize(path, card, pictures_of([clips.root / 'frames']))
     assert path.stat().st_size < 0.6 * exported.stat().st_size
     runners = open_runner(exported), open_runner(path)
     for name in ('f_002.png', 'f_003.png'):

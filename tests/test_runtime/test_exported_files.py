@@ -179,7 +179,9 @@ def test_pictures_are_resized_as_by_opencv(monkeypatch):
         assert far.max() <= 1 and (far > 0).mean() < 0.01
 
 
-def test_options_of_the_other_way(exported, pictures, capsys):
+def test_options_of_the_other_way(exported, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'in.onnx').mkdir()
     file = exported / 'model.onnx'
     for words, line in (
         ([file, pictures, '--tta'], '--tta is for a config'),
@@ -188,6 +190,7 @@ def test_options_of_the_other_way(exported, pictures, capsys):
         ([file, pictures, '--provider', 'cuda'], 'onnxruntime-gpu'),
         ([file, pictures, '--provider', 'gpu'], 'expected cpu, cuda'),
         ([exported / 'none.onnx', pictures], 'none.onnx does not exist'),
+        (['in.onnx', pictures], 'in.onnx is a folder'),
         (['a.py', 'b.pth'], 'expected a config, a checkpoint and pictures'),
         (['a.py', 'b.pth', 'c', '--provider', 'cpu'], 'exported models'),
     ):
