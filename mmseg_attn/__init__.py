@@ -22,13 +22,19 @@ def __getattr__(name: str) -> object:
     if not name.startswith('_'):
         if importlib.util.find_spec(f'{__name__}.{name}'):
             return importlib.import_module(f'{__name__}.{name}')
-        from .errors import near
+        from .errors import UserError, near
+        from .hosts import missing_host
         from .progress import quiet_imports
 
         known = set()
         for room in _ROOMS:
-            with quiet_imports():
-                module = importlib.import_module(f'{__name__}.{room}')
+            try:
+                with quiet_imports():
+                    module = importlib.import_module(f'{__name__}.{room}')
+            except ModuleNotFoundError as error:
+                if line := missing_host(error):
+                    raise UserError(line) from error
+                raise
             found = getattr(module, name, None)
             if str(getattr(found, '__module__', None)).startswith(__name__):
                 globals()[name] = found  # the next time it is there

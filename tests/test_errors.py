@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+import mmseg_attn
 from mmseg_attn.errors import UserError, run_command
 
 
@@ -50,6 +51,15 @@ def test_what_runs_exported_models_is_named_alone(name, monkeypatch):
     runs = 'exported models need pip install numpy onnxruntime pillow rich'
     assert (runs in end.value.code) == (name != 'yapf')
     assert 'pip install "mmseg_attn[onedl]"' in end.value.code
+
+
+def test_a_public_name_without_a_host(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name, name='mmengine')
+
+    monkeypatch.setattr('importlib.import_module', missing)
+    with pytest.raises(UserError, match='mmengine is not .* pip install'):
+        mmseg_attn.__getattr__('CCHead')
 
 
 def test_another_missing_module_keeps_its_traceback():

@@ -20,6 +20,8 @@ from ..models.stereo.psmnet import DIVISOR
 from ..runtime import card
 from .network import is_red_first
 
+# Distributions that write files, or run them where they are compared.
+TOOLS = ('onnxscript', 'onnxruntime', 'openvino')
 # Steps of a test pipeline that change no pixel.
 LOADING = ('LoadImageFromFile', 'LoadPicture', 'LoadAnnotations')
 LOADING += ('LoadClip', 'LoadStereoPair', 'LoadDisparity')
@@ -83,7 +85,7 @@ def describe(
         versions={
             'mmseg_attn': __version__,
             'torch': torch.__version__,
-            'onnxscript': version_of('onnxscript') or '',
+            **{name: version_of(name) or '' for name in TOOLS},
         },
     )
 

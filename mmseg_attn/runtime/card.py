@@ -4,6 +4,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from types import UnionType
+from typing import get_args, get_origin
 
 from ..errors import UserError
 
@@ -24,7 +26,7 @@ class Card:
 
     The network takes pictures (N, H, W, 3) uint8, red first, or of clips and
     pairs (N, frames, H, W, 3): mean and std are applied within, and are told
-    for information.
+    for information, like the order of the channels.
 
     Attributes:
         classes: Names of the classes; none of a stereo network.
@@ -53,6 +55,7 @@ class Card:
         single: Whether it takes one picture at a time alone.
         mean: Means of red, green and blue, of 0 to 255.
         std: Standard deviations, likewise.
+        channels: The order of a picture's channels, red first.
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
         names: Names and SHA-256 of the config and the checkpoint.
         versions: Versions of what has written the file.
@@ -79,6 +82,7 @@ class Card:
     single: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    channels: str = 'RGB'
     precision: str = 'fp32'
     names: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +127,10 @@ class Card:
                 if name in known
             }
             card = cls(**values)
+            for item in fields(cls):
+                value = getattr(card, item.name)
+                if not _fits(value, item.type):
+                    raise ValueError(f'{item.name} is {value!r}')
             outputs = (DISPARITY,) if card.task == STEREO else OUTPUTS
             if card.output not in outputs or card.task not in TASKS:
                 raise ValueError(f'{card.task} with {card.output}')
@@ -134,6 +142,42 @@ class Card:
                 'again.'
             ) from error
         return card
+
+    def check_channels(self, count: object, path: object) -> None:
+        """Refuse a network that gives another number of classes.
+
+        Args:
+            count: Its output's second size; no number where it is open.
+            path: The file, for messages.
+
+        Raises:
+            UserError: It does.
+        """
+        if self.output not in OUTPUTS[:2] or not isinstance(count, int):
+            return
+        single = self.output == 'logits' and len(self.classes) == 2
+        if count != len(self.classes) and not (single and count == 1):
+            raise UserError(
+                f'what {path} says of itself is damaged (it names '
+                f'{len(self.classes)} classes, and its network gives '
+                f'{count}): export it again.'
+            )
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Whether a value that JSON held is of an annotated type."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if parts[-1] is ...:
+            parts = parts[:1] * len(value)
+        return len(parts) == len(value) and all(map(_fits, value, parts))
+    if origin:
+        return isinstance(value, origin)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _as_tuples(value: object) -> object:

@@ -2,12 +2,13 @@
 """What all that runs exported files has in common."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
-from ..inference.samples import Runner
+from ..inference.samples import Runner, Sample
 from ..pictures import check_depth, read_picture
 from .resizing import picture_size, resize_bytes
 from .sessions import Session
@@ -65,12 +66,37 @@ class ExportedRunner(Runner):
         """
         if isinstance(image, (str, os.PathLike)):
             return read_picture(str(image), self.depth)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        got = repr(image)
+        if isinstance(image, np.ndarray):
+            right = image.ndim == 3 and image.shape[2] == 3 and image.size
+            if right and image.dtype == np.uint8:
+                return image
+            got = f'an array of shape {image.shape} and dtype {image.dtype}'
+        raise UserError(
+            f'the picture is {got}, expected a path, or (H, W, 3) uint8 in '
+            'BGR order.'
+        )
+
+    def gather(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Put what the network takes of some pictures together.
+
+        Args:
+            samples: As from ``prepare``.
+
+        Returns:
+            (N, ...) uint8.
+
+        Raises:
+            UserError: There is none, or their sizes differ.
+        """
+        inputs = [sample.data['inputs'] for sample in samples]
+        sizes = {item.shape for item in inputs}
+        if len(sizes) != 1:
             raise UserError(
-                f'got a picture of shape {image.shape} and dtype '
-                f'{image.dtype}, expected (H, W, 3) uint8 in BGR order.'
+                f'got {len(inputs)} pictures of {len(sizes)} sizes, expected '
+                'one or more of one size.'
             )
-        return image
+        return np.stack(inputs)
 
     def fit(self, picture: np.ndarray) -> np.ndarray:
         """Resize a picture for the network.

@@ -84,7 +84,7 @@ class ExportedSegmenter(ExportedRunner):
             size; uint8, or uint16 beyond 256 classes. If ``soft``, it is with
             scores.
         """
-        pictures = np.stack([sample.data['inputs'] for sample in samples])
+        pictures = self.gather(samples)
         if self.card.window:
             found = np.stack(list(map(self._in_windows, pictures)))
         else:

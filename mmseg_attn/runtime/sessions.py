@@ -100,6 +100,7 @@ class OnnxSession(Session):
             )
         meta = self._session.get_modelmeta().custom_metadata_map
         self.card = Card.from_json(meta.get(KEY), path)
+        self.card.check_channels(self._session.get_outputs()[0].shape[1], path)
         self._input = self._session.get_inputs()[0].name
 
     def run(self, pictures: np.ndarray) -> np.ndarray:
@@ -138,6 +139,9 @@ class OpenvinoSession(Session):
         has_card = network.has_rt_info(KEY)
         text = network.get_rt_info(KEY).astype(str) if has_card else None
         self.card = Card.from_json(text, path)
+        size = network.output(0).partial_shape[1]
+        if size.is_static:
+            self.card.check_channels(size.get_length(), path)
 
     def run(self, pictures: np.ndarray) -> np.ndarray:
         """Run the network."""
@@ -156,6 +160,8 @@ class ProgramSession(Session):
         except (RuntimeError, ValueError, KeyError) as error:
             raise _broken(path, error) from error
         self.card = Card.from_json(extra[f'{KEY}.json'], path)
+        (output,) = program.graph.output_node().args[0]
+        self.card.check_channels(output.meta['val'].shape[1], path)
         if provider not in ('cpu', 'cuda'):
             raise UserError(
                 f'PyTorch does not run on {provider!r}, expected cpu or cuda.'
@@ -229,7 +235,7 @@ def open_session(path: str | Path, provider: str = 'cpu') -> Session:
         UserError: It is missing, broken or not by this package, or its
             library or what it is to run on is not there.
     """
-    path = Path(path)
+    path, provider = Path(path), provider.lower()
     check_ending(path)
     if path.is_dir():
         raise UserError(f'{path} is a folder, expected an exported file.')

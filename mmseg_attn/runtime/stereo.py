@@ -44,4 +44,4 @@ class ExportedStereoMatcher(ExportedRunner):
         Returns:
             One (H, W) map of each pair, float32, in pixels of the picture.
         """
-        return list(self.run(np.stack([s.data['inputs'] for s in samples])))
+        return list(self.run(self.gather(samples)))

@@ -187,7 +187,7 @@ def test_options_of_the_other_way(exported, pictures, tmp_path, monkeypatch):
         ([file, pictures, '--tta'], '--tta is for a config'),
         ([file, pictures, '--slide'], '--slide is for a config'),
         ([file, pictures, '--no-resize'], '--no-resize is for a config'),
-        ([file, pictures, '--provider', 'cuda'], 'onnxruntime-gpu'),
+        ([file, pictures, '--provider', 'CUDA'], 'onnxruntime-gpu'),
         ([file, pictures, '--provider', 'gpu'], 'expected cpu, cuda'),
         ([exported / 'none.onnx', pictures], 'none.onnx does not exist'),
         (['in.onnx', pictures], 'in.onnx is a folder'),
@@ -207,6 +207,12 @@ def test_files_that_are_none(exported, tmp_path):
     with pytest.raises(UserError, match='damaged'):
         open_session(path)
     network = onnx.load(exported / 'model.onnx')
+    entry = network.metadata_props[-1]
+    assert '["ground", "disc"]' in entry.value
+    entry.value = entry.value.replace('"disc"]', '"disc", "square"]')
+    onnx.save(network, path)
+    with pytest.raises(UserError, match='3 classes, and its network gives 2'):
+        open_session(path)
     del network.metadata_props[:]
     onnx.save(network, path)
     with pytest.raises(UserError, match='not written by the command export'):
@@ -238,3 +244,32 @@ def test_a_card_of_a_newer_version():
         Card.from_json(text, 'a.onnx')
     with pytest.raises(UserError, match='damaged'):
         Card.from_json('{"format": 1}', 'a.onnx')
+    for old, new in (
+        ('[640, 480]', '"big"'),
+        ('[640, 480]', '[640]'),
+        ('[640, 480]', '[640.5, 480]'),
+        ('"divisor": 1', '"divisor": null'),
+        ('"resized": true', '"resized": 1'),
+        ('["a", "b"]', '["a", 2]'),
+    ):
+        text = card.to_json().replace(old, new)
+        name = 'classes' if new == '["a", 2]' else ''
+        with pytest.raises(UserError, match=f'damaged .{name}.* is '):
+            Card.from_json(text, 'a.onnx')
+    older = card.to_json().replace('"channels": "RGB", ', '')
+    assert Card.from_json(older, 'a.onnx') == card
+
+
+def test_what_is_no_picture_is_told():
+    card = Card(('a', 'b'), ((0, 0, 0), (1, 1, 1)))
+    segmenter = ExportedSegmenter(Network(card, 2))
+    for image in (None, np.zeros((0, 9, 3), np.uint8), np.zeros((9, 9))):
+        with pytest.raises(UserError, match='picture is .* expected a path'):
+            segmenter.prepare(image)
+    samples = [
+        segmenter.prepare(np.zeros((9, width, 3), np.uint8))
+        for width in (8, 9)
+    ]
+    for some in ([], samples):
+        with pytest.raises(UserError, match='expected one or more of one'):
+            segmenter(some)
