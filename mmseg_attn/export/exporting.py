@@ -106,7 +106,6 @@ def export(
         raise UserError(
             'int8 (--int8) is for .onnx files of full precision alone.'
         )
-    files = None if int8 is None else pictures_of(int8)
     checkpoint = chosen_weights(config, checkpoint)
     config = copy.deepcopy(load_config(config))
     task = task_of(config)
@@ -121,6 +120,7 @@ def export(
         output = DISPARITY
     elif output == 'mask':
         _refuse_masks(config, resized, slide)
+    files = None if int8 is None else pictures_of(int8)
     model = load_model(
         config, checkpoint, device='cpu', classes=classes, slide=slide
     )

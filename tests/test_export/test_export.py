@@ -206,7 +206,10 @@ def test_bad_wishes(trained, tmp_path):
             export('not_read.py', 'not_read.pth', out)
     (tmp_path / 'a.png').write_text('no picture')
     with pytest.raises(UserError, match='a.png cannot be read'):
-        export('not_read.py', 'no.pth', tmp_path / 'b.onnx', int8=[tmp_path])
+        export(
+            *(trained.config, 'not_read.pth', tmp_path / 'b.onnx'),
+            int8=[tmp_path],
+        )
     for path in (file, tmp_path / 'a.png'):
         path.unlink()
     (tmp_path / 'a.onnx').rmdir()
