@@ -19,6 +19,8 @@ from mmengine.runner import Runner
 from ..apis.complexity import segmentor_flops
 from ..apis.peak_memory import PeakMemory
 from ..configs import load_config
+from ..engine.checkpoint import load_checkpoint
+from ..engine.resume import find_latest
 from ..engine.runner import build_runner
 from ..errors import run_command
 
@@ -65,6 +67,10 @@ def main() -> None:
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
+    # Where weights are averaged the checkpoint has the average. What the
+    # training holds is something else: a test begins to average anew.
+    kept = load_checkpoint(find_latest(cfg.work_dir))
+    runner.model.load_state_dict(kept['state_dict'])
     metrics = runner.test()
     peak = memory.bytes / 1e6  # before the count of operations
     flops = segmentor_flops(runner.model, *cfg.crop_size)

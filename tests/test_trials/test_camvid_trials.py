@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mmseg.models import EncoderDecoder
 from PIL import Image
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.configs import load_config
 from mmseg_attn.datasets import CamVidDataset
 from mmseg_attn.errors import UserError
-from mmseg_attn.trials import camvid
+from mmseg_attn.trials import camvid, worker
 from mmseg_attn.trials.comparison import methods
 from mmseg_attn.trials.trial import Setting, prepare_data, trial_config
 
@@ -127,3 +129,35 @@ def test_a_comparison_runs(tmp_path, capfd):
     text = (work / 'comparison.md').read_text()
     assert all(f'| {name} |' in text for name in CLASSES)
     assert (work / 'differences.png').is_file()
+
+
+@pytest.mark.slow
+def test_the_average_is_measured(tmp_path, monkeypatch):
+    """Of weights that jump, the last ones are far from their average."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    write(tmp_path / 'camvid', size=(360, 480))
+    data = prepare_data(
+        tmp_path / 'data', Setting(camvid=tmp_path / 'camvid'), 0
+    )
+    cfg = trial_config('fcn', data, tmp_path / 'work', seed=0, iters=3)
+    cfg.optim_wrapper.optimizer.lr = 1.0
+    cfg.param_scheduler = None
+    cfg.train_dataloader.batch_size = 2
+    cfg.dump(tmp_path / 'config.py')
+    used = []
+
+    def predict(self, *args, **kwargs):
+        used.append(self.backbone.stem[0].weight.clone())
+        return plain(self, *args, **kwargs)
+
+    plain = EncoderDecoder.predict
+    monkeypatch.setattr(EncoderDecoder, 'predict', predict)
+    argv = ['worker', str(tmp_path / 'config.py'), str(os.dup(1))]
+    monkeypatch.setattr('sys.argv', argv)
+    worker.main()
+    kept = torch.load(tmp_path / 'work/iter_3.pth', weights_only=False)
+    average = kept['state_dict']['backbone.stem.0.weight']
+    last = kept['ema_state_dict']['module.backbone.stem.0.weight']
+    assert not torch.equal(average, last)
+    (used,) = used
+    assert torch.equal(used, average)
