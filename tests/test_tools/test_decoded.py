@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 TOOL = Path(__file__).parents[2] / 'tools/benchmark/decoded.py'
@@ -24,7 +25,9 @@ def test_the_copy_is_read_as_the_original(tmp_path, monkeypatch):
     coloured.save(source / 'masks/train/b.png')
     (source / 'list.txt').write_text('a')
     monkeypatch.setattr(sys, 'argv', ['decoded.py', str(source), str(copy)])
-    runpy.run_path(str(TOOL), run_name='__main__')
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert not ended.value.code
     names = {str(p.relative_to(copy)) for p in copy.rglob('*.*')}
     assert names == {
         'images/train/a.jpg',

@@ -92,7 +92,7 @@ def test_a_tile_is_compared_before_it_is_timed(monkeypatch):
 
 def test_the_script_says_how_it_is_called():
     done = subprocess.run(
-        ['bash', str(TOOLS / 'on_gpu.sh'), 'third', 'out'],
+        ['bash', str(TOOLS / 'on_gpu.sh'), 'fourth', 'out'],
         capture_output=True,
         text=True,
     )

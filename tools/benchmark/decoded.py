@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmseg_attn.errors import UserError, run_command
+
 ENDINGS = {'.jpg', '.png'}
 
 
@@ -23,7 +25,7 @@ def decode(pair: tuple[Path, Path]) -> None:
         pair: The file, and where the copy goes.
 
     Raises:
-        ValueError: The copy does not have the same pixels.
+        UserError: The copy does not have the same pixels.
     """
     source, target = pair
     with Image.open(source) as image:
@@ -32,7 +34,7 @@ def decode(pair: tuple[Path, Path]) -> None:
         image.save(target, format='BMP')
     with Image.open(target) as copy:
         if not np.array_equal(np.asarray(copy), pixels):
-            raise ValueError(f'{source} has not the same pixels as a BMP.')
+            raise UserError(f'{source} has not the same pixels as a BMP.')
 
 
 def main() -> None:
@@ -46,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
