@@ -26,8 +26,7 @@ class PeakMemory(Hook):
     @property
     def bytes(self) -> float:
         """The number of bytes, on the GPU if one is used."""
-        self._seen = max(self._seen, _held())
-        return self._seen
+        return max(self._seen, _held())
 
     def _look(self, runner: Runner, *args, **kwargs) -> None:
         if torch.cuda.is_available():  # elsewhere nobody starts anew

@@ -95,10 +95,9 @@ class Raster(Picture):
                 self._colours[value] = colour[:3]
         self._wide = kinds == {'uint16'} and self._colours is None
         about = self._file.tags(first, ns='IMAGE_STRUCTURE')
-        self._size = 16 if kinds == {'uint16'} else 8
-        self._bits = int(about.get('NBITS', self._size))
-        if self._wide and self._bits < self._size:
-            self.depth = self._size  # the file itself says it
+        self._bits = int(about.get('NBITS', 16 if self._wide else 8))
+        if self._wide and self._bits < 16:
+            self.depth = 16  # the file itself says it
         # GDAL gives values as they are stored.
         self._white_first = 'MINISWHITE' in self._file.tags(
             ns='IMAGE_STRUCTURE'
@@ -202,8 +201,8 @@ class Raster(Picture):
         if self._colours is not None:
             return values, valid
         if self._wide:  # as OpenCV does it
-            values = values << (self._size - self._bits)
-        elif self._bits < self._size:
+            values = values << (16 - self._bits)
+        elif self._bits < 8:
             scaled = values * np.float32(255 / (2**self._bits - 1))
             values = np.rint(scaled).astype(np.uint8)
         return ~values if self._white_first else values, valid

@@ -167,13 +167,16 @@ second() {
 
 # Processes that share a GPU take turns unless its multi-process service runs.
 share_gpu() {
+    local stop='echo quit | nvidia-cuda-mps-control'
     export CUDA_MPS_PIPE_DIRECTORY=$out/mps CUDA_MPS_LOG_DIRECTORY=$out/mps
     mkdir -p "$out/mps"
-    if nvidia-cuda-mps-control -d &&
-        timeout 30 "$python" -c 'import torch; torch.ones(2, device="cuda")'
+    if ! nvidia-cuda-mps-control -d; then
+        unset CUDA_MPS_PIPE_DIRECTORY
+    elif timeout 30 "$python" -c 'import torch; torch.ones(2, device="cuda")'
     then
-        trap 'echo quit | nvidia-cuda-mps-control; rm -rf "${site:-}"' EXIT
+        trap "$stop"'; rm -rf "${site:-}"' EXIT
     else
+        eval "$stop"
         unset CUDA_MPS_PIPE_DIRECTORY
     fi
 }
