@@ -144,7 +144,9 @@ def own_zoo(page: Path) -> str:
                 row.backbone,
                 f'{model["Metadata"]["Parameters"]:,}',
                 f'{row.miou:.2f}',
-                f'{row.mean:.2f} ± {row.spread:.2f} ({len(row.seeds)})',
+                f'{row.mean:.2f}'
+                + (f' ± {row.spread:.2f}' if row.spread is not None else '')
+                + f' ({len(row.seeds)})',
                 model['Metadata']['Training Resources'],
                 f'{size:.2f} MB '
                 + ', '.join(f'[{f.suffix}]({link(f, page)})' for f in files),

@@ -69,10 +69,10 @@ class Row:
         return fmean(self.seeds.values())
 
     @property
-    def spread(self) -> float:
-        """Standard deviation (n - 1) of the seeds' mIoU; 0 of one seed."""
+    def spread(self) -> float | None:
+        """Standard deviation (n - 1) of the seeds' mIoU; None of one seed."""
         several = len(self.seeds) > 1
-        return stdev(self.seeds.values()) if several else 0.0
+        return stdev(self.seeds.values()) if several else None
 
 
 def package_roots() -> list[Path]:

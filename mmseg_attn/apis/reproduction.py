@@ -45,9 +45,10 @@ class Reproduction:
 
         Three standard deviations. On the machine of the first training the
         same seed gives the same figure; on another one sums are rounded
-        otherwise, which does as much as another seed.
+        otherwise, which does as much as another seed. Of one seed it is not
+        known how much that is: no more than for the same weights.
         """
-        return max(DEVIATIONS * self.row.spread, TOLERANCE)
+        return max(DEVIATIONS * (self.row.spread or 0), TOLERANCE)
 
     @property
     def agrees(self) -> bool:
@@ -146,4 +147,6 @@ def validate(cfg: Config, weights: str | Path) -> dict[str, float]:
     cfg.load_from, cfg.resume = str(weights), False
     with TemporaryDirectory() as folder:
         cfg.work_dir = folder  # of no use: its log
+        # mmengine knows a runner by the second that it began in.
+        cfg.experiment_name = Path(folder).name
         return build_runner(cfg, train=False).test()

@@ -44,14 +44,19 @@ def main(args: argparse.Namespace) -> int:
     seeds = ', '.join(
         f'{miou:.2f} (seed {s})' for s, miou in row.seeds.items()
     )
+    if row.spread is None:
+        spread = 'of one seed, so by how much another differs is not known'
+        rule = 'for the same seed on the same machine'
+    else:
+        spread = f'standard deviation {row.spread:.2f}'
+        rule = f'{DEVIATIONS} standard deviations'
     print(
         f'{row.short}, trained anew with seed {next(iter(row.seeds))}: '
         f'{found.weights}\n'
         f'val mIoU: {found.miou:.2f}\n'
-        f'stated: {seeds}; mean {row.mean:.2f}, standard deviation '
-        f'{row.spread:.2f}\n'
+        f'stated: {seeds}; mean {row.mean:.2f}, {spread}\n'
         f'from the mean: {found.miou - row.mean:+.2f}, allowed are '
-        f'{found.allowed:.2f} ({DEVIATIONS} standard deviations): '
+        f'{found.allowed:.2f} ({rule}): '
         + ('it agrees' if found.agrees else 'it does not agree')
     )
     return 0 if found.agrees else 1
