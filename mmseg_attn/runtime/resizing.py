@@ -48,7 +48,7 @@ def resize(
 def resize_bytes(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a picture as the hosts do, by OpenCV.
 
-    Without it, by its arithmetic, from which few values differ, by 1.
+    Without it, by its arithmetic, value by value.
 
     Args:
         picture: (H, W, channels) uint8.
@@ -75,12 +75,10 @@ def _shares(old: int, new: int) -> tuple[np.ndarray, ...]:
     """Both neighbours of each new pixel, and what these count."""
     at = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
     low = np.floor(at).astype(int)
-    share = np.where((low < 0) | (low >= old - 1), 0, at - low)
-    low = np.clip(low, 0, old - 1)
-    high = np.minimum(low + 1, old - 1)
-    share = share.astype(np.float32)
+    share = (at - low).astype(np.float32)
     parts = [np.rint(part * PARTS).astype(int) for part in (1 - share, share)]
-    return low, high, *parts
+    # At the border both are the last pixel, and round down once each.
+    return *(np.clip(side, 0, old - 1) for side in (low, low + 1)), *parts
 
 
 def picture_size(
