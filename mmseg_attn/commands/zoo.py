@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..errors import UserError
 from ..metafiles import find_row, is_row
 from ..progress import make_console, quiet_imports
 from . import options
@@ -56,6 +57,12 @@ def main(args: argparse.Namespace) -> None:
         path = args.file
         if is_row(path):
             path = zoo.place_of(find_row(path))
+            if not path.exists():
+                raise UserError(
+                    f'{args.file} has not been downloaded to {path.parent}: '
+                    f'python -m mmseg_attn zoo download {args.file} fetches '
+                    'it, and checks it on the way.'
+                )
         print(f'{path}: {zoo.verify_checkpoint(path, args.config)}')
     else:
         # All names first, before anything is fetched.

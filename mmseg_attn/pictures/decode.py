@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..errors import UserError
 from .heads import MOST_PIXELS, Head, read_head
-from .opencv import decode
+from .opencv import decode, decode_by_pillow
 
 # Nothing above a quarter of the range: darker than any picture should be.
 DARK = 2**14
@@ -69,7 +69,9 @@ def decode_picture(
     head = None if _is_plain(data) else open_head(data, path)
     if head and not webp:
         check_head(head, path)
-    picture = decode(data, color_type)
+    # OpenCV has no TIFF of these bits.
+    few = head and head.tiff and head.bits in (2, 4)
+    picture = (decode_by_pillow if few else decode)(data, color_type)
     if picture is None:
         raise UserError(why_not(data, path))
     if webp and head and 'ignore' not in color_type:

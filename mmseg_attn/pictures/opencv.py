@@ -34,9 +34,9 @@ def decode(data: bytes, color_type: str = 'color') -> np.ndarray | None:
     Raises:
         UserError: It takes OpenCV, which is not installed.
     """
-    grey, turned = 'grayscale' in color_type, 'ignore' not in color_type
     if cv2 is None:
-        return _by_pillow(data, grey, turned)
+        return decode_by_pillow(data, color_type)
+    grey, turned = _wishes(color_type)
     flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     if not turned:
         flag |= cv2.IMREAD_IGNORE_ORIENTATION
@@ -48,7 +48,9 @@ def decode(data: bytes, color_type: str = 'color') -> np.ndarray | None:
         return None
 
 
-def _by_pillow(data: bytes, grey: bool, turned: bool) -> np.ndarray | None:
+def decode_by_pillow(data: bytes, color_type: str) -> np.ndarray | None:
+    """Decode the file of a picture without OpenCV, as :func:`decode`."""
+    grey, turned = _wishes(color_type)
     try:
         with Image.open(io.BytesIO(data)) as image:
             bits = _bits(image, data)
@@ -66,6 +68,11 @@ def _by_pillow(data: bytes, grey: bool, turned: bool) -> np.ndarray | None:
     if grey:
         return np.array(image.convert('L'))
     return np.array(image.convert('RGB'))[..., ::-1]
+
+
+def _wishes(color_type: str) -> tuple[bool, bool]:
+    """Whether it is to be grey, and turned as its orientation says."""
+    return 'grayscale' in color_type, 'ignore' not in color_type
 
 
 def _bits(image: Image.Image, data: bytes) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from ..inference.samples import Sample
 from ..pictures.stereo import read_stereo_pair
 from .card import STEREO
@@ -30,8 +31,17 @@ class ExportedStereoMatcher(ExportedRunner):
             With the left picture.
 
         Raises:
-            UserError: A file is no whole picture, or the two differ in size.
+            UserError: They are no two paths, a file is no whole picture, or
+                the two differ in size.
         """
+        given = image if isinstance(image, (tuple, list)) else [image]
+        paths = [item for item in given if isinstance(item, (str, Path))]
+        if len(given) != 2 or len(paths) != 2:
+            kinds = ', '.join(type(item).__name__ for item in given)
+            raise UserError(
+                f'the pair is of {kinds or "nothing"}, expected the paths of '
+                'two pictures, (left, right).'
+            )
         pair = read_stereo_pair(*image, self.depth)
         return Sample(pair[0], {'inputs': np.stack(list(map(self.fit, pair)))})
 

@@ -2,6 +2,7 @@
 """One picture that shows what the models of the demo do."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from PIL import Image
 
@@ -20,8 +22,10 @@ from ..visualization.overlay import paint, with_ignored
 from .trial import Data
 
 ROWS = 4
-# Classes in a line of the legend.
-PER_LINE = 7
+# Most classes in a line of the legend, and longest name in one line of it.
+PER_LINE, LONGEST_NAME = 7, 40
+# Inches of a column, and of the space around a legend.
+WIDTH, MARGIN = 2.05, 0.25
 
 
 def draw_sheet(
@@ -131,13 +135,13 @@ def make_grid(
     if any(len(names) <= mask.max() for mask in masks):
         names, palette = with_ignored(about)
     sides = [min(p.shape[0] / p.shape[1], 1.5) for p in pictures]
-    width, legend = 2.05, 0.5 + 0.25 * -(-len(names) // PER_LINE)
+    width = WIDTH * len(titles)
     figure = Figure(
-        (width * len(titles), width * sum(sides) + legend + 1),
-        dpi=150,
-        layout='constrained',
-        facecolor='white',
+        (width, 1), dpi=150, layout='constrained', facecolor='white'
     )
+    legend = _legend(figure, names, palette)
+    height = legend.get_window_extent().height / figure.dpi + MARGIN
+    figure.set_size_inches(width, WIDTH * sum(sides) + height + 1)
     axes = figure.subplots(
         *(len(pictures), len(titles)), squeeze=False, height_ratios=sides
     )
@@ -146,20 +150,34 @@ def make_grid(
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.legend(
-        handles=[
-            Patch(
-                facecolor=np.array(colour) / 255, edgecolor='grey', label=name
-            )
-            for name, colour in zip(names, palette, strict=True)
-        ],
-        loc='outside lower center',
-        ncols=min(PER_LINE, len(names)),
-        frameon=False,
-        fontsize=10,
-    )
-    figure.suptitle(caption, fontsize=12)
+    figure.suptitle(caption, fontsize=12, wrap=True)
     return figure, axes
+
+
+def _legend(
+    figure: Figure, names: Sequence[str], palette: Sequence[Sequence[int]]
+) -> Legend:
+    """Add a legend of as many columns as the figure is wide."""
+    handles = [
+        Patch(
+            facecolor=np.array(colour) / 255,
+            edgecolor='grey',
+            label=textwrap.fill(name, LONGEST_NAME),
+        )
+        for name, colour in zip(names, palette, strict=True)
+    ]
+    for columns in range(min(PER_LINE, len(names)), 0, -1):
+        legend = figure.legend(
+            handles=handles,
+            loc='outside lower center',
+            ncols=columns,
+            frameon=False,
+            fontsize=10,
+        )
+        wide = legend.get_window_extent().width > figure.bbox.width
+        if columns == 1 or not wide:
+            return legend
+        legend.remove()
 
 
 def _frequent(mask: np.ndarray) -> list[int]:

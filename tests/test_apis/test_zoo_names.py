@@ -74,6 +74,13 @@ def test_verify_takes_a_name(capsys):
         main(['zoo', 'verify', 'demo_cnet'])
 
 
+def test_verify_of_what_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    name = next(row.title for row in metafiles.read_rows() if not row.packaged)
+    with pytest.raises(SystemExit, match=f'zoo download {name}'):
+        main(['zoo', 'verify', name])
+
+
 def test_in_python(picture):
     model = mmseg_attn.load_model('demo_ccnet', device='cpu')
     assert model.dataset_meta['classes'][1] == 'red flag'

@@ -300,6 +300,29 @@ def test_command_and_measure(trained, tmp_path, capsys, monkeypatch):
     assert before == after > 80
 
 
+def test_command_says_what_was_not_compared(
+    trained, onnx, monkeypatch, capsys
+):
+    found = onnx
+
+    def exported(*args, **options):
+        return found
+
+    monkeypatch.setattr('mmseg_attn.export.export', exported)
+    windows = dict(window=(64, 64), stride=(48, 48))
+    for changes, notes in (
+        ({}, ()),
+        (dict(precision='int8'), ('noise',)),
+        (windows, ('one window',)),
+        (dict(precision='int8', **windows), ('noise', 'one window')),
+    ):
+        found = replace(onnx, card=replace(onnx.card, **changes))
+        command(trained, onnx.path)
+        text = capsys.readouterr().out
+        for note in ('noise', 'one window'):
+            assert (note in text) == (note in notes), (changes, note)
+
+
 def command(trained, *words):
     from mmseg_attn.__main__ import main
 

@@ -125,6 +125,13 @@ def test_file_gives_what_the_host_gives(stereo, expected):
         ExportedSegmenter(open_session(stereo.file))
 
 
+def test_a_pair_is_two_paths(stereo):
+    runner, path = open_runner(stereo.file), 'left.png'
+    for given in (None, path, (path,), (path, None), (path,) * 3, ()):
+        with pytest.raises(UserError, match='the pair is of .*two pictures'):
+            runner.prepare(given)
+
+
 def test_half_precision_is_near(stereo, expected):
     """The network of --fp16; its files take long to be traced."""
     model = load_model(*stereo.given, device='cpu')
