@@ -21,7 +21,7 @@ COMMANDS = {
     'demo': 'train and compare FCN and CCNet, make a sheet',
     'compare': 'train all methods under one budget',
     'config': 'write a packaged config in one piece, to be changed',
-    'train': 'train the model of a config',
+    'train': 'train the model of a config, or one on your own pictures',
     'test': 'measure a model on the test data of a config',
     'browse': 'draw samples of a dataset with their labels',
     'flops': 'count the parameters and operations of a segmentor',

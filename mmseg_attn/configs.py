@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from . import metafiles
 from .errors import UserError, near
 from .files import whole
-from .hosts import missing_host
+from .hosts import HostError, missing_host
 from .markdown import markdown_table
 
 if TYPE_CHECKING:  # `info` finds configs where no host is installed
@@ -236,6 +236,11 @@ def explain_reading(path: str | Path, error: Exception) -> str:
         line, reason = error.lineno, error.msg
     elif isinstance(error, RecursionError):
         reason = 'its bases (_base_) lead back to it'
+    elif HostError.OUR_BASE.found_in(error):
+        reason = (
+            'mmengine finds no base mmseg_attn::FOLDER/NAME; instead: '
+            "_base_ = __import__('mmseg_attn').find_config('NAME')"
+        )
     elif isinstance(error, FileNotFoundError):
         reason = f'its base {error.filename} does not exist'
     elif not isinstance(error, (ImportError, OSError)):

@@ -36,6 +36,8 @@ class HostError(Enum):
     new version words it otherwise: correct the expression here.
     """
 
+    # mmengine's Config, which knows no bases of ours: AssertionError.
+    OUR_BASE = r'to load mmseg_attn config'
     # mmengine's Registry.build: KeyError.
     UNKNOWN_TYPE = r'([\w.]+) is not in the \S+ registry'
     # Python's, of a class that is built with an argument too many: TypeError.

@@ -19,6 +19,11 @@ BASE = f'_base_ = {find_config("fcn_r18-s4_1xb8-1k_demo-scenes-96x96")!r}\n'
         ('a.py', "_base_ = 'b.py'\n", r'a\.py: its base .*b\.py does not'),
         ('a.py', "_base_ = 'a.py'\n", r'a\.py: its bases .* lead back to it'),
         ('a.py', '_base_ = 5\n', r'a\.py: TypeError'),
+        (
+            'a.py',
+            "_base_ = 'mmseg_attn::ccnet/b.py'\n",
+            r"a\.py: .*; instead: _base_ = __import__\('mmseg_attn'\)",
+        ),
         ('a.py', '\0', r'a\.py: source code string cannot contain null'),
         ('a.json', '{"model": ', r'a\.json, line 1: Expecting value'),
         ('a.yaml', 'model: [1,\n', r'a\.yaml, line 2: expected the node'),

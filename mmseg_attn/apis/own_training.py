@@ -24,8 +24,8 @@ STEP = 32
 SHARE = 0.8
 # Of the time, what validations may take, and how many there are at least.
 VALIDATING, FEWEST = 0.15, 2
-# So much less time must 16 bits take on a CPU to be worth their rounding.
-FASTER = 0.9
+# What /proc/cpuinfo calls products of bfloat16: of x86-64, and of ARM.
+BFLOAT16 = {'avx512_bf16', 'amx_bf16', 'bf16'}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Target:
         largest: Side of crops at most, by the device, in pixels.
         batch: Pictures in a step by default.
         precision: Precision of products on a GPU with bfloat16, on another
-            one, and on a CPU where it is faster.
+            one, and on a CPU with bfloat16.
         strides: Whether the output stride is chosen.
         scaling: How pictures are scaled: words with a place for the side.
     """
@@ -59,10 +59,12 @@ class Target:
         Returns:
             Arguments of :class:`~mmseg_attn.apis.own_recipe.Recipe`: on a
             GPU an output stride of 8, which takes some three times as long
-            as 16 does, and products of 16 bits.
+            as 16 does. Products have 16 bits where the device has
+            instructions for them.
         """
         if not torch.cuda.is_available():
-            return dict(stride=16)
+            amp = self.precision[2] if _cpu_has_bfloat16() else None
+            return dict(stride=16, amp=amp)
         new = torch.cuda.is_bf16_supported(including_emulation=False)
         return dict(stride=8, amp=self.precision[0 if new else 1])
 
@@ -101,8 +103,12 @@ class Plan:
     def seconds(self) -> float:
         """Tell how long all of it takes."""
         pictures = len(self.data.splits['val'])
-        validations = -(-self.recipe.iters // self.recipe.interval)
-        return self.cost.seconds(self.recipe.iters, validations, pictures)
+        return self.cost.seconds(self.recipe.iters, self._count, pictures)
+
+    @property
+    def _count(self) -> int:
+        """Validations: fewer than asked for in a very short training."""
+        return -(-self.recipe.iters // self.recipe.interval)
 
     def lines(self) -> list[str]:
         """Say what will be done, a line each."""
@@ -125,7 +131,7 @@ class Plan:
             f'{self.target.scaling.format(recipe.crop)}, {recipe.batch} in a '
             'step',
             f'{recipe.iters} steps ({epochs:.0f} times each picture), '
-            f'{recipe.validations} validations',
+            f'{self._count} validations',
             f'{self.seconds() / 60:.1f} minutes at {self.cost.step:.2f} s a '
             f'step, {self.cost.memory / 2**30:.1f} GiB of memory',
             f'config: {self.config}',
@@ -211,7 +217,7 @@ def plan_training(
     def config(recipe: Recipe) -> Config:
         return target.config(data, folder, recipe)
 
-    recipe, cost = _measured(config, recipe, target.precision[-1])
+    recipe, cost = _measured(config, recipe)
     pictures = len(data.splits['val'])
     if epochs is not None:
         steps = round(epochs * len(data.splits['train']) / recipe.batch)
@@ -240,9 +246,9 @@ def plan_training(
 
 
 def _measured(
-    config: Callable[[Recipe], Config], recipe: Recipe, narrow: str | None
+    config: Callable[[Recipe], Config], recipe: Recipe
 ) -> tuple[Recipe, Cost]:
-    """A recipe whose batch fits, in the faster precision, and its cost."""
+    """A recipe whose batch fits, and its cost."""
     while True:
         try:
             cost = rehearse(config(recipe))
@@ -251,13 +257,15 @@ def _measured(
                 raise
         else:
             if recipe.batch <= 2 or not _too_large(cost):
-                break
+                return recipe, cost
         recipe = replace(recipe, batch=recipe.batch // 2)
-    if narrow and recipe.amp is None and not torch.cuda.is_available():
-        other = rehearse(config(replace(recipe, amp=narrow)))
-        if other.step < FASTER * cost.step:
-            return replace(recipe, amp=narrow), other
-    return recipe, cost
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Linux says it; elsewhere nothing is known."""
+    path = Path('/proc/cpuinfo')
+    words = path.read_text().split() if path.exists() else ()
+    return not BFLOAT16.isdisjoint(words)
 
 
 def _too_large(cost: Cost) -> bool:

@@ -91,7 +91,9 @@ def add_own_pictures(group: argparse._ArgumentGroup) -> None:
         '--crop',
         type=int,
         metavar='PIXELS',
-        help='side of training crops; with --coco longer side of the pictures',
+        help='side of training crops; with --coco longer side of the pictures '
+        "(default: the pictures' own, at most 256 on a CPU and 512 on a GPU, "
+        'with --coco 320 and 1024)',
     )
     add(
         '--batch-size',
@@ -187,6 +189,7 @@ def train_own_pictures(args: argparse.Namespace) -> None:
             patience=args.patience,
             seed=args.seed,
         )
+        print('Measuring some steps, which takes a minute or two …')
         plan = plan_training(
             data,
             args.out,

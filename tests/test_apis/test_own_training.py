@@ -19,6 +19,7 @@ from mmseg_attn.apis.own_config import own_config
 from mmseg_attn.apis.own_data import read_own_data, write_own_data
 from mmseg_attn.apis.own_recipe import Recipe
 from mmseg_attn.apis.own_training import (
+    INSTANCES,
     MASKS,
     class_table,
     plan_training,
@@ -189,10 +190,6 @@ def test_from_names_the_config_and_not_the_weights(
     assert cfg.load_from == str(folder / 'w.pth')
 
 
-# (seconds of a step and of a validation picture in fp32, the same in bf16)
-COSTS = {'narrow': ((1.0, 0.1), (0.5, 0.1)), 'wide': ((1.0, 9.0), (0.95, 9))}
-
-
 def test_patience_counts_small_gains(folder):
     """An mAP goes from 0 to 1: 0.01 is a gain, the same again is none."""
     cfg = own_config(read(folder), folder, Recipe(scratch=True, patience=2))
@@ -223,33 +220,44 @@ def test_batch_that_fits(folder, monkeypatch):
     assert batches == [16, 8, 4] and plan.recipe.batch == 4
 
 
-@pytest.mark.parametrize('kind', COSTS)
-def test_plan_of_minutes(folder, monkeypatch, kind):
-    tried = []
-
-    def rehearse(cfg):
-        tried.append(cfg.optim_wrapper.type)
-        step, picture = COSTS[kind][len(tried) - 1]
-        return Cost(step, picture, start=10, memory=1e6, note='half fits')
-
-    monkeypatch.setattr(own_training, 'rehearse', rehearse)
+@pytest.mark.parametrize(
+    'flags, amp',
+    [
+        ('flags : avx512f avx512_bf16', 'bfloat16'),
+        ('Features : fp asimd bf16 i8mm', 'bfloat16'),
+        ('flags : avx512f avx512bw', None),
+    ],
+)
+def test_products_are_as_the_processor_has_them(flags, amp, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    recipe = Recipe(scratch=True, crop=64)
+    monkeypatch.setattr(own_training.Path, 'read_text', lambda _: flags)
+    assert MASKS.of_device() == dict(stride=16, amp=amp)
+    assert INSTANCES.of_device() == dict(stride=16, amp=None)
+
+
+@pytest.mark.parametrize('picture, validations', [(0.1, 10), (9, 3)])
+def test_plan_of_minutes(folder, monkeypatch, picture, validations):
+    """Ten validations of 3 pictures, or as many as 15 % of the time allow."""
+    cost = Cost(1.0, picture, start=10, memory=1e6, note='half fits')
+    monkeypatch.setattr(own_training, 'rehearse', lambda _: cost)
+    recipe = Recipe(scratch=True, crop=64, amp='bfloat16')
     plan = plan_training(read(folder), folder / 'out', recipe, minutes=10)
-    assert tried == ['OptimWrapper', 'mmseg_attn.BFloat16OptimWrapper']
-    narrow = kind == 'narrow'
     cfg = Config.fromfile(plan.config)
-    assert cfg.optim_wrapper.type == tried[narrow]
-    # Ten validations of 3 pictures, or as many as 15 % of the time allow.
-    validations = 10 if narrow else 3
-    each, step = COSTS[kind][narrow][1] * 3, COSTS[kind][narrow][0]
-    steps = int((600 - 10 - validations * each) / step)
+    assert cfg.optim_wrapper.type == 'mmseg_attn.BFloat16OptimWrapper'
+    steps = int(600 - 10 - validations * 3 * picture)
     assert cfg.train_cfg.max_iters == steps
     assert -(-steps // cfg.train_cfg.val_interval) == validations
-    assert abs(plan.seconds() - 600) <= step
+    assert abs(plan.seconds() - 600) <= 1
     text = '\n'.join(plan.lines())
-    assert 'half fits' in text and f'{steps} steps' in text
-    assert f'products in {"bfloat16" if narrow else "float32"}' in text
+    assert 'half fits' in text and 'products in bfloat16' in text
+    assert f'{steps} steps' in text and f'{validations} validations' in text
+
+
+def test_plan_of_few_steps(folder, monkeypatch):
+    """Six steps have six validations, and not the ten of longer ones."""
+    monkeypatch.setattr(own_training, 'rehearse', lambda _: Cost(1, 1, 1, 1))
+    plan = plan_training(read(folder), folder / 'out', Recipe(iters=6))
+    assert '6 steps (16 times each picture), 6 validations' in plan.lines()
 
 
 @pytest.mark.parametrize(

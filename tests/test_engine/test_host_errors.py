@@ -8,6 +8,7 @@ import cv2
 import pytest
 import torch
 from mmcv.transforms import LoadImageFromFile
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
 from torch import nn
@@ -67,8 +68,15 @@ def out_of_memory(folder):
     torch.empty(1 << 50)
 
 
+def our_base(folder):
+    path = folder / 'a.py'
+    path.write_text("_base_ = 'mmseg_attn::ccnet/b.py'")
+    Config.fromfile(path)
+
+
 # Entry of the table -> what provokes it, and the type that is caught.
 PROVOKED = {
+    HostError.OUR_BASE: (our_base, AssertionError),
     HostError.UNKNOWN_TYPE: (unknown_type, KeyError),
     HostError.UNEXPECTED_ARGUMENT: (unexpected_argument, TypeError),
     HostError.BROKEN_MODULE: (broken_module, RuntimeError),
