@@ -53,8 +53,11 @@ class Target:
     strides: bool
     scaling: str
 
-    def of_device(self) -> dict:
+    def of_device(self, device: str | None = None) -> dict:
         """Choose what depends on the device.
+
+        Args:
+            device: ``'cpu'`` to leave a GPU alone.
 
         Returns:
             Arguments of :class:`~mmseg_attn.apis.own_recipe.Recipe`: on a
@@ -62,7 +65,7 @@ class Target:
             as 16 does. Products have 16 bits where the device has
             instructions for them.
         """
-        if not torch.cuda.is_available():
+        if device == 'cpu' or not torch.cuda.is_available():
             amp = self.precision[2] if _cpu_has_bfloat16() else None
             return dict(stride=16, amp=amp)
         new = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -223,6 +223,15 @@ def trace(
     return weight[0]
 
 
+def has_maps(model: nn.Module) -> bool:
+    """Tell whether a model has attention layers that can be traced.
+
+    Args:
+        model: The model.
+    """
+    return any(map(tracer_of, model.modules()))
+
+
 def _layers(model: nn.Module, layers: str) -> dict[nn.Module, str]:
     """The layers that can be traced, with their names in the model."""
     found = {

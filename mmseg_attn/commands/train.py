@@ -4,6 +4,7 @@
 import argparse
 
 from ..errors import UserError
+from ..files import find_best
 from ..progress import quiet_imports
 from . import options
 from .own_pictures import add_own_pictures, train_own_pictures
@@ -67,7 +68,10 @@ def main(args: argparse.Namespace) -> None:
         return
     cfg = options.read_config(args)
     with quiet_imports():
+        from mmengine.dist import is_main_process
+
         from ..apis.training import scale_learning_rate, use_mixed_precision
+        from ..engine.resume import find_latest
         from ..engine.runner import build_runner, end_processes
 
     if args.resume:
@@ -76,7 +80,12 @@ def main(args: argparse.Namespace) -> None:
         use_mixed_precision(cfg)
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    runner.train()
+    weights = find_best(runner.work_dir) or find_latest(runner.work_dir)
+    if weights and runner.cfg.get('test_cfg') and is_main_process():
+        changes = options.given_changes(args)
+        options.print_next('test', args.config, weights, *changes)
     end_processes()
 
 

@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> None:
     with quiet_imports():
         from ..apis import load_model, worst
         from ..apis.tasks import SEGMENTOR, check_task
+        from ..apis.tracing import has_maps
         from ..engine.data_checks import check_output_folder, check_paths
 
     for name in ('scores.csv', 'worst.png'):
@@ -108,3 +109,6 @@ def main(args: argparse.Namespace) -> None:
     )
     console.print(shown)
     print(f'All pictures: {table}; the worst: {sheet}')
+    if found.worst and has_maps(model):
+        given = args.config, args.checkpoint, found.worst[0].path, '--html'
+        options.print_next('attention', *given, *options.given_changes(args))

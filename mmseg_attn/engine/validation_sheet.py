@@ -79,7 +79,8 @@ class ValidationSheetHook(Hook):
             for row in self._rows
         ]
         sheet = self.finish(np.vstack(rows))
-        path = Path(runner.work_dir, 'sheets', f'iter_{runner.iter}.png')
+        # Sorted by their names, the last one is the last.
+        path = Path(runner.work_dir, 'sheets', f'iter_{runner.iter:06d}.png')
         with whole(path) as partial:
             cv2.imwrite(str(partial), sheet)
         self._rows = []

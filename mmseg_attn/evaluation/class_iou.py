@@ -9,10 +9,13 @@ from mmseg.evaluation import IoUMetric
 from ..registry import METRICS
 from .areas import class_iou, total_areas
 
+# A class whose IoU is below is hardly found, in per cent.
+HARDLY = 1.0
+
 
 @METRICS.register_module()
 class ClassIoUMetric(IoUMetric):
-    """mIoU, and the IoU of each class; says which class is never found.
+    """mIoU, and the IoU of each class; says which class is hardly found.
 
     The arguments are those of mmseg's ``IoUMetric``.
     """
@@ -36,13 +39,14 @@ class ClassIoUMetric(IoUMetric):
         names = self.dataset_meta['classes']
         for name, value in zip(names, iou.tolist(), strict=True):
             metrics[f'IoU {name}'] = round(value, 2)
-        pairs = zip(names, right, labelled, strict=True)
-        never = [name for name, found, there in pairs if there and not found]
-        if never:
+        rows = zip(names, iou, labelled, strict=True)
+        hardly = [name for name, value, n in rows if n and value < HARDLY]
+        if hardly:
             print_log(
-                f'never found: {", ".join(never)}. A longer training helps, '
-                'larger crops for small things, and crops around rare '
-                'classes: mmseg_attn.BalancedCrop, --balance of train.',
+                f'never or hardly found: {", ".join(hardly)}. A longer '
+                'training helps, larger crops for small things, and crops '
+                'around rare classes: mmseg_attn.BalancedCrop, --balance of '
+                'train.',
                 'current',
                 level=logging.WARNING,
             )

@@ -225,13 +225,12 @@ def _prepare_full(folder: Path, setting: Setting, seed: int) -> Data:
     own = read_own_data(
         *(setting.images, setting.masks), seed=seed, classes=setting.classes
     )
-    on_cpu = setting.device == 'cpu'
     recipe = Recipe(
         backbone=setting.full,
         scratch=setting.scratch,
         crop=setting.crop or MASKS.fitting_crop(own),
         batch=setting.batch or MASKS.batch,
-        **(dict(stride=16) if on_cpu else MASKS.of_device()),
+        **MASKS.of_device(setting.device),
     )
     full = FullTraining(own, recipe)
     full.write(folder)

@@ -197,7 +197,7 @@ def test_sheet_draws_what_is_likely(tmp_path):
         hook.before_val_epoch(runner)
         hook.after_val_iter(runner, 0, outputs=[sample])
         hook.after_val_epoch(runner)
-        sheet = cv2.imread(str(tmp_path / 'sheets/iter_7.png'))
+        sheet = cv2.imread(str(tmp_path / 'sheets/iter_000007.png'))
         assert sheet.shape == (46, 180, 3)
         parts.append([(part == 90).all() for part in np.hsplit(sheet[:40], 3)])
     assert parts == [[True, False, True], [True, False, False]]

@@ -4,10 +4,12 @@
 import json
 import logging
 from types import SimpleNamespace
+from unittest.mock import MagicMock, Mock
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmseg.registry import DATASETS
@@ -27,6 +29,7 @@ from mmseg_attn.apis.own_training import (
 from mmseg_attn.apis.rehearsal import Cost, OutOfMemory
 from mmseg_attn.configs import OWN_BACKBONES, OWN_METHODS
 from mmseg_attn.datasets.mask_classes import read_class_names
+from mmseg_attn.engine import ValidationSheetHook
 from mmseg_attn.errors import UserError
 
 SIDES = (90, 70)
@@ -229,10 +232,11 @@ def test_batch_that_fits(folder, monkeypatch):
     ],
 )
 def test_products_are_as_the_processor_has_them(flags, amp, monkeypatch):
-    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     monkeypatch.setattr(own_training.Path, 'read_text', lambda _: flags)
+    assert MASKS.of_device('cpu') == dict(stride=16, amp=amp)
+    assert INSTANCES.of_device('cpu') == dict(stride=16, amp=None)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     assert MASKS.of_device() == dict(stride=16, amp=amp)
-    assert INSTANCES.of_device() == dict(stride=16, amp=None)
 
 
 @pytest.mark.parametrize('picture, validations', [(0.1, 10), (9, 3)])
@@ -258,6 +262,29 @@ def test_plan_of_few_steps(folder, monkeypatch):
     monkeypatch.setattr(own_training, 'rehearse', lambda _: Cost(1, 1, 1, 1))
     plan = plan_training(read(folder), folder / 'out', Recipe(iters=6))
     assert '6 steps (16 times each picture), 6 validations' in plan.lines()
+
+
+def test_sheets_sort_by_their_steps(folder):
+    """The last by its name is the last one drawn."""
+    loader = MagicMock()
+    loader.__len__.return_value = 1
+    loader.dataset.metainfo = dict(classes=('a', 'b'), palette=[[0] * 3] * 2)
+    mask = SimpleNamespace(data=torch.zeros(1, *SIDES))
+    sample = SimpleNamespace(
+        img_path=str(folder / 'images/val/p0.jpg'),
+        gt_sem_seg=mask,
+        pred_sem_seg=mask,
+    )
+    hook = ValidationSheetHook()
+    for step in (85, 900, 1000):
+        runner = Mock(val_dataloader=loader, work_dir=folder, iter=step)
+        hook.before_val_epoch(runner)
+        hook.after_val_iter(runner, 0, outputs=[sample])
+        hook.after_val_epoch(runner)
+    names = sorted(path.stem for path in folder.glob('sheets/*.png'))
+    assert [int(name.removeprefix('iter_')) for name in names] == [
+        *(85, 900, 1000)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -313,5 +340,9 @@ def test_trains_shows_and_goes_on(folder, tmp_path, monkeypatch, capfd):
         main(['predict', 'mine/config.py', 'empty', 'images/val'])
     # The config that was written is an ordinary one.
     main(['train', 'mine/config.py', '--resume'])
+    said = capfd.readouterr().out
+    (best,) = (tmp_path / 'mine/run').glob('best_*.pth')
+    best = best.relative_to(tmp_path)
+    assert f'mmseg_attn test mine/config.py {best}\n' in said
     main([*end.split(), '-o', 'out'])
     assert len(list((tmp_path / 'out').rglob('*.png'))) >= 3

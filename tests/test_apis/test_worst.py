@@ -3,6 +3,7 @@
 
 import csv
 import os
+import shlex
 
 import cv2
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 from tiny_segmentor import CLASSES, write_dataset
+from torch import nn
 
 from mmseg_attn.__main__ import main
 from mmseg_attn.apis.loading import load_model
 from mmseg_attn.apis.predictors import Segmenter
 from mmseg_attn.apis.ranking import sequence_of
+from mmseg_attn.apis.tracing import has_maps
 
 
 @pytest.fixture
@@ -107,6 +110,20 @@ def test_by_class(trained, folder):
     assert orders['disc'] != orders['ground']
     with pytest.raises(SystemExit, match=r'exists; replace it'):
         run(trained, folder, '--class', 'disc')
+
+
+def test_next_command_shows_where_it_looks(
+    trained, folder, capsys, monkeypatch
+):
+    """At the worst picture; of a model without attention there is none."""
+    monkeypatch.chdir(folder)
+    run(trained, folder)
+    *_, last = capsys.readouterr().out.splitlines()
+    words = shlex.split(last.removeprefix('Next: python -m mmseg_attn'))
+    assert words[3] == rows(folder)[0]['picture']
+    assert not main(words)
+    assert (folder / 'attention.html').exists()
+    assert not has_maps(nn.Sequential(nn.Conv2d(3, 2, 1)))
 
 
 def test_one_per_sequence(trained, folder, capsys):
