@@ -149,7 +149,6 @@ def _dataset_meta(
         with DATASETS.switch_scope_and_registry(None) as registry:
             kind = registry.get(dataset.type)
     sources = [
-        dict(classes=classes),
         saved.get('dataset_meta') or {},
         dict(classes=saved.get('CLASSES'), palette=saved.get('PALETTE')),
         {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})},
@@ -159,6 +158,7 @@ def _dataset_meta(
         names, palette = meta.get('classes'), meta.get('palette')
         if names is not None and len(names) == outputs:
             break
+    names = classes or names  # other names, the same colours
     if palette is None or len(palette) != len(names):
         palette = make_palette(len(names))
     palette = [[int(value) for value in colour] for colour in palette]

@@ -80,10 +80,9 @@ def main(args: argparse.Namespace) -> None:
         use_mixed_precision(cfg)
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
-    runner = build_runner(cfg)
-    runner.train()
-    weights = find_best(runner.work_dir) or find_latest(runner.work_dir)
-    if weights and runner.cfg.get('test_cfg') and is_main_process():
+    build_runner(cfg).train()
+    if cfg.get('test_cfg') and is_main_process():
+        weights = find_best(cfg.work_dir) or find_latest(cfg.work_dir)
         changes = options.given_changes(args)
         options.print_next('test', args.config, weights, *changes)
     end_processes()
