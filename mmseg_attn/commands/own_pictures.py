@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..configs import OWN_BACKBONES, OWN_DETECTORS, OWN_METHODS, load_config
 from ..errors import UserError
 from ..progress import quiet_hosts, quiet_imports
-from . import options
+from . import checkpoints, options
 
 if TYPE_CHECKING:  # importing them takes longer than all of --help
     from ..apis.own_coco import OwnInstances
@@ -83,7 +83,12 @@ def add_own_pictures(group: argparse._ArgumentGroup) -> None:
         action='store_true',
         help='begin with weights of ImageNet (the default)',
     )
-    start.add_argument('--weights', metavar='FILE', help='begin with these')
+    start.add_argument(
+        '--weights',
+        metavar='FILE',
+        help='begin with these, or with the best ones of the folder of a '
+        'training',
+    )
     start.add_argument(
         '--scratch', action='store_true', help='begin with random weights'
     )
@@ -166,10 +171,12 @@ def train_own_pictures(args: argparse.Namespace) -> None:
             '--resume; or give another --out.'
         )
     row = find_row(args.published) if args.published else None
+    weights = args.weights and checkpoints.best_weights(args.weights)
+    if weights and '://' not in weights and not Path(weights).is_file():
+        raise UserError(f'got --weights {weights}, where there is no file.')
     target = INSTANCES if args.coco else MASKS
     with quiet_hosts():
         data = _read(args, target)
-        weights = args.weights
         if row:
             weights, found = download(row, args.out / 'start')
             print(f'{weights}: {found}')

@@ -300,6 +300,8 @@ def test_sheets_sort_by_their_steps(folder):
             ('--images', 'images', '--masks', 'masks', '--out', 'masks/mine'),
             'masks/mine lies in masks, where nothing shall be written',
         ),
+        (('--weights', 'no.pth'), 'got --weights no.pth, where there is no'),
+        (('--weights', 'images'), 'images is a folder without best_*.pth'),
         (('--crop', '8'), 'got crop 8, expected a number from 32'),
         (('--iters', '1'), 'got iters 1, expected a number from 2'),
         (('--epochs', '-1'), 'got epochs -1'),
@@ -309,7 +311,7 @@ def test_sheets_sort_by_their_steps(folder):
 )
 def test_mistakes(folder, options, message, monkeypatch):
     monkeypatch.chdir(folder)
-    if message.startswith('got '):
+    if message.startswith('got ') or '--weights' in options:
         options = ('--images', 'images', '--masks', 'masks', *options)
     with pytest.raises(SystemExit) as end:
         main(['train', *options])
