@@ -47,16 +47,16 @@ def find_regions(
     Yields:
         Regions, those of a class from the top of the picture to its bottom.
     """
-    need_package('finding the polygons of regions', 'cv2')
-    from contourpy import FillType, contour_generator
-
+    what = 'finding the polygons of regions'
+    need_package(what, 'cv2')
+    contourpy = need_package(what, 'contourpy')
     for label in labels:
         inside = (mask == label).astype(np.uint8)
         left, top, width, height = cv2.boundingRect(inside)
         part = inside[top : top + height, left : left + width]
         corner = np.array([left, top]) - 0.5
-        filled = contour_generator(
-            z=np.pad(part, 1), fill_type=FillType.OuterOffset
+        filled = contourpy.contour_generator(
+            z=np.pad(part, 1), fill_type=contourpy.FillType.OuterOffset
         ).filled(0.5, 2)
         for points, offsets in zip(*filled, strict=True):
             # The last point of a ring is its first one.

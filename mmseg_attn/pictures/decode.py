@@ -39,6 +39,8 @@ def read_picture(path: str, depth: int | None = None) -> np.ndarray:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f'picture {path} does not exist.') from None
+    except IsADirectoryError:
+        raise UserError(f'{path} is a folder, expected a picture.') from None
     return decode_picture(data, path, depth=depth)
 
 

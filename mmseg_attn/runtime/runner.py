@@ -87,8 +87,15 @@ class ExportedRunner(Runner):
             (N, ...) uint8.
 
         Raises:
-            UserError: There is none, or their sizes differ.
+            UserError: There is none, their sizes differ, or they are not as
+                from ``prepare``.
         """
+        for item in samples if isinstance(samples, Sequence) else [samples]:
+            if not isinstance(item, Sample) or item is samples:
+                raise UserError(
+                    f'got a {type(item).__name__}, expected a list of what '
+                    'prepare gives.'
+                )
         inputs = [sample.data['inputs'] for sample in samples]
         sizes = {item.shape for item in inputs}
         if len(sizes) != 1:

@@ -52,7 +52,21 @@ class Session(ABC):
 
         Returns:
             What its card says.
+
+        Raises:
+            UserError: They are of another shape or type.
         """
+        frames = self.card.frames
+        shape = (frames, None, None, 3) if frames else (None, None, 3)
+        if not _is_batch(pictures, shape):
+            got = f'a {type(pictures).__name__}'
+            if isinstance(pictures, np.ndarray):
+                got = f'shape {pictures.shape} and dtype {pictures.dtype}'
+            raise UserError(
+                f'the network gets {got}, expected a numpy array (N, '
+                f'{f"{frames}, " if frames else ""}H, W, 3) of uint8, red '
+                'first.'
+            )
         if not self.card.single:
             return self.run(pictures)
         return np.concatenate([self.run(part[None]) for part in pictures])
@@ -64,6 +78,18 @@ class Session(ABC):
         Args:
             pictures: (N, H, W, 3) uint8, red first.
         """
+
+
+def _is_batch(pictures: object, shape: tuple[int | None, ...]) -> bool:
+    """Whether it is an array of pictures of a shape, where None is any."""
+    if not isinstance(pictures, np.ndarray) or not pictures.size:
+        return False
+    if pictures.dtype != np.uint8 or pictures.ndim != len(shape) + 1:
+        return False
+    return all(
+        need in (None, got)
+        for need, got in zip(shape, pictures.shape[1:], strict=True)
+    )
 
 
 class OnnxSession(Session):
@@ -235,6 +261,12 @@ def open_session(path: str | Path, provider: str = 'cpu') -> Session:
         UserError: It is missing, broken or not by this package, or its
             library or what it is to run on is not there.
     """
+    for what, given, kinds in (
+        ('path of the exported file', path, (str, Path)),
+        ('provider (--provider)', provider, str),
+    ):
+        if not isinstance(given, kinds):
+            raise UserError(f'the {what} is {given!r}, expected a text.')
     path, provider = Path(path), provider.lower()
     check_ending(path)
     if path.is_dir():

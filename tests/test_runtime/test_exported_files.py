@@ -20,7 +20,12 @@ pytest.importorskip('onnxruntime')
 from mmseg_attn.__main__ import main
 from mmseg_attn.errors import UserError
 from mmseg_attn.export import export
-from mmseg_attn.runtime import Card, ExportedSegmenter, open_session
+from mmseg_attn.runtime import (
+    Card,
+    ExportedSegmenter,
+    open_runner,
+    open_session,
+)
 from mmseg_attn.runtime.resizing import resize, resize_bytes
 
 
@@ -165,6 +170,36 @@ def test_resizing_is_torchs(align_corners):
         torch.testing.assert_close(
             torch.from_numpy(found), expected, atol=1e-5, rtol=0
         )
+
+
+def test_wrong_calls_are_told(exported):
+    file = exported / 'model.onnx'
+    runner = open_runner(file)
+    flat = np.zeros((40, 40, 3), np.uint8)
+    cases = {
+        'path of the exported file is None': lambda: open_runner(None),
+        'provider .* is None': lambda: open_runner(file, None),
+        'is a folder, expected a picture': lambda: runner.prepare('.'),
+        'got a NoneType, .* prepare': lambda: runner(None),
+        'got a Sample, .* prepare': lambda: runner(runner.prepare(flat)),
+        'got a ndarray, .* prepare': lambda: runner([flat]),
+        'gets a NoneType, .* uint8': lambda: runner.session(None),
+        'dtype float32, .* uint8': lambda: runner.session(
+            flat[None].astype(np.float32)
+        ),
+        r'shape \(40, 40, 3\)': lambda: runner.session(flat),
+    }
+    for line, call in cases.items():
+        with pytest.raises(UserError, match=line):
+            call()
+
+
+def test_polygons_say_what_they_need(exported, pictures, tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'contourpy', None)
+        words = [str(exported / 'model.onnx'), str(pictures)]
+        main(['predict', *words, '--save', 'coco', '--out', str(tmp_path)])
+    assert 'needs contourpy' in capsys.readouterr().err
 
 
 def test_pictures_are_resized_as_by_opencv(monkeypatch):
