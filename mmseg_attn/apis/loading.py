@@ -32,7 +32,7 @@ def load_model(
     checkpoint: str | Path | None = 'zoo',
     *,
     device: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | dict | None = None,
     slide: int | tuple[int, int] | None = None,
 ) -> nn.Module:
     """Build a segmentor or detector with its trained weights.
@@ -46,8 +46,10 @@ def load_model(
             the zoo that ``config`` names; None leaves them random.
         device: Such as ``'cpu'`` or ``'cuda:1'``; by default the best there
             is.
-        classes: Names of the classes. By default those of the checkpoint, else
-            those of the config's dataset.
+        classes: Names of the classes; or a dictionary of these, ``classes``,
+            and their colours, ``palette``, as a ``dataset.json`` has it. By
+            default those of the checkpoint, else those of the config's
+            dataset.
         slide: Predict in overlapping windows of this size (height, width) in
             pixels; 0 takes the size from the config. None keeps the config's
             way. Of segmentors only.
@@ -136,9 +138,11 @@ def _outputs(model: nn.Module) -> int | None:
 
 
 def _dataset_meta(
-    model: nn.Module, saved: dict, classes: Sequence[str] | None
+    model: nn.Module, saved: dict, classes: Sequence[str] | dict | None
 ) -> dict:
     outputs = _outputs(model)
+    given = classes if isinstance(classes, dict) else dict(classes=classes)
+    classes = given.get('classes')
     if classes and len(classes) != outputs:
         raise UserError(
             f'Got {len(classes)} class names for a model of {outputs} classes.'
@@ -159,6 +163,12 @@ def _dataset_meta(
         if names is not None and len(names) == outputs:
             break
     names = classes or names  # other names, the same colours
+    if given.get('palette'):
+        palette = given['palette']
+        if len(palette) != outputs:
+            raise UserError(
+                f'Got {len(palette)} colours for {outputs} classes.'
+            )
     if palette is None or len(palette) != len(names):
         palette = make_palette(len(names))
     palette = [[int(value) for value in colour] for colour in palette]

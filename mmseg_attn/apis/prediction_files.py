@@ -31,7 +31,7 @@ def predict_files(
     overlay_format: str = 'jpg',
     right: str | Path | None = None,
     calibration: str | Path | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | dict | None = None,
     device: str | None = None,
     slide: int | None = None,
     tta: bool = False,

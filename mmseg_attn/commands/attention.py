@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> None:
             picture or a pixel cannot be used.
     """
     found = [*args.pictures]
+    typed = args.config, args.checkpoint, *found
     weights = checkpoints.find_weights(args.config, args.checkpoint, found)
     args.pictures = [Path(picture) for picture in found]
     _check_arguments(args)
@@ -89,6 +90,8 @@ def main(args: argparse.Namespace) -> None:
         _write_page(model, out, title, args)
     else:
         _draw(model, out, args)
+        changes = options.given_changes(args)
+        options.print_next('attention', *typed, '--html', *changes)
 
 
 def _write_page(

@@ -78,3 +78,4 @@ def main(args: argparse.Namespace) -> None:
     console.print(title, soft_wrap=True)
     console.print(table)
     console.print(NOTE)
+    options.print_next('train', args.config, *options.given_changes(args))

@@ -4,6 +4,8 @@
 import argparse
 import json
 
+from . import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -32,6 +34,8 @@ def main(args: argparse.Namespace) -> None:
         print(benchmark_table())
     else:
         report = info.collect_info()
-        print(
-            json.dumps(report, indent=2) if args.json else info.as_text(report)
-        )
+        if args.json:
+            print(json.dumps(report, indent=2))
+        else:
+            print(info.as_text(report))
+            options.print_next('demo')

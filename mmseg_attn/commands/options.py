@@ -169,18 +169,18 @@ def add_class_names(parser: argparse.ArgumentParser) -> None:
         type=_class_names,
         metavar='FILE|A,B',
         help='class names: with commas, or a file with one in each line or '
-        "with a dataset.json's content (default: the checkpoint's, else the "
-        "config's)",
+        "with a dataset.json's content, whose colours are taken as well "
+        "(default: the checkpoint's, else the config's)",
     )
 
 
-def _class_names(text: str) -> list[str]:
+def _class_names(text: str) -> list[str] | dict:
     if not Path(text).is_file():
         return comma_separated(text)
     from ..datasets.mask_classes import read_class_names
 
     try:
-        return read_class_names(text)['classes']
+        return read_class_names(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -234,17 +234,19 @@ def main(args: argparse.Namespace) -> int:
         calibration=args.calibration,
     )
     run = _by_file if is_exported(args.model) else _by_host
-    found = run(args, common)
+    found, following = run(args, common)
     above = ' (see above)' if found.failed else ''
     print(
         f'{found.done} of {found.inputs} inputs done in {found.seconds:.1f} '
         f's, {found.earlier} were done before, {found.failed} failed{above}. '
         f'Results: {args.out}'
     )
+    if following and not found.failed:
+        options.print_next(*following)
     return 1 if found.failed else 0
 
 
-def _by_file(args: argparse.Namespace, common: dict) -> Summary:
+def _by_file(args: argparse.Namespace, common: dict) -> tuple[Summary, None]:
     from ..runtime import predict_files
 
     for name, left_out in HOST_OPTIONS.items():
@@ -260,12 +262,17 @@ def _by_file(args: argparse.Namespace, common: dict) -> Summary:
             f'{args.model} resizes pictures was said when it was exported.'
         )
     provider = args.provider or 'cpu'
-    return predict_files(args.model, args.inputs, provider=provider, **common)
+    found = predict_files(args.model, args.inputs, provider=provider, **common)
+    return found, None
 
 
-def _by_host(args: argparse.Namespace, common: dict) -> Summary:
+def _by_host(
+    args: argparse.Namespace, common: dict
+) -> tuple[Summary, tuple | None]:
+    """Predict, and say how to export a model that can be exported."""
     with quiet_imports():
         from ..apis.prediction_files import predict_files
+        from ..apis.tasks import DETECTOR, task_of
 
     checkpoint, *inputs = args.inputs
     if not (inputs or is_row(args.model)):
@@ -278,7 +285,7 @@ def _by_host(args: argparse.Namespace, common: dict) -> Summary:
     weights = checkpoints.find_weights(args.model, checkpoint, inputs)
     if not inputs:
         raise _alone(args.model, checkpoint)
-    return predict_files(
+    found = predict_files(
         config,
         weights,
         inputs,
@@ -289,6 +296,12 @@ def _by_host(args: argparse.Namespace, common: dict) -> Summary:
         resize=args.resize,
         **common,
     )
+    if task_of(config) is DETECTOR:
+        return found, None
+    # Behind a model of the zoo there may be a picture at once.
+    own = None if checkpoint in inputs else checkpoint
+    given = args.model, own, 'model.onnx', *options.given_changes(args)
+    return found, ('export', *given)
 
 
 def _alone(model: str, checkpoint: str) -> UserError:

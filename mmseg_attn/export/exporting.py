@@ -60,7 +60,7 @@ def export(
     half: bool = False,
     fixed_size: tuple[int, int] | None = None,
     int8: Sequence[str | Path] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | dict | None = None,
     slide: int | None = None,
 ) -> Exported:
     """Write a model into a file that runs without OpenMMLab.

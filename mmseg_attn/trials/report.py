@@ -2,6 +2,7 @@
 """The results of a comparison as tables."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -84,6 +85,20 @@ class Report:
             return None
         return row.mean(TOTAL) - self.rows[0].mean(TOTAL)
 
+    def gain_error(self, row: Row) -> float | None:
+        """Standard error of that, from the differences seed by seed.
+
+        None of the baseline, and where fewer than two seeds have both.
+        """
+        ours, theirs = row.results, self.rows[0].results
+        differences = [
+            ours[seed].metrics[TOTAL] - theirs[seed].metrics[TOTAL]
+            for seed in ours.keys() & theirs.keys()
+        ]
+        if row is self.rows[0] or len(differences) < 2:
+            return None
+        return statistics.stdev(differences) / math.sqrt(len(differences))
+
     def main_table(self) -> list[list[str]]:
         """Title row and a row for each method, after the floor's."""
         rest = [f'to {self.rows[0].title}']
@@ -98,7 +113,8 @@ class Report:
             for key in self.columns:
                 spread = _show(row.std(key), ' ± {:.1f}')
                 cells.append(_show(row.mean(key), '{:.1f}') + spread)
-            cells.append(_show(self.gain(row), '{:+.1f}'))
+            error = _show(self.gain_error(row), ' ± {:.1f}')
+            cells.append(_show(self.gain(row), '{:+.1f}') + error)
             cells += [_show(row.mean(k), f) for k, (_, f) in COSTS.items()]
             table.append(cells)
         return table
@@ -132,7 +148,9 @@ class Report:
             f'{budget["seeds"]} seed{"s" * (budget["seeds"] > 1)}.',
             'IoU in per cent on the validation pictures'
             + (
-                ': mean ± sample standard deviation over the seeds.'
+                ': mean ± sample standard deviation over the seeds; to '
+                f'{self.rows[0].title}: mean ± standard error of the '
+                'differences, seed by seed.'
                 if self.several
                 else ', of one seed. By how much another seed differs is not '
                 'known: smaller differences than that tell nothing '
@@ -176,6 +194,7 @@ class Report:
                 mean=of(row.mean),
                 std=of(row.std),
                 gain=self.gain(row),
+                gain_error=self.gain_error(row),
                 runs=runs,
             )
 

@@ -41,6 +41,7 @@ def hosts_folder(tmp_path, monkeypatch):
 def test_text(capsys):
     assert not main(['info'])
     text = capsys.readouterr().out
+    assert text.endswith('Next: python -m mmseg_attn demo\n')
     assert torch.__version__ in text
     for operator, backends in ops.backends().items():
         assert operator in text

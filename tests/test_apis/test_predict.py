@@ -340,7 +340,7 @@ def test_rerun_goes_on(predict, tmp_path, capsys, trained):
     before = stamps(tmp_path / 'out')
     (tmp_path / 'out/mask/1.png').unlink()
     assert predict(tmp_path / 'in') == 0
-    assert '1 of 3 inputs done' in capsys.readouterr().out.splitlines()[-1]
+    assert '1 of 3 inputs done' in capsys.readouterr().out
     after = stamps(tmp_path / 'out')
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {'mask/1.png', 'overlay/1.jpg'}
@@ -661,6 +661,10 @@ def test_classes(trained, tmp_path):
     assert meta() == dict(classes=CLASSES, palette=PALETTE)
     named = dict(classes=('x', 'y'), palette=PALETTE)  # the same colours
     assert meta(classes=['x', 'y']) == named
+    colours = dict(classes=['x', 'y'], palette=[[7, 8, 9], [1, 1, 1]])
+    assert meta(classes=colours)['palette'] == colours['palette']
+    with pytest.raises(UserError, match='Got 1 colours for 2 classes'):
+        meta(classes=colours | {'palette': [[7, 8, 9]]})
     bare = tmp_path / 'bare.pth'
     saved = torch.load(trained.checkpoint, weights_only=False)
     torch.save(dict(state_dict=saved['state_dict']), bare)
@@ -683,12 +687,19 @@ def test_classes(trained, tmp_path):
     )
 
 
-def test_record(predict, tmp_path, trained):
+def test_record(predict, tmp_path, trained, capsys):
     write(tmp_path / 'a.png')
-    assert predict(tmp_path / 'a.png', '--classes', 'sand, sun') == 0
+    about = dict(classes=['sand', 'sun'], palette=[[9, 9, 9], [250, 200, 0]])
+    (tmp_path / 'about.json').write_text(json.dumps(about))
+    given = '--classes', str(tmp_path / 'about.json')
+    assert predict(tmp_path / 'a.png', *given) == 0
     record = json.loads((tmp_path / 'out/predict.json').read_text())
-    assert record['classes'] == ['sand', 'sun']
+    assert record['classes'] == about['classes']
+    assert record['palette'] == about['palette']
     assert record['checkpoint'] == trained.checkpoint
+    last = capsys.readouterr().out.splitlines()[-1]
+    weights = f'{trained.config} {trained.checkpoint}'
+    assert last == f'Next: python -m mmseg_attn export {weights} model.onnx'
 
 
 def test_one_channel_for_two_classes(trained):

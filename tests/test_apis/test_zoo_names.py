@@ -101,15 +101,20 @@ def test_in_python(picture):
         mmseg_attn.load_model(mmseg_attn.load_config(NAME))
 
 
-def test_attention_and_export_take_it(picture):
+def test_attention_and_export_take_it(picture, capsys):
     words = ['attention', 'demo_ccnet', picture]
     main([*words, '--pixel', '40', '30', '--layers', 'decode_head'])
+    following = ' '.join([*words, '--html'])
+    said = capsys.readouterr().out
+    assert said.endswith(f'Next: python -m mmseg_attn {following}\n')
     assert Path('attention.png').is_file()
     cv2.imwrite('b.png', cv2.imread(picture))
     main([*words, '--html', 'b.png'])  # options may stand between
     text = Path('attention.html').read_text()
     assert 'a.png' in text and 'b.png' in text
     main(['flops', 'demo_ccnet'])
+    said = capsys.readouterr().out
+    assert said.endswith('Next: python -m mmseg_attn train demo_ccnet\n')
 
 
 @pytest.mark.parametrize(
@@ -197,6 +202,9 @@ def test_download_copies(picture, capsys):
     assert 'CCNet' in line and 'ours' in line
     main(['zoo', 'download', 'demo_ccnet', '--dest', 'dest'])
     row = metafiles.find_row('demo_ccnet')
+    following = f'predict dest/{NAME}.py dest/{row.file} PICTURES'
+    said = capsys.readouterr().out
+    assert said.endswith(f'Next: python -m mmseg_attn {following}\n')
     assert {path.name for path in Path('dest').iterdir()} == {
         *(row.file, f'{NAME}.py')
     }

@@ -125,12 +125,12 @@ def test_tables_hold_the_numbers_of_the_runs(compared):
     text = (root / 'work/comparison.md').read_text()
     titles = re.search(r'\| method \|(.*)\|', text)[1].split('|')
     place = {title.strip(): number for number, title in enumerate(titles)}
-    means = {}
+    scores = {}
     for method, found in content['methods'].items():
         mious = [runs[f'{method}_seed-{s}']['metrics']['mIoU'] for s in (0, 1)]
-        means[method] = statistics.mean(mious)
+        scores[method] = mious
         assert [found['runs'][s]['metrics']['mIoU'] for s in '01'] == mious
-        assert found['mean']['mIoU'] == pytest.approx(means[method])
+        assert found['mean']['mIoU'] == pytest.approx(statistics.mean(mious))
         assert found['std']['mIoU'] == pytest.approx(statistics.stdev(mious))
     for method, found in content['methods'].items():
         cells, seeds = (
@@ -142,8 +142,10 @@ def test_tables_hold_the_numbers_of_the_runs(compared):
         assert seeds == [f'{run["metrics"]["mIoU"]:.1f}' for run in both]
         mean, std = found['mean']['mIoU'], found['std']['mIoU']
         assert cells[place['mean']] == f'{mean:.1f} ± {std:.1f}'
-        gain = means[method] - means['fcn']
-        expected = '' if method == 'fcn' else f'{gain:+.1f}'
+        pairs = zip(scores[method], scores['fcn'], strict=True)
+        one, two = (ours - theirs for ours, theirs in pairs)
+        gain, error = (one + two) / 2, abs(one - two) / 2
+        expected = '' if method == 'fcn' else f'{gain:+.1f} ± {error:.1f}'
         assert cells[place['to FCN']] == expected
         assert cells[place['parameters']] == f'{both[0]["parameters"]:,}'
         assert cells[place['GFLOPs']] == f'{both[0]["gflops"]:.3f}'
@@ -326,6 +328,19 @@ def test_methods_are_those_with_configs(pattern):
 
 def result(miou, **other):
     return Result({'mIoU': miou, **other}, 1000, 0.5, 10.0, 500.0)
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    """3 and 5 above, where each of the two varies by more than that."""
+    data = Data(tmp_path, '{}_x-8x8.py', {}, 'floor', [])
+    rows = [
+        Row('x', 'X', {0: result(40), 1: result(60)}),
+        Row('y', 'Y', {1: result(65), 0: result(43)}),
+        Row('z', 'Z', {1: result(61)}),
+    ]
+    report = Report(data, {'mIoU': 'all'}, rows, {})
+    x, y, z = (row[2] for row in report.main_table()[2:])
+    assert (x, y, z) == ('', '+4.0 ± 1.0', '+11.0')
 
 
 def test_report_of_gaps(tmp_path):
