@@ -4,6 +4,7 @@
 import argparse
 import errno
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -176,14 +177,15 @@ def test_without_what_hosts_bring_commands_say_what_to_install(tmp_path):
 
 @pytest.mark.parametrize('name', ['predict', 'worst', 'attention'])
 def test_names_of_classes_come_from_a_file_or_the_line(name, tmp_path):
+    about = {'classes': ['sky', 'tree'], 'palette': [[0, 0, 9], [0, 9, 0]]}
     path = tmp_path / 'dataset.json'
-    path.write_text('{"classes": ["sky", "tree"]}')
+    path.write_text(json.dumps(about))
     parser = argparse.ArgumentParser()
     module = importlib.import_module(f'mmseg_attn.commands.{name}')
     module.add_arguments(parser)
-    for text in (str(path), 'sky, tree'):
+    for text, expected in ((str(path), about), ('sky, tree', ['sky', 'tree'])):
         words = [*ARGUMENTS[name], '--classes', text]
-        assert parser.parse_args(words).classes == ['sky', 'tree']
+        assert parser.parse_args(words).classes == expected
 
 
 def test_options_have_one_wording():
