@@ -6,6 +6,7 @@ package's reader is no witness for itself.
 """
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_rows_say_what_trained_them(model):
     # Those of CamVid are in training.
     assert len(model['Seeds']) >= 3 or model in CAMVID
     assert model['Metadata']['Training Resources']
+
+
+def test_results_of_trainings_are_those_of_the_rows():
+    """What `compare --camvid` wrote, kept so that it can be continued."""
+    files = [*(ROOT / 'resources/compare/camvid/trainings').glob('*.json')]
+    assert files
+    for path in files:
+        method, _, seed = path.stem.partition('_seed-')
+        (model,) = (m for m in CAMVID if m['Name'].startswith(f'{method}_r18'))
+        found = json.loads(path.read_text())
+        miou = round(found['metrics']['mIoU'], 2)
+        assert model['Seeds'][int(seed)] == miou
+        assert found['settings']['config']['randomness']['seed'] == int(seed)
+        assert found['settings']['config']['train_cfg']['max_iters'] == 3000
+        assert '"/' not in path.read_text()  # no place of a machine
 
 
 def test_names_are_clear():
