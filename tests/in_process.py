@@ -9,6 +9,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
+from mmengine.logging import MMLogger
+
 
 def run_script(path: Path | str, *arguments: object) -> CompletedProcess:
     """Run a Python script in this process.
@@ -24,6 +26,9 @@ def run_script(path: Path | str, *arguments: object) -> CompletedProcess:
     folders = [str(Path(path).parent), *sys.path]
     out, err = io.StringIO(), io.StringIO()
     code = 0
+    # mmengine names loggers by the second: one of a script before, within the
+    # same, would go on writing to where that one's output went.
+    MMLogger._instance_dict.clear()
     with (
         mock.patch.object(sys, 'argv', words),
         mock.patch.object(sys, 'path', folders),
