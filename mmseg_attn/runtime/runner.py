@@ -90,12 +90,14 @@ class ExportedRunner(Runner):
             UserError: There is none, their sizes differ, or they are not as
                 from ``prepare``.
         """
-        for item in samples if isinstance(samples, Sequence) else [samples]:
-            if not isinstance(item, Sample) or item is samples:
-                raise UserError(
-                    f'got a {type(item).__name__}, expected a list of what '
-                    'prepare gives.'
-                )
+        wrong = [samples]
+        if isinstance(samples, Sequence):
+            wrong = [item for item in samples if not isinstance(item, Sample)]
+        if wrong:
+            raise UserError(
+                f'got a {type(wrong[0]).__name__}, expected a list of what '
+                'prepare gives.'
+            )
         inputs = [sample.data['inputs'] for sample in samples]
         sizes = {item.shape for item in inputs}
         if len(sizes) != 1:
