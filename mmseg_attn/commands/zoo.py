@@ -71,8 +71,8 @@ def main(args: argparse.Namespace) -> None:
                 row, args.dest, retries=args.retries, timeout=args.timeout
             )
             print(f'{path}: {found}')
-        config = args.dest / row.config.name
-        options.print_next('predict', config, path, 'PICTURES')
+            config = args.dest / row.config.name
+            options.print_next('predict', config, path, 'PICTURES')
 
 
 def _print_list(rows: list) -> None:

@@ -152,7 +152,9 @@ class ExportedRunner(Runner):
             What the card says.
 
         Raises:
-            UserError: The file is bound to another size.
+            UserError: They are of another shape or type, or the file is bound
+                to another size.
         """
+        self.session.check(pictures)
         self.check_size(*pictures.shape[-3:-1])
         return self.session(np.ascontiguousarray(pictures[..., ::-1]))

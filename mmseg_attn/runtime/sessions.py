@@ -56,6 +56,20 @@ class Session(ABC):
         Raises:
             UserError: They are of another shape or type.
         """
+        self.check(pictures)
+        if not self.card.single:
+            return self.run(pictures)
+        return np.concatenate([self.run(part[None]) for part in pictures])
+
+    def check(self, pictures: object) -> None:
+        """Refuse what is no batch of pictures.
+
+        Args:
+            pictures: As of a call.
+
+        Raises:
+            UserError: They are of another shape or type.
+        """
         frames = self.card.frames
         shape = (frames, None, None, 3) if frames else (None, None, 3)
         if not _is_batch(pictures, shape):
@@ -64,12 +78,8 @@ class Session(ABC):
                 got = f'shape {pictures.shape} and dtype {pictures.dtype}'
             raise UserError(
                 f'the network gets {got}, expected a numpy array (N, '
-                f'{f"{frames}, " if frames else ""}H, W, 3) of uint8, red '
-                'first.'
+                f'{f"{frames}, " if frames else ""}H, W, 3) of uint8.'
             )
-        if not self.card.single:
-            return self.run(pictures)
-        return np.concatenate([self.run(part[None]) for part in pictures])
 
     @abstractmethod
     def run(self, pictures: np.ndarray) -> np.ndarray:

@@ -208,6 +208,9 @@ def test_download_copies(picture, capsys):
     assert {path.name for path in Path('dest').iterdir()} == {
         *(row.file, f'{NAME}.py')
     }
+    main(['zoo', 'download', 'demo_fcn', 'demo_ccnet', '--dest', 'two'])
+    said = capsys.readouterr().out
+    assert said.count('\nNext: ') == 2 == len([*Path('two').glob('*.pth')])
     main(['zoo', 'verify', f'dest/{row.file}'])
     assert 'as in the metafile' in capsys.readouterr().out
     main(['predict', f'dest/{NAME}.py', f'dest/{row.file}', picture])

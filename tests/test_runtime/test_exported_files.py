@@ -27,6 +27,7 @@ from mmseg_attn.runtime import (
     open_session,
 )
 from mmseg_attn.runtime.resizing import resize, resize_bytes
+from mmseg_attn.runtime.sessions import Session
 
 
 @pytest.fixture(scope='module')
@@ -87,13 +88,13 @@ def test_scores_are_averaged_over_windows(
         assert np.abs(found - expected.astype(float)).max() <= 2e-3
 
 
-class Network:
+class Network(Session):
     """In place of a file: windows that overlap are far from agreement."""
 
     def __init__(self, card, count):
         self.card, self.count = card, count
 
-    def __call__(self, pictures):
+    def run(self, pictures):
         x = torch.from_numpy(pictures[:, ::2, ::2].copy()).double()
         weights = torch.randn(3, self.count, generator=torch.manual_seed(0))
         logits = (x - x.mean((1, 2), True)) @ weights.double() / 20
@@ -188,6 +189,8 @@ def test_wrong_calls_are_told(exported):
             flat[None].astype(np.float32)
         ),
         r'shape \(40, 40, 3\)': lambda: runner.session(flat),
+        'gets a list, .* uint8': lambda: runner.run([flat]),
+        r'gets shape \(40, 40\)': lambda: runner.run(flat[..., 0]),
     }
     for line, call in cases.items():
         with pytest.raises(UserError, match=line):
@@ -227,6 +230,8 @@ def test_options_of_the_other_way(exported, pictures, tmp_path, monkeypatch):
         (['in.onnx', pictures], 'in.onnx is a folder'),
         (['a.py', 'b.pth'], 'expected a config, a checkpoint and pictures'),
         (['a.py', 'b.pth', 'c', '--provider', 'cpu'], 'exported models'),
+        (['a.jpg', 'm.onnx'], 'm.onnx is an exported model behind a.jpg'),
+        (['a.py', 'm.onnx', 'a.jpg'], 'given first, and without a config'),
     ):
         with pytest.raises(SystemExit) as end:
             run(*words)
