@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..configs import load_config
 from ..errors import UserError
 from ..hosts import HostError
+from .accuracy import quick_accuracy
 from .adapt import adapt
 from .checkpoint import match_weights
 from .config_checks import check_config
@@ -191,7 +192,8 @@ class _Runner(Runner):
 
     def train(self) -> nn.Module:
         try:
-            return super().train()
+            with quick_accuracy():
+                return super().train()
         except FileNotFoundError as error:
             work_dir = os.path.abspath(self.work_dir)
             lost = os.path.abspath(str(error.filename))
