@@ -65,7 +65,7 @@ class Session(ABC):
         """Refuse what is no batch of pictures.
 
         Args:
-            pictures: As of a call.
+            pictures: What a call gets.
 
         Raises:
             UserError: They are of another shape or type.
