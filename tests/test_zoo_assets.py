@@ -88,8 +88,7 @@ def test_results_of_trainings_are_those_of_the_rows():
         method, _, seed = path.stem.partition('_seed-')
         (model,) = (m for m in CAMVID if m['Name'].startswith(f'{method}_r18'))
         found = json.loads(path.read_text())
-        # Its last digit may change with the threads of the validation.
-        miou = pytest.approx(found['metrics']['mIoU'], abs=0.011)
+        miou = round(found['metrics']['mIoU'], 2)
         assert model['Seeds'][int(seed)] == miou
         assert found['settings']['config']['randomness']['seed'] == int(seed)
         assert found['settings']['config']['train_cfg']['max_iters'] == 3000

@@ -234,12 +234,14 @@ def main(args: argparse.Namespace) -> int:
         calibration=args.calibration,
     )
     run = _by_file if is_exported(args.model) else _by_host
-    exported = [name for name in args.inputs if is_exported(name)]
-    if exported:
-        raise UserError(
-            f'{exported[0]} is an exported model behind {args.model}: it is '
-            'given first, and without a config, then pictures.'
-        )
+    for name in map(Path, args.inputs):
+        # Without its weights an .xml is something else, such as VOC's boxes.
+        xml = name.suffix == '.xml' and not name.with_suffix('.bin').exists()
+        if is_exported(name) and not xml:
+            raise UserError(
+                f'{name} is an exported model behind {args.model}: it is '
+                'given first, and without a config, then pictures.'
+            )
     found, following = run(args, common)
     above = ' (see above)' if found.failed else ''
     print(

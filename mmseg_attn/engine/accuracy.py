@@ -7,17 +7,21 @@ from contextlib import contextmanager
 
 import torch
 
-# Where mmseg's heads look for it.
+# Where mmseg's BaseDecodeHead looks for it.
 USER = 'mmseg.models.decode_heads.decode_head'
 
 
 @contextmanager
 def quick_accuracy() -> Iterator[None]:
-    """Let mmseg's heads find the most likely class alone.
+    """Let mmseg's heads find the most likely class alone on a CPU.
 
-    They log the accuracy beside each loss, and sort the classes of each pixel
-    (``topk``) to find one: on a CPU as long as the loss itself takes. Losses,
-    and so weights, do not depend on it.
+    Beside each loss of ``BaseDecodeHead`` they log the accuracy, and sort the
+    classes of each pixel (``topk``) to find one, which takes as long as the
+    loss. Losses, and so weights, do not depend on it. Where classes score
+    the same, as happens in 16 bits, another of them may count.
+
+    The host's function is put back at the end. It is one for the process, so
+    this is not for trainings in several threads.
     """
     heads = sys.modules.get(USER)
     host = getattr(heads, 'accuracy', None)
@@ -25,18 +29,11 @@ def quick_accuracy() -> Iterator[None]:
         yield
         return
 
-    def accuracy(
-        pred: torch.Tensor,
-        target: torch.Tensor,
-        *args,
-        ignore_index: int | None = None,
-        **kwargs,
-    ) -> torch.Tensor:
-        usual = pred.shape[:1] + pred.shape[2:] == target.shape
-        if args or kwargs or not usual or not pred.numel():
-            words = dict(ignore_index=ignore_index, **kwargs)
-            return host(pred, target, *args, **words)
-        return share_of_right(pred, target, ignore_index)
+    def accuracy(*args, **kwargs) -> torch.Tensor:
+        plain = len(args) == 2 and kwargs.keys() <= {'ignore_index'}
+        if plain and args[0].device.type == 'cpu' and args[0].numel():
+            return share_of_right(*args, kwargs.get('ignore_index'))
+        return host(*args, **kwargs)
 
     heads.accuracy = accuracy
     try:
@@ -53,15 +50,19 @@ def share_of_right(
     Args:
         scores: (N, classes, ...).
         labels: (N, ...), integers.
-        ignore: The label that does not count.
+        ignore: The label that does not count; None: all do.
 
     Returns:
-        (1,), in per cent of the places that count; 0 where none does.
+        (1,), in per cent of the places that count; 100 where none does, as
+        the host has it.
     """
     # In this order of memory argmax is several times as fast on a CPU.
     found = scores.detach().movedim(1, -1).contiguous().argmax(-1)
-    counted = torch.ones_like(labels, dtype=torch.bool)
+    right = found.eq(labels)
+    counted = right.numel()
     if ignore is not None:
-        counted = labels != ignore
-    right = (found.eq(labels) & counted).sum().float()
-    return (100 * right / counted.sum().clamp(min=1)).reshape(1)
+        valid = labels != ignore
+        right, counted = right & valid, int(valid.sum())
+    if not counted:
+        return scores.new_full((1,), 100.0)
+    return 100 * right.sum().float().reshape(1) / counted

@@ -40,7 +40,8 @@ def build_runner(cfg: str | Path | Config, train: bool = True) -> Runner:
     It works for any config of MMSegmentation or MMDetection and puts in:
     checks of labels, folders, class numbers and channels; checkpoints that
     are written whole and removed only after their successor is there; exact
-    resuming; and what a machine without a GPU needs.
+    resuming; and what a machine without a GPU needs, such as
+    :func:`~mmseg_attn.engine.accuracy.quick_accuracy` while it trains.
 
     Args:
         cfg: Path or name of a config (see

@@ -155,6 +155,6 @@ class ExportedRunner(Runner):
             UserError: They are of another shape or type, or the file is bound
                 to another size.
         """
-        self.session.check(pictures)
+        self.session.check(pictures, 'blue')
         self.check_size(*pictures.shape[-3:-1])
         return self.session(np.ascontiguousarray(pictures[..., ::-1]))

@@ -61,11 +61,12 @@ class Session(ABC):
             return self.run(pictures)
         return np.concatenate([self.run(part[None]) for part in pictures])
 
-    def check(self, pictures: object) -> None:
+    def check(self, pictures: object, first: str = 'red') -> None:
         """Refuse what is no batch of pictures.
 
         Args:
             pictures: What a call gets.
+            first: Colour that it expects first.
 
         Raises:
             UserError: They are of another shape or type.
@@ -78,7 +79,8 @@ class Session(ABC):
                 got = f'shape {pictures.shape} and dtype {pictures.dtype}'
             raise UserError(
                 f'the network gets {got}, expected a numpy array (N, '
-                f'{f"{frames}, " if frames else ""}H, W, 3) of uint8.'
+                f'{f"{frames}, " if frames else ""}H, W, 3) of uint8, '
+                f'{first} first.'
             )
 
     @abstractmethod

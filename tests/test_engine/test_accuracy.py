@@ -26,7 +26,7 @@ def test_it_is_the_hosts(shape, ignore):
     with quick_accuracy():
         assert heads.accuracy is not host
         found = heads.accuracy(scores, labels, ignore_index=ignore)
-        several = heads.accuracy(scores, labels, (1,), ignore_index=ignore)
+        several = heads.accuracy(scores, labels, (1,), None, ignore)
     expected = host(scores, labels, ignore_index=ignore)
     assert found.shape == expected.shape and not found.requires_grad
     torch.testing.assert_close(found, expected)
@@ -35,10 +35,24 @@ def test_it_is_the_hosts(shape, ignore):
 
 def test_nothing_counts():
     scores, labels = torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 255)
+    for count in (2, 0):
+        given = scores[:count], labels[:count]
+        with quick_accuracy():
+            found = heads.accuracy(*given, ignore_index=255)
+        assert found.item() == host(*given, ignore_index=255).item()
+
+
+def test_a_tie_counts_once():
+    """In bfloat16 many scores are equal."""
+    torch.manual_seed(0)
+    scores = torch.randint(0, 3, (4, 5, 9, 9)).bfloat16()
+    labels = torch.randint(0, 5, (4, 9, 9))
     with quick_accuracy():
-        found = heads.accuracy(scores, labels, ignore_index=255)
-        none = heads.accuracy(scores[:0], labels[:0], ignore_index=255)
-    assert found.item() == none.item() == 0
+        parts = [
+            heads.accuracy(scores, torch.full_like(labels, number))
+            for number in range(5)
+        ]
+    assert sum(parts).item() == pytest.approx(100)
 
 
 def test_the_hosts_is_put_back():

@@ -232,6 +232,7 @@ def test_options_of_the_other_way(exported, pictures, tmp_path, monkeypatch):
         (['a.py', 'b.pth', 'c', '--provider', 'cpu'], 'exported models'),
         (['a.jpg', 'm.onnx'], 'm.onnx is an exported model behind a.jpg'),
         (['a.py', 'm.onnx', 'a.jpg'], 'given first, and without a config'),
+        (['a.py', 'w.pth', 'boxes.xml'], 'No config file a.py'),
     ):
         with pytest.raises(SystemExit) as end:
             run(*words)

@@ -1,5 +1,5 @@
 # Three stages of ResNet-18 at half width and stride 8: 0.9 M parameters with
-# its head, trains from random weights within half an hour on one core.
+# its head, trains from random weights within some 35 minutes on one core.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
