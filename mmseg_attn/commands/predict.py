@@ -210,6 +210,7 @@ def main(args: argparse.Namespace) -> int:
     from ..inference.outputs import Look
     from ..runtime.sessions import is_exported
 
+    _check_order(args.model, args.inputs)
     common = dict(
         out=args.out,
         look=Look(
@@ -234,14 +235,6 @@ def main(args: argparse.Namespace) -> int:
         calibration=args.calibration,
     )
     run = _by_file if is_exported(args.model) else _by_host
-    for name in map(Path, args.inputs):
-        # Without its weights an .xml is something else, such as VOC's boxes.
-        xml = name.suffix == '.xml' and not name.with_suffix('.bin').exists()
-        if is_exported(name) and not xml:
-            raise UserError(
-                f'{name} is an exported model behind {args.model}: it is '
-                'given first, and without a config, then pictures.'
-            )
     found, following = run(args, common)
     above = ' (see above)' if found.failed else ''
     print(
@@ -252,6 +245,20 @@ def main(args: argparse.Namespace) -> int:
     if following and not found.failed:
         options.print_next(*following)
     return 1 if found.failed else 0
+
+
+def _check_order(model: str, inputs: list[str]) -> None:
+    """Refuse an exported model that is given as an input."""
+    from ..runtime.sessions import is_exported
+
+    for path in filter(is_exported, map(Path, inputs)):
+        # Without its weights an .xml is something else, such as VOC's boxes.
+        openvino = path.with_suffix('.bin').exists()
+        if path.suffix.lower() != '.xml' or openvino:
+            raise UserError(
+                f'{path} is an exported model behind {model}: it is given '
+                'first, and without a config, then pictures.'
+            )
 
 
 def _by_file(args: argparse.Namespace, common: dict) -> tuple[Summary, None]:
